@@ -1,0 +1,1 @@
+"""The marketplace server: signed distribution of plugins."""

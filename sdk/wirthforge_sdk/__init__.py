@@ -1,0 +1,1 @@
+"""WirthForge SDK: contracts, packaging, resolution, plugin runtime, clients and the command."""

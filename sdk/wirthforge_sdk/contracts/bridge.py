@@ -1,0 +1,89 @@
+"""The bridge: the one channel between an instance and its host. Constants and names both ends share.
+
+Wire: JSON-RPC 2.0, one UTF-8 JSON document a line (the stdio framing of the Model Context Protocol, which its text
+allows on a Unix-domain socket). The host listens, the instance connects. A plugin is an MCP server; it may also send
+requests named ``host/…`` to its host. This module is standard library only: it ships in the plugin image.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+SOCKET_DIRECTORY: Final = "/run/wirthforge"
+"""Where the instance sees its bridge directory, read-only."""
+SOCKET_PATH: Final = "/run/wirthforge/bridge.sock"
+CODE_DIRECTORY: Final = "/plugin"
+"""Where the instance sees its verified package tree, read-only."""
+
+MODERN: Final = "2026-07-28"
+"""MCP revision without handshake or session; asked for first, with ``server/discover``."""
+LEGACY: Final = "2025-11-25"
+"""Newest MCP revision that begins with ``initialize``; the fallback."""
+
+MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
+"""A longer line closes the connection."""
+MAX_IN_FLIGHT: Final = 256
+"""Requests one side may have open on the other."""
+MAX_NESTING: Final = 64
+"""Levels of arrays and objects a message may have."""
+
+META_TIMEOUT_MS: Final = "wf/timeout_ms"
+"""In ``params._meta`` of a call: milliseconds its caller still waits."""
+META_CALL: Final = "wf/call"
+"""In ``params._meta`` of a host call: the id of the call it is made for."""
+
+
+class ErrorCode(StrEnum):
+    """``error.data.code`` of a JSON-RPC error, on both directions of the bridge."""
+
+    INVALID_PARAMETERS = "INVALID_PARAMETERS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    TIMEOUT = "TIMEOUT"
+    CANCELLED = "CANCELLED"
+    PLUGIN_UNAVAILABLE = "PLUGIN_UNAVAILABLE"
+    QUARANTINED = "QUARANTINED"
+    LICENCE_REQUIRED = "LICENCE_REQUIRED"
+    INTERNAL_ERROR = "INTERNAL_ERROR"
+
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INVALID_PARAMS: Final = -32602
+INTERNAL_ERROR: Final = -32603
+REFUSED: Final = -32050
+"""JSON-RPC number of every error of ours that JSON-RPC has no number for; ``data.code`` tells which."""
+
+JSONRPC_NUMBER: Final[dict[ErrorCode, int]] = {
+    ErrorCode.INVALID_PARAMETERS: INVALID_PARAMS,
+    ErrorCode.FUNCTION_NOT_FOUND: METHOD_NOT_FOUND,
+    ErrorCode.INTERNAL_ERROR: INTERNAL_ERROR,
+}
+"""The rest is :data:`REFUSED`."""
+
+HOST_CALLS: Final[dict[str, str | None]] = {
+    "host/log": None,
+    "host/storage.get": "storage.read",
+    "host/storage.list": "storage.read",
+    "host/storage.set": "storage.write",
+    "host/storage.delete": "storage.write",
+    "host/events.publish": "events.publish",
+    "host/permissions.list": None,
+}
+"""Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one, is
+taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.publish:a.b``.
+
+params and results (all JSON):
+``host/log`` (a notification) ``{level: debug|info|warning|error, message: str ≤ 8 KiB, fields?: object}``;
+``host/storage.get`` ``{key}`` → ``{found: bool, value: any}``; ``host/storage.set`` ``{key, value}`` → ``{}``;
+``host/storage.delete`` ``{key}`` → ``{deleted: bool}``;
+``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
+``host/events.publish`` ``{topic, data}`` → ``{}``; ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``.
+"""
+
+MAX_KEY_BYTES: Final = 512
+MAX_VALUE_BYTES: Final = 1024 * 1024
+MAX_LOG_BYTES: Final = 8 * 1024

@@ -1,0 +1,175 @@
+"""The shapes of the host's admin API, shared by server and client."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
+from wirthforge_sdk.contracts.manifest import Function, Sentence
+from wirthforge_sdk.contracts.permissions import PermissionText
+from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.contracts.versions import VersionText
+from wirthforge_sdk.contracts.wire import Body, Shape
+
+
+class State(StrEnum):
+    """Where a plugin is in its life on this host (DESIGN section 9)."""
+
+    FETCHING = "fetching"
+    VERIFYING = "verifying"
+    AWAITING_APPROVAL = "awaiting_approval"
+    STARTING = "starting"
+    RUNNING = "running"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    UNHEALTHY = "unhealthy"
+    CRASH_LOOP = "crash_loop"
+    QUARANTINED = "quarantined"
+    FAILED = "failed"
+
+
+class InstallIn(Body):
+    """What to install."""
+
+    reference: Annotated[str, StringConstraints(min_length=3, max_length=400)]
+    """``namespace/name`` or ``namespace/name@range``; the marketplace resolves it."""
+
+
+class AskedPermission(Shape):
+    """A permission a release asks for, and how it stands."""
+
+    need: str
+    meaning: str
+    """In an operator's words."""
+    reason: str
+    """In the author's words."""
+    optional: bool
+    standing: str
+    """``granted``, ``denied`` or ``undecided``."""
+
+
+class InstanceOut(Shape):
+    """A running sandbox."""
+
+    id: str
+    container: str
+    uid: int
+    started_at: datetime
+    protocol: str
+    """The MCP revision spoken with it."""
+
+
+class PluginOut(Shape):
+    """A plugin on this host."""
+
+    name: PluginName
+    version: VersionText
+    digest: Digest
+    signer: Digest
+    """Key id of the author's key, pinned at first install."""
+    summary: str
+    state: State
+    cause: str
+    """Why it is in this state."""
+    changed_at: datetime
+    enabled: bool
+    limits: Limits
+    permissions: list[AskedPermission]
+    functions: list[Function]
+    instance: InstanceOut | None
+
+
+class ApprovalIn(Body):
+    """An operator's decision on one release."""
+
+    plugin: PluginName
+    digest: Digest
+    """Of the release that is decided on: an approval never reaches another."""
+    grant: Annotated[list[PermissionText], Field(max_length=64)] = []
+    deny: Annotated[list[PermissionText], Field(max_length=64)] = []
+    reason: Sentence = "approved by the operator"
+
+
+class GrantOut(Shape):
+    """A rule on what a plugin may do."""
+
+    id: str
+    plugin: PluginName
+    rule: str
+    effect: str
+    """``grant`` or ``deny``."""
+    digest: Digest
+    granter: str
+    reason: str
+    created_at: datetime
+
+
+class CallIn(Body):
+    """A call of one function."""
+
+    plugin: PluginName
+    function: Annotated[str, StringConstraints(pattern=rf"^{TOOL_NAME}$")]
+    arguments: dict[str, Any] = {}
+    timeout_s: Annotated[float | None, Field(gt=0, le=600)] = None
+    """How long the caller waits; at most the function's own timeout."""
+
+
+class CallOut(Shape):
+    """What a function answered."""
+
+    id: str
+    is_error: bool
+    """The function ran and says that it failed."""
+    structured: Any
+    """``structuredContent`` of the MCP result, or None."""
+    content: list[dict[str, Any]]
+    """``content`` of the MCP result."""
+    duration_ms: float
+
+
+class AuditOut(Shape):
+    """One record of the audit log."""
+
+    id: int
+    at: datetime
+    actor: str
+    """``operator:<token label>``, ``plugin:<name>``, or ``host``."""
+    action: str
+    """``plugin.install``, ``permission.grant``, ``host_call`` and so on."""
+    outcome: str
+    """``allowed``, ``denied`` or ``failed``."""
+    plugin: str | None
+    detail: dict[str, Any]
+    """Shapes and names, never values of arguments."""
+
+
+class LogOut(Shape):
+    """One line of a plugin's log."""
+
+    id: int
+    at: datetime
+    plugin: PluginName
+    instance: str
+    level: str
+    message: str
+    fields: dict[str, Any]
+
+
+class EffectiveOut(Shape):
+    """The sandbox as the engine reports it, beside what was asked."""
+
+    plugin: PluginName
+    instance: str
+    settings: dict[str, Any]
+    mismatches: list[str]
+
+
+class HealthOut(Shape):
+    """Whether a service answers, and whether it can do its work."""
+
+    status: str
+    checks: dict[str, str]

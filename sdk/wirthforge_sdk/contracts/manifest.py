@@ -1,0 +1,241 @@
+"""The manifest, ``plugin.toml``: what a plugin is and what it asks for.
+
+The author writes it; author, marketplace and host read it with :func:`parse_manifest`. Unknown keys are errors.
+What the code itself can tell (its functions and their JSON Schemas) is not repeated here: the build asks the code
+and writes ``functions.json`` beside the manifest (ADR 0002).
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from wirthforge_sdk.contracts.identifiers import TOOL_NAME, PluginName
+from wirthforge_sdk.contracts.permissions import PermissionText
+from wirthforge_sdk.contracts.resources import Resources
+from wirthforge_sdk.contracts.versions import RangeText, VersionText
+from wirthforge_sdk.errors import ManifestInvalidError
+
+MAX_MANIFEST_BYTES = 256 * 1024
+MAX_FUNCTIONS_BYTES = 1024 * 1024
+
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
+JsonSchema = dict[str, Any]
+
+
+class Table(BaseModel):
+    """A TOML table: frozen, and no key that is not known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kind(StrEnum):
+    """What a plugin is for; operators give defaults by kind."""
+
+    TOOL = "tool"
+    DATA = "data"
+    CONSUMER = "consumer"
+    MODEL = "model"
+
+
+class RuntimeType(StrEnum):
+    """What runs the plugin inside the sandbox."""
+
+    PYTHON = "python"
+    MCP = "mcp"
+
+
+class Runtime(Table):
+    """The ``[runtime]`` table."""
+
+    type: RuntimeType
+    entry: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]{0,200}(:[A-Za-z_]\w{0,100})?$")]
+    """``module:attribute`` of the Plugin object under ``src/``; for ``mcp``, the module that ``python -m`` runs."""
+    arguments: Annotated[list[Annotated[str, StringConstraints(max_length=1000)]], Field(max_length=64)] = []
+    """Command-line arguments of an MCP server."""
+    requirements: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=300)]], Field(max_length=200)
+    ] = []
+    """PEP 508 requirements; the build locks and vendors them with everything they need."""
+
+    @model_validator(mode="after")
+    def _entry_fits_type(self) -> Runtime:
+        if (self.type is RuntimeType.PYTHON) != (":" in self.entry):
+            form = "module:attribute" if self.type is RuntimeType.PYTHON else "module"
+            raise ValueError(f"entry of a {self.type} runtime must be {form}")
+        if self.type is RuntimeType.PYTHON and self.arguments:
+            raise ValueError("arguments are for MCP servers only: remove them")
+        return self
+
+
+class PermissionRequest(Table):
+    """One ``[[permissions]]`` table: a right, and why."""
+
+    need: PermissionText
+    reason: Sentence
+    optional: bool = False
+    """The plugin works without it; it may be granted later."""
+
+
+class Health(Table):
+    """The ``[health]`` table: a call that proves the plugin works."""
+
+    function: str
+    arguments: dict[str, Any] = {}
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+
+class Compatibility(Table):
+    """The ``[compatibility]`` table."""
+
+    host: RangeText = "*"
+
+
+class Manifest(Table):
+    """A whole ``plugin.toml``."""
+
+    manifest_version: Literal[1]
+    name: PluginName
+    version: VersionText
+    summary: Sentence
+    kind: Kind = Kind.TOOL
+    categories: Annotated[
+        list[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,40}$")]], Field(max_length=8)
+    ] = []
+    authors: Annotated[list[Sentence], Field(min_length=1, max_length=20)]
+    license: Annotated[str, StringConstraints(min_length=1, max_length=100)]
+    homepage: Annotated[str | None, StringConstraints(pattern=r"^https?://[^\s]{1,400}$")] = None
+    runtime: Runtime
+    permissions: Annotated[list[PermissionRequest], Field(max_length=64)] = []
+    resources: Resources = Resources()
+    dependencies: Annotated[dict[PluginName, RangeText], Field(max_length=64)] = {}
+    health: Health | None = None
+    compatibility: Compatibility = Compatibility()
+
+    @model_validator(mode="after")
+    def _needs_are_distinct(self) -> Manifest:
+        needs = [request.need for request in self.permissions]
+        twice = next((need for need in needs if needs.count(need) > 1), None)
+        if twice:
+            raise ValueError(f"permission '{twice}' is asked for twice: keep one")
+        if self.name in self.dependencies:
+            raise ValueError("a plugin cannot depend on itself")
+        return self
+
+    def required(self) -> tuple[str, ...]:
+        """The permissions it cannot start without."""
+        return tuple(request.need for request in self.permissions if not request.optional)
+
+
+class Annotations(Table):
+    """What a caller may assume of a function. Hints of the author: policies may tighten on them, never loosen."""
+
+    read_only: bool = False
+    destructive: bool = True
+    idempotent: bool = False
+    open_world: bool = True
+
+
+class Function(Table):
+    """One function of a release, as its code describes itself."""
+
+    name: Annotated[str, StringConstraints(pattern=rf"^{TOOL_NAME}$")]
+    description: Annotated[str, StringConstraints(max_length=20_000)] = ""
+    input_schema: JsonSchema
+    output_schema: JsonSchema | None = None
+    annotations: Annotations = Annotations()
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Reads ``plugin.toml``.
+
+    Raises:
+        ManifestInvalidError: Naming the first wrong field, what is wrong, and what to do; ``details["problems"]``
+            has them all.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ManifestInvalidError(
+            f"plugin.toml is over {MAX_MANIFEST_BYTES} bytes: shorten it", field="plugin.toml"
+        )
+    try:
+        table = tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        raise ManifestInvalidError(
+            "plugin.toml is not UTF-8: save it as UTF-8", field="plugin.toml"
+        ) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ManifestInvalidError(f"plugin.toml is not TOML: {error}", field="plugin.toml") from error
+    try:
+        return Manifest.model_validate(table)
+    except ValidationError as error:
+        raise _manifest_error("plugin.toml", error) from error
+
+
+def parse_functions(data: bytes) -> tuple[Function, ...]:
+    """Reads ``functions.json``: a JSON list of functions, names distinct.
+
+    Raises:
+        ManifestInvalidError: As :func:`parse_manifest`.
+    """
+    if len(data) > MAX_FUNCTIONS_BYTES:
+        raise ManifestInvalidError(
+            f"functions.json is over {MAX_FUNCTIONS_BYTES} bytes", field="functions.json"
+        )
+    try:
+        rows = msgspec.json.decode(data, type=list[dict[str, Any]])
+        functions = tuple(Function.model_validate(row) for row in rows)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ManifestInvalidError(
+            f"functions.json is not a JSON list: {error}", field="functions.json"
+        ) from error
+    except ValidationError as error:
+        raise _manifest_error("functions.json", error) from error
+    names = [function.name for function in functions]
+    if not names or len(set(names)) != len(names):
+        raise ManifestInvalidError(
+            "functions.json must name at least one function, each once: give the plugin a function",
+            field="functions.json",
+        )
+    return functions
+
+
+def encode_functions(functions: tuple[Function, ...]) -> bytes:
+    """The bytes of ``functions.json``: sorted by name, keys sorted, so that equal functions give equal bytes."""
+    rows = [function.model_dump(mode="json") for function in sorted(functions, key=lambda each: each.name)]
+    return msgspec.json.format(msgspec.json.encode(rows, order="deterministic"), indent=2) + b"\n"
+
+
+def _manifest_error(document: str, error: ValidationError) -> ManifestInvalidError:
+    problems = [_sentence(problem) for problem in error.errors(include_url=False)]
+    field = _path(error.errors(include_url=False)[0]["loc"]) or document
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return ManifestInvalidError(f"{document}: {problems[0]}{more}", field=field, problems=problems)
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    path = _path(problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
+        return f"{path}: unknown key" + (f"; did you mean '{near[0]}'?" if near else "; remove it")
+    if problem["type"] == "missing":
+        return f"{path}: missing; add it"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(
+        "."
+    )
+
+
+def _known_keys() -> list[str]:
+    tables = (Manifest, Runtime, PermissionRequest, Health, Compatibility, Resources, Function, Annotations)
+    return [key for table in tables for key in table.model_fields]

@@ -1,0 +1,91 @@
+"""How much a sandbox may use: named tiers, and explicit limits over one.
+
+Only what a cgroup, a tmpfs or an rlimit really bounds appears here. An operator's policy may cap these further.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MIB = 1024 * 1024
+
+
+class Tier(StrEnum):
+    """A named set of limits."""
+
+    MICRO = "micro"
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+
+
+class Limits(BaseModel):
+    """The limits of one sandbox, all of them enforced by the kernel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cpus: Annotated[float, Field(ge=0.05, le=16)]
+    """Cores; becomes a CFS quota over a 10 ms period."""
+    memory_bytes: Annotated[int, Field(ge=32 * MIB, le=64 * 1024 * MIB)]
+    """Hard limit, swap included."""
+    pids: Annotated[int, Field(ge=4, le=4096)]
+    """Processes and threads."""
+    tmpfs_bytes: Annotated[int, Field(ge=MIB, le=1024 * MIB)]
+    """Size of ``/tmp``; counts against the memory limit."""
+    open_files: Annotated[int, Field(ge=64, le=65536)]
+    """File descriptors a process."""
+    storage_bytes: Annotated[int, Field(ge=0, le=64 * 1024 * MIB)]
+    """What the plugin may keep in the host's key-value store."""
+
+
+TIERS: dict[Tier, Limits] = {
+    Tier.MICRO: Limits(
+        cpus=0.25, memory_bytes=64 * MIB, pids=32, tmpfs_bytes=8 * MIB, open_files=128, storage_bytes=4 * MIB
+    ),
+    Tier.SMALL: Limits(
+        cpus=0.5,
+        memory_bytes=128 * MIB,
+        pids=64,
+        tmpfs_bytes=16 * MIB,
+        open_files=256,
+        storage_bytes=16 * MIB,
+    ),
+    Tier.MEDIUM: Limits(
+        cpus=1.0,
+        memory_bytes=256 * MIB,
+        pids=128,
+        tmpfs_bytes=32 * MIB,
+        open_files=512,
+        storage_bytes=64 * MIB,
+    ),
+    Tier.LARGE: Limits(
+        cpus=2.0,
+        memory_bytes=1024 * MIB,
+        pids=256,
+        tmpfs_bytes=64 * MIB,
+        open_files=1024,
+        storage_bytes=256 * MIB,
+    ),
+}
+
+
+class Resources(BaseModel):
+    """The ``[resources]`` table of a manifest: a tier, and what differs from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tier: Tier = Tier.SMALL
+    cpus: Annotated[float | None, Field(ge=0.05, le=16)] = None
+    memory_bytes: Annotated[int | None, Field(ge=32 * MIB, le=64 * 1024 * MIB)] = None
+    pids: Annotated[int | None, Field(ge=4, le=4096)] = None
+    tmpfs_bytes: Annotated[int | None, Field(ge=MIB, le=1024 * MIB)] = None
+    open_files: Annotated[int | None, Field(ge=64, le=65536)] = None
+    storage_bytes: Annotated[int | None, Field(ge=0, le=64 * 1024 * MIB)] = None
+
+    def limits(self) -> Limits:
+        """The tier's limits with the explicit ones in their place."""
+        explicit = self.model_dump(exclude={"tier"}, exclude_none=True)
+        return TIERS[self.tier].model_copy(update=explicit)
