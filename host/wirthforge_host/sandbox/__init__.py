@@ -1,0 +1,1 @@
+"""Sandboxes: containers that are locked down, started, and believed only after they were read back."""

@@ -1,0 +1,301 @@
+"""An engine without containers: a coroutine stands for each container's process.
+
+For tests of everything above the sandbox, and held to the same contract test as the real engines. It isolates nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from wirthforge_sdk.errors import ConflictError, WirthForgeError
+
+from wirthforge_host.errors import ContainerMissingError, ImageMissingError
+from wirthforge_host.sandbox.models import (
+    LABEL_HOST,
+    LABEL_INSTANCE,
+    ContainerEvent,
+    ContainerSettings,
+    ContainerSpec,
+    ContainerState,
+    EngineCapabilities,
+    EventKind,
+    ImageInfo,
+)
+from wirthforge_host.sandbox.subscription import Subscription
+
+Process = Callable[[ContainerSpec], Coroutine[Any, Any, int]]
+"""What runs when a container starts; returns its exit code, and is cancelled when the container is killed."""
+
+KILLED = 137
+CRASHED = 1
+
+CAPABLE = EngineCapabilities(
+    driver="memory",
+    version="1",
+    api_version="1",
+    cgroup_version=2,
+    memory_limit=True,
+    swap_limit=True,
+    swappiness=False,
+    cpu_quota=True,
+    pids_limit=True,
+    io_limit=False,
+    seccomp=True,
+    no_new_privileges=True,
+    no_network=True,
+    apparmor=False,
+    user_namespaces=False,
+    live_update=True,
+    live_restore=True,
+    runtimes=("runc",),
+    default_runtime="runc",
+)
+"""An engine that can enforce whatever a sandbox needs."""
+
+IMAGE = ImageInfo(
+    id=f"sha256:{'1' * 64}", labels={"wirthforge.runtime": "python"}, entrypoint=("/opt/wirthforge/python",)
+)
+"""What every reference names unless a test says otherwise."""
+
+
+async def wait_forever(spec: ContainerSpec) -> int:
+    """A process that ends only when it is killed."""
+    del spec
+    await asyncio.Event().wait()
+    return 0
+
+
+@dataclass
+class Faults:
+    """What an engine does wrong on purpose."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Field of ``ContainerSettings`` → the value this engine puts in force instead of the one asked for."""
+    settings_after_start: dict[str, Any] = field(default_factory=dict)
+    """The same, from the start of the container on."""
+    errors: dict[str, WirthForgeError] = field(default_factory=dict)
+    """Method name → the error it raises."""
+
+
+@dataclass
+class _Container:
+    id: str
+    spec: ContainerSpec
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    paused: bool = False
+    exit_code: int | None = None
+    oom_killed: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.task is not None and not self.ended.is_set()
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return dict(self.spec.settings.labels)
+
+    def state(self) -> ContainerState:
+        return ContainerState(
+            id=self.id,
+            name=self.spec.name,
+            labels=self.labels,
+            running=self.running,
+            paused=self.paused,
+            exit_code=self.exit_code,
+            oom_killed=self.oom_killed,
+            pid=1 if self.running else None,
+            started_at="1970-01-01T00:00:00Z" if self.task is not None else None,
+        )
+
+
+class MemoryEngine:
+    """Implements ``ContainerEngine``; ``faults`` may be changed at any time."""
+
+    def __init__(
+        self,
+        *,
+        process: Process = wait_forever,
+        images: Mapping[str, ImageInfo] | None = None,
+        capabilities: EngineCapabilities = CAPABLE,
+    ) -> None:
+        """Makes an empty engine.
+
+        Args:
+            process: What runs when a container starts.
+            images: The images it has, by reference; without it every reference names ``IMAGE``.
+            capabilities: What it says that it can enforce.
+        """
+        self.faults = Faults()
+        self._process = process
+        self._images = images
+        self._capabilities = capabilities
+        self._containers: dict[str, _Container] = {}
+        self._subscriptions: dict[Subscription, str] = {}
+        self._ids = (f"{number:064x}" for number in itertools.count(1))
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("create")
+        if self._find(spec.name) is not None:
+            raise ConflictError(f"a container named {spec.name} exists already", name=spec.name)
+        container = _Container(next(self._ids), spec)
+        self._containers[container.id] = container
+        return container.id
+
+    async def start(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("start")
+        found = self._get(container)
+        if found.running:
+            return
+        found.ended.clear()
+        found.exit_code, found.oom_killed = None, False
+        found.task = asyncio.create_task(self._run(found))
+
+    async def effective(self, container: str) -> ContainerSettings:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("effective")
+        found = self._get(container)
+        changed = self.faults.settings | (self.faults.settings_after_start if found.task else {})
+        return replace(found.spec.settings, **changed)
+
+    async def state(self, container: str) -> ContainerState | None:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("state")
+        found = self._find(container)
+        return found.state() if found is not None else None
+
+    async def kill(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("kill")
+        found = self._find(container)
+        if found is not None:
+            await self._end(found)
+
+    async def remove(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("remove")
+        found = self._find(container)
+        if found is not None:
+            await self._end(found)
+            self._containers.pop(found.id, None)
+
+    async def pause(self, container: str) -> None:
+        """See ``ContainerEngine``. The process goes on: only the state says that it is frozen."""
+        self._fail_if_told("pause")
+        found = self._get(container)
+        if not found.running:
+            raise ConflictError(f"container {found.spec.name} does not run", container=container)
+        found.paused = True
+
+    async def unpause(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("unpause")
+        self._get(container).paused = False
+
+    async def wait(self, container: str, *, timeout_s: float) -> int | None:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("wait")
+        found = self._get(container)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await found.ended.wait()
+        except TimeoutError:
+            return None
+        return found.exit_code
+
+    async def of_host(self, host_id: str) -> list[ContainerState]:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("of_host")
+        mine = (
+            found.state() for found in self._containers.values() if found.labels.get(LABEL_HOST) == host_id
+        )
+        return sorted(mine, key=lambda state: state.name)
+
+    async def image(self, reference: str) -> ImageInfo:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("image")
+        if self._images is None:
+            return IMAGE
+        if reference not in self._images:
+            raise ImageMissingError(f"no image {reference}: run `make setup`", image=reference)
+        return self._images[reference]
+
+    async def capabilities(self) -> EngineCapabilities:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("capabilities")
+        return self._capabilities
+
+    @asynccontextmanager
+    async def events(self, host_id: str) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
+        """See ``ContainerEngine``."""
+        self._fail_if_told("events")
+        subscription = Subscription()
+        self._subscriptions[subscription] = host_id
+        try:
+            yield subscription
+        finally:
+            del self._subscriptions[subscription]
+
+    async def close(self) -> None:
+        """Ends every process: none of them can outlive this object."""
+        for container in list(self._containers.values()):
+            await self._end(container)
+
+    async def run_out_of_memory(self, container: str) -> None:
+        """Ends the container's process as the kernel would."""
+        found = self._get(container)
+        found.oom_killed = True
+        self._tell(found, EventKind.OUT_OF_MEMORY)
+        await self._end(found)
+
+    def _fail_if_told(self, method: str) -> None:
+        if method in self.faults.errors:
+            raise self.faults.errors[method]
+
+    def _find(self, container: str) -> _Container | None:
+        if container in self._containers:
+            return self._containers[container]
+        return next((found for found in self._containers.values() if found.spec.name == container), None)
+
+    def _get(self, container: str) -> _Container:
+        found = self._find(container)
+        if found is None:
+            raise ContainerMissingError(f"the engine has no container {container}", container=container)
+        return found
+
+    async def _run(self, container: _Container) -> None:
+        code = CRASHED
+        try:
+            code = await self._process(container.spec)
+        except asyncio.CancelledError:
+            code = KILLED
+        except Exception as error:  # noqa: BLE001 a process may fail in any way; the engine goes on
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"the process of {container.spec.name} crashed", "exception": error}
+            )
+        finally:
+            container.exit_code, container.paused = code, False
+            container.ended.set()
+            self._tell(container, EventKind.EXITED)
+
+    async def _end(self, container: _Container) -> None:
+        if container.task is None or container.ended.is_set():
+            return
+        # A task cancelled before its first step would never run, and so never tell its exit.
+        await asyncio.sleep(0)
+        container.task.cancel()
+        await container.ended.wait()
+
+    def _tell(self, container: _Container, kind: EventKind) -> None:
+        code = container.exit_code if kind is EventKind.EXITED else None
+        event = ContainerEvent(kind, container.id, container.labels.get(LABEL_INSTANCE, ""), exit_code=code)
+        for subscription, host_id in self._subscriptions.items():
+            if host_id == container.labels.get(LABEL_HOST):
+                subscription.tell(event)
