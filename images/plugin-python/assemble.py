@@ -1,8 +1,9 @@
 """Assembles the file system of the plugin image in ``/out``, with nothing but the standard library.
 
-``assemble.py interpreter`` copies the interpreter that runs it, its standard library, the shared libraries these load
-and the few files of /etc that Python looks at. ``assemble.py packages DIRECTORY`` adds the packages in a directory.
-It works for Debian's own Python and for the official images alike: it asks the interpreter where its things are.
+``assemble.py interpreter`` copies the interpreter that runs it, its standard library, the shared libraries
+these load and the few files of /etc that Python looks at. ``assemble.py packages DIRECTORY`` adds packages.
+It works for Debian's own Python and for the official images alike: it asks the interpreter where its things
+are.
 """
 
 import compileall
@@ -28,7 +29,7 @@ UNUSED_DIRECTORIES = re.compile(
     r"test|tests|idlelib|tkinter|turtledemo|ensurepip|lib2to3|pydoc_data|config-.*"
     r"|site-packages|dist-packages|__pycache__",
 )
-# Modules of the same kind, static libraries, and Debian's hook that looks for its crash reporter at each start.
+# Modules of the same kind, static libraries, and the hook that looks for a crash reporter at each start.
 UNUSED_FILES = re.compile(
     r".*\.a|turtle\.py|sitecustomize\.py|EXTERNALLY-MANAGED|_tkinter\..*|_test.*|_ctypes_test.*|_xx.*|xx.*",
 )
@@ -92,7 +93,7 @@ def needed_libraries(program: Path) -> list[Path]:
     answer = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False, timeout=60)
     missing = re.findall(r"(\S+) => not found", answer.stdout)
     if missing:
-        sys.exit(f"{program} needs {', '.join(missing)}, which the base image lacks; choose a fuller base image.")
+        sys.exit(f"the base image lacks {', '.join(missing)} for {program}; choose a fuller base image.")
     return [Path(found) for found in re.findall(r"(/\S+) \(0x", answer.stdout)]
 
 
@@ -106,7 +107,8 @@ def place_libraries(programs: Iterable[Path]) -> None:
     index = OUT / "etc/ld.so.conf"
     known = set(index.read_text(encoding="utf-8").split()) if index.exists() else set()
     index.parent.mkdir(parents=True, exist_ok=True)
-    index.write_text("".join(f"{line}\n" for line in sorted(known | set(map(str, directories)))), encoding="utf-8")
+    known |= {str(directory) for directory in directories}
+    index.write_text("\n".join([*sorted(known), ""]), encoding="utf-8")
     subprocess.run(["ldconfig", "-r", str(OUT)], check=True, timeout=60)
 
 
@@ -132,12 +134,12 @@ def place_interpreter() -> None:
     stable.symlink_to(program)
     library = Path(sysconfig.get_path("stdlib"))
     copy_tree(library, inside(library), (UNUSED_DIRECTORIES, UNUSED_FILES))
-    place_libraries([program, *sorted((library_in_image := inside(library)).rglob("*.so"))])
-    compile_tree(library_in_image)
+    place_libraries([program, *sorted(inside(library).rglob("*.so"))])
+    compile_tree(inside(library))
 
 
 def place_settings() -> None:
-    """Writes the files of /etc that Python reads, the trusted authorities, the time zones and the mount points."""
+    """Writes the files of /etc that Python reads, the authorities, the time zones and the mount points."""
     for name, text in FILES.items():
         target = OUT / name
         target.parent.mkdir(parents=True, exist_ok=True)
