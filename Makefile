@@ -1,0 +1,65 @@
+# Everything a newcomer, a developer or a build machine types. `make` alone lists it.
+# Each target brings what it needs itself, and what is already there costs milliseconds.
+
+# ensure-tools puts uv here when the machine has none.
+export PATH := $(CURDIR)/.cache/tools/bin:$(PATH)
+PYTHON := uv run --frozen python
+MAKEFLAGS += --no-print-directory
+
+.DEFAULT_GOAL := help
+.PHONY: help setup tools demo test unit check format bench schemas migrate up down clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: tools ## Bring uv, the packages, a Docker Engine and the images
+	@scripts/ensure-engine
+	@scripts/ensure-images
+
+tools:
+	@scripts/ensure-tools
+
+demo: setup ## See a plugin published, installed, called and stopped (KEEP=1 leaves it running)
+	@$(PYTHON) scripts/demo.py $(if $(KEEP),--keep)
+
+test: setup ## Run all tests in one go
+	@uv run --frozen pytest $(ARGS)
+
+unit: tools ## Run the tests that need no engine
+	@uv run --frozen pytest tests/unit tests/architecture $(ARGS)
+
+check: tools ## Check format, style, types, import directions and exported schemas
+	@uv run --frozen ruff format --check
+	@uv run --frozen ruff check
+	@uv run --frozen mypy
+	@uv run --frozen lint-imports
+	@$(PYTHON) scripts/export_schemas.py --check
+
+format: tools ## Format the code and mend what can be mended
+	@uv run --frozen ruff format
+	@uv run --frozen ruff check --fix
+
+bench: setup ## Measure, each figure beside a peer's in the same run
+	@$(PYTHON) -m bench $(ARGS)
+
+schemas: tools ## Export the JSON Schemas and OpenAPI documents to schemas/
+	@$(PYTHON) scripts/export_schemas.py
+
+migrate: tools ## Bring the databases of this machine's host and marketplace up to date
+	@$(PYTHON) -m alembic --config migrations/alembic.ini --name host upgrade head
+	@$(PYTHON) -m alembic --config migrations/alembic.ini --name marketplace upgrade head
+
+up: ## Run marketplace and host as services with Docker Compose
+	@scripts/ensure-engine
+	@scripts/ensure-compose
+	@scripts/ensure-images --all
+	@docker compose up --detach --wait --wait-timeout 180
+	@docker compose ps --format "  {{.Service}} http://{{range .Publishers}}{{.URL}}:{{.PublishedPort}}{{end}}"
+
+down: ## Stop the services; their data stays
+	@scripts/ensure-compose
+	@docker compose down --timeout 30
+
+clean: ## Remove caches and builds; data and images stay
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist build
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
