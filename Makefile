@@ -54,7 +54,7 @@ up: ## Run marketplace and host as services with Docker Compose
 	@scripts/ensure-compose
 	@scripts/ensure-images --all
 	@docker compose up --detach --wait --wait-timeout 180
-	@docker compose ps --format "  {{.Service}} http://{{range .Publishers}}{{.URL}}:{{.PublishedPort}}{{end}}"
+	@docker compose ps marketplace host --format "  {{.Service}} http://{{range .Publishers}}{{.URL}}:{{.PublishedPort}}{{end}}"
 
 down: ## Stop the services; their data stays
 	@scripts/ensure-compose
