@@ -1,0 +1,191 @@
+"""The client of a host."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Any, Final, Self, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
+from wirthforge_sdk.client.events import read_events
+from wirthforge_sdk.contracts.host_api import (
+    ApprovalIn,
+    AuditOut,
+    CallIn,
+    CallOut,
+    EffectiveOut,
+    GrantOut,
+    HealthOut,
+    InstallIn,
+    LogOut,
+    PluginOut,
+)
+from wirthforge_sdk.contracts.wire import Page, Shape
+from wirthforge_sdk.errors import UnavailableError
+
+INSTALL_S: Final = 300.0
+"""The host fetches, verifies and starts before it answers."""
+START_S: Final = 120.0
+CALL_S: Final = 600.0
+"""The longest timeout a function may have."""
+GRACE_S: Final = 10.0
+"""What the host may need beyond a call's own timeout to say that it timed out."""
+
+
+class Event(Shape):
+    """Something that happened on a host."""
+
+    id: int
+    type: str
+    at: datetime
+    plugin: str | None
+    data: dict[str, Any]
+
+
+Sent = TypeVar("Sent", bound=Shape)
+
+
+class HostClient:
+    """A host, as operators and applications use it. An asynchronous context manager."""
+
+    def __init__(
+        self, url: str, token: str | None = None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self._connection = Connection(
+            url,
+            service="host",
+            remedy="is it running? start it with `make up` or `python -m wirthforge_host serve`, "
+            "or set WIRTHFORGE_HOST_URL",
+            token=token,
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.__aexit__()
+
+    async def plugins(self, *, cursor: str | None = None) -> Page[PluginOut]:
+        """What is installed."""
+        return await self._connection.ask(
+            Request("GET", "/v1/plugins", {"cursor": cursor}, repeatable=True), Page[PluginOut]
+        )
+
+    async def plugin(self, name: str) -> PluginOut:
+        """One installed plugin."""
+        return await self._connection.ask(Request("GET", plugin_path(name), repeatable=True), PluginOut)
+
+    async def install(self, reference: str) -> PluginOut:
+        """Installs; returns when it runs, or waits for an approval."""
+        with given():
+            body = InstallIn(reference=reference)
+        request = Request("POST", "/v1/installs", body=body, timeout_s=INSTALL_S)
+        return await self._connection.ask(request, PluginOut)
+
+    async def decide(self, approval: ApprovalIn) -> PluginOut:
+        """Grants and denies permissions of one release; it starts when nothing required is missing."""
+        return await self._connection.ask(
+            Request("POST", "/v1/permissions", body=approval, timeout_s=START_S), PluginOut
+        )
+
+    async def permissions(self, plugin: str | None = None) -> Page[GrantOut]:
+        """The rules in force."""
+        return await self._connection.ask(
+            Request("GET", "/v1/permissions", {"plugin": plugin}, repeatable=True), Page[GrantOut]
+        )
+
+    async def withdraw(self, rule_id: str) -> None:
+        """Takes a rule back; it ends at once, also for a running instance."""
+        await self._connection.tell(Request("DELETE", f"/v1/permissions/{segment(rule_id)}"))
+
+    async def enable(self, name: str) -> PluginOut:
+        """Lets a plugin run."""
+        return await self._connection.ask(
+            Request("POST", f"{plugin_path(name)}/enable", timeout_s=START_S, repeatable=True), PluginOut
+        )
+
+    async def disable(self, name: str) -> PluginOut:
+        """Stops a plugin and keeps it stopped."""
+        return await self._connection.ask(
+            Request("POST", f"{plugin_path(name)}/disable", timeout_s=START_S, repeatable=True), PluginOut
+        )
+
+    async def uninstall(self, name: str, *, purge: bool = False) -> None:
+        """Removes a plugin; ``purge`` also removes what it stored."""
+        await self._connection.tell(Request("DELETE", plugin_path(name), {"purge": purge}, timeout_s=START_S))
+
+    async def call(
+        self,
+        plugin: str,
+        function: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> CallOut:
+        """Calls a function. Never repeated: a call may do something."""
+        with given():
+            body = CallIn(
+                plugin=plugin, function=function, arguments=dict(arguments or {}), timeout_s=timeout_s
+            )
+        request = Request("POST", "/v1/calls", body=body, timeout_s=(timeout_s or CALL_S) + GRACE_S)
+        return await self._connection.ask(request, CallOut)
+
+    async def effective(self, name: str) -> EffectiveOut:
+        """The sandbox of a plugin as the engine reports it."""
+        return await self._connection.ask(
+            Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
+        )
+
+    async def logs(self, name: str, *, after: int | None = None, limit: int | None = None) -> Page[LogOut]:
+        """Lines of a plugin's log."""
+        request = Request(
+            "GET", f"{plugin_path(name)}/logs", {"after": after, "limit": limit}, repeatable=True
+        )
+        return await self._connection.ask(request, Page[LogOut])
+
+    async def follow_logs(self, name: str, *, after: int | None = None) -> AsyncIterator[LogOut]:
+        """Lines of a plugin's log as they are written; ends when the host ends it."""
+        async for line in self._follow(f"{plugin_path(name)}/logs", {"after": after}, LogOut):
+            yield line
+
+    async def events(self) -> AsyncIterator[Event]:
+        """What happens on the host, as it happens."""
+        async for event in self._follow("/v1/events", {}, Event):
+            yield event
+
+    async def audit(
+        self,
+        *,
+        after: int | None = None,
+        plugin: str | None = None,
+        action: str | None = None,
+        outcome: str | None = None,
+        limit: int | None = None,
+    ) -> Page[AuditOut]:
+        """Records of the audit log, newest first."""
+        params = {"after": after, "plugin": plugin, "action": action, "outcome": outcome, "limit": limit}
+        return await self._connection.ask(
+            Request("GET", "/v1/audit", params, repeatable=True), Page[AuditOut]
+        )
+
+    async def readiness(self) -> HealthOut:
+        """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
+        return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
+
+    async def _follow(
+        self, path: str, params: Mapping[str, int | None], shape: type[Sent]
+    ) -> AsyncIterator[Sent]:
+        request = Request("GET", path, params, headers={"Accept": "text/event-stream"}, timeout_s=None)
+        async with self._connection.opened(request) as response:
+            async for event in read_events(response.aiter_bytes()):
+                try:
+                    yield shape.model_validate_json(event.data)
+                except ValidationError as error:
+                    raise UnavailableError(
+                        f"the host sent a '{event.event}' in a form that this version does not know: "
+                        "bring client and host to the same version"
+                    ) from error
