@@ -1,6 +1,7 @@
 """An engine without containers: a coroutine stands for each container's process.
 
-For tests of everything above the sandbox, and held to the same contract test as the real engines. It isolates nothing.
+For tests of everything above the sandbox, and held to the same contract test as the real engines. It isolates
+nothing.
 """
 
 from __future__ import annotations

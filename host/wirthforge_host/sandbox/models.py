@@ -28,6 +28,9 @@ LABEL_DIGEST = "wirthforge.digest"
 LABEL_INSTANCE = "wirthforge.instance"
 LABEL_HOST = "wirthforge.host"
 LABEL_SPEC = "wirthforge.spec"
+LABEL_RUNTIME = "wirthforge.runtime"
+"""On images: what they run."""
+
 LABELS = (LABEL_PLUGIN, LABEL_RELEASE, LABEL_DIGEST, LABEL_INSTANCE, LABEL_HOST, LABEL_SPEC)
 """The labels the host sets. An image may carry others; they say nothing about a sandbox."""
 
@@ -50,7 +53,7 @@ class SandboxRequest:
     image: str
     """The operator's image, by name or id; never a plugin's choice."""
     runtime: str
-    """What runs the plugin: ``python``, ``node``, ``wasm`` or ``mcp``."""
+    """What the image must be made for, by its label ``wirthforge.runtime``: ``python``, ``node`` …"""
     bridge_directory: Path
     """Absolute path on the engine's machine; bound read-only."""
     code_directory: Path
@@ -105,6 +108,7 @@ class ContainerSettings:
     stop_signal: str
     stop_timeout_s: int | None
     healthcheck: tuple[str, ...]
+    healthcheck_interval_s: int | None
     stdin: bool
     terminal: bool
     labels: tuple[tuple[str, str], ...]
@@ -281,3 +285,8 @@ def digest_of_json(value: Any) -> str:
     """``sha256:<hex>`` of a JSON value, whatever its key order and spacing were."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def environment_digest(environment: dict[str, str]) -> str:
+    """Digest of names and values, so that both can be compared and neither has to be shown."""
+    return digest_of_json(environment)

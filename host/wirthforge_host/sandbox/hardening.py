@@ -1,0 +1,289 @@
+"""From what is wanted to a container that is locked down: one pure function.
+
+Nothing here looks at a clock, a disk or an engine, so that the same request always gives the same spec and
+each rule can be tested and read by itself. ``docs/sandbox.md`` says what each rule stops.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from wirthforge_sdk.contracts.resources import MIB, Limits
+
+from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
+from wirthforge_host.sandbox.models import (
+    BRIDGE_TARGET,
+    CODE_TARGET,
+    LABEL_DIGEST,
+    LABEL_HOST,
+    LABEL_INSTANCE,
+    LABEL_PLUGIN,
+    LABEL_RELEASE,
+    LABEL_RUNTIME,
+    LABEL_SPEC,
+    ContainerSettings,
+    ContainerSpec,
+    EngineCapabilities,
+    ImageInfo,
+    Mount,
+    SandboxRequest,
+    digest_of_json,
+    environment_digest,
+)
+from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+
+UIDS = range(61_000, 65_534)
+"""Above what distributions give out, below ``nobody``, and inside a remapped range of 65,536."""
+
+PERIOD_US = 10_000
+"""The engine's own 100 ms let a plugin at its limit stand still for 50 ms (p99), five times as long."""
+
+SMALLEST_QUOTA_US = 1_000
+"""The kernel takes no smaller one; below a tenth of a core the period grows instead."""
+
+FILE_BYTES = 64 * MIB
+FILES_IN_TMP = 2048
+
+ENVIRONMENT = (
+    ("HOME", "/tmp"),  # noqa: S108 the container's own tmpfs
+    ("LANG", "C.UTF-8"),
+    # One arena: the allocator's default of eight a core reserves more than the smallest sandbox has.
+    ("MALLOC_ARENA_MAX", "1"),
+    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+    ("PYTHONDONTWRITEBYTECODE", "1"),
+    ("TMPDIR", "/tmp"),  # noqa: S108
+)
+"""The same for every plugin. Secrets go over the bridge: a process can always read its own environment."""
+
+_MASKED_IN_PROC = """
+    acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver
+    dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg
+    kpagecgroup kpagecount kpageflags latency_stats locks mdstat misc modules mtrr pagetypeinfo partitions
+    pressure sched_debug schedstat scsi slabinfo softirqs swaps sysrq-trigger sysvipc timer_list timer_stats
+    tty vmallocinfo vmstat zoneinfo
+"""
+MASKED_PATHS = (*(f"/proc/{name}" for name in _MASKED_IN_PROC.split()), "/sys")
+"""Seen as empty. The engines' default lists leave most of /sys and what tells about neighbours readable."""
+
+LOCKED_DOWN = ContainerSettings(
+    # What depends on the request is empty here; ``harden`` fills it in.
+    image=None,
+    entrypoint=(),
+    command=(),
+    environment=tuple(name for name, _ in ENVIRONMENT),
+    environment_digest=environment_digest(dict(ENVIRONMENT)),
+    working_directory="/",
+    hostname="plugin",
+    stop_signal="SIGTERM",
+    stop_timeout_s=5,
+    healthcheck=(),
+    healthcheck_interval_s=3600,
+    stdin=False,
+    terminal=False,
+    labels=(),
+    restart_policy="no",
+    auto_remove=False,
+    init=False,
+    runtime="",
+    user="",
+    extra_groups=(),
+    privileged=False,
+    capabilities_added=(),
+    capabilities_dropped=("ALL",),
+    no_new_privileges=True,
+    seccomp=PROFILE_DIGEST,
+    apparmor="",
+    other_security_options=(),
+    network_mode="none",
+    networks=("none",),
+    published_ports=(),
+    extra_hosts=(),
+    # Without these the engine writes the machine's resolvers into the container, network or not.
+    dns=("127.0.0.1",),
+    dns_search=(".",),
+    dns_options=(),
+    ipc_mode="private",
+    pid_mode="",
+    uts_mode="",
+    user_namespace="",
+    cgroup_namespace="private",
+    cgroup_parent="",
+    read_only_root=True,
+    mounts=(),
+    volumes_from=(),
+    tmpfs=(),
+    devices=(),
+    sysctls=(),
+    masked_paths=MASKED_PATHS,
+    readonly_paths=("/proc/sys",),
+    memory_bytes=None,
+    memory_and_swap_bytes=None,
+    memory_reservation_bytes=None,
+    memory_swappiness=None,
+    out_of_memory_kill=True,
+    # Of everything on the machine, a plugin goes first.
+    out_of_memory_score=900,
+    cpu_period_us=None,
+    cpu_quota_us=None,
+    # A quarter of the default weight: the host and its neighbours come first under load.
+    cpu_shares=256,
+    nano_cpus=0,
+    pids=None,
+    shared_memory_bytes=8 * MIB,
+    ulimits=(),
+    log_driver="none",
+)
+"""What is the same for every plugin."""
+
+_INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+_NEEDED = {
+    "memory_limit": "the memory cgroup",
+    "swap_limit": "swap accounting (boot with swapaccount=1, or use cgroup v2)",
+    "cpu_quota": "CFS quotas (CONFIG_CFS_BANDWIDTH)",
+    "pids_limit": "the pids cgroup",
+    "seccomp": "seccomp (CONFIG_SECCOMP_FILTER)",
+    "no_new_privileges": "no-new-privileges",
+    "no_network": "containers without a network",
+}
+
+
+def harden(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSpec:
+    """Says everything about the container for a request.
+
+    Args:
+        request: What is wanted.
+        image: What the engine has under the request's image.
+        engine: What the engine can enforce.
+
+    Returns:
+        The spec; the same for the same arguments.
+
+    Raises:
+        EngineUnsuitableError: The engine cannot enforce something no plugin may run without.
+        PolicyViolationError: The image is not one that plugins of this kind may run in.
+        ValueError: The caller is wrong: a uid out of range, an instance id or a path of the wrong form.
+    """
+    _check_engine(engine)
+    _check_image(request, image)
+    _check_request(request)
+    settings = _settings(request, image, engine)
+    spec = ContainerSpec(
+        name=f"wirthforge-{request.instance_id}",
+        settings=settings,
+        environment=ENVIRONMENT,
+        removed_environment=tuple(sorted(set(image.environment) - set(settings.environment))),
+        seccomp_profile=PROFILE,
+    )
+    labels = (*settings.labels, (LABEL_SPEC, spec_digest(spec)))
+    return replace(spec, settings=replace(settings, labels=tuple(sorted(labels))))
+
+
+def spec_digest(spec: ContainerSpec) -> str:
+    """What identifies a spec: a running container whose label says the same can be adopted as it is."""
+    settings = asdict(spec.settings)
+    settings["labels"] = [label for label in spec.settings.labels if label[0] != LABEL_SPEC]
+    return digest_of_json({"name": spec.name, "settings": settings, "removed": spec.removed_environment})
+
+
+def _check_engine(engine: EngineCapabilities) -> None:
+    lacking = [remedy for name, remedy in _NEEDED.items() if not getattr(engine, name)]
+    if lacking:
+        raise EngineUnsuitableError(
+            f"the {engine.driver} engine cannot run plugins safely; it lacks {', '.join(lacking)}",
+            lacking=lacking,
+        )
+
+
+def _check_image(request: SandboxRequest, image: ImageInfo) -> None:
+    made_for = image.labels.get(LABEL_RUNTIME, "no plugin runtime")
+    if made_for != request.runtime:
+        fault = f"is made for {made_for}, not for {request.runtime}"
+    elif image.volumes:
+        fault = f"declares volumes ({', '.join(image.volumes)}), with which plugins could fill the disk"
+    elif not image.entrypoint:
+        fault = "declares no entrypoint"
+    else:
+        return
+    raise PolicyViolationError(f"image {request.image} {fault}", image=request.image)
+
+
+def _check_request(request: SandboxRequest) -> None:
+    if request.uid not in UIDS:
+        raise ValueError(f"uid {request.uid} is not in {UIDS.start}..{UIDS.stop - 1}")
+    if not _INSTANCE.fullmatch(request.instance_id):
+        raise ValueError(f"instance id {request.instance_id!r} is not lower-case letters, digits and hyphens")
+    for path in (request.bridge_directory, request.code_directory):
+        # Two levels at least: "/", "/etc" or "/var" would show a plugin the machine.
+        if not path.is_absolute() or ".." in path.parts or len(path.parts) <= 2:  # noqa: PLR2004 root and one name
+            raise ValueError(f"{path} is not the absolute path of a directory of the host's own")
+
+
+def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSettings:
+    limits = request.limits
+    period_us = max(PERIOD_US, math.ceil(SMALLEST_QUOTA_US / limits.cpus))
+    binds = (_bind(BRIDGE_TARGET, request.bridge_directory), _bind(CODE_TARGET, request.code_directory))
+    return replace(
+        LOCKED_DOWN,
+        image=image.id,
+        entrypoint=image.entrypoint,
+        command=request.command,
+        # Whether a plugin is well is asked over the bridge. This only shows that the container can still
+        # start a process, and seldom, because the engine runs it inside, at the plugin's expense.
+        healthcheck=("CMD", image.entrypoint[0], "--version"),
+        labels=_labels(request),
+        runtime=engine.default_runtime,
+        user=f"{request.uid}:{request.uid}",
+        apparmor="docker-default" if engine.apparmor else "",
+        mounts=tuple(sorted(binds)),
+        tmpfs=(("/tmp", _tmpfs_options(limits)),),  # noqa: S108
+        memory_bytes=limits.memory_bytes,
+        memory_and_swap_bytes=limits.memory_bytes,
+        memory_reservation_bytes=limits.memory_bytes * 3 // 4,
+        memory_swappiness=0 if engine.swappiness else None,
+        cpu_period_us=period_us,
+        cpu_quota_us=max(SMALLEST_QUOTA_US, round(period_us * limits.cpus)),
+        pids=limits.pids,
+        ulimits=_ulimits(limits),
+    )
+
+
+def _labels(request: SandboxRequest) -> tuple[tuple[str, str], ...]:
+    return (
+        (LABEL_PLUGIN, request.plugin),
+        (LABEL_RELEASE, request.version),
+        (LABEL_DIGEST, request.digest),
+        (LABEL_INSTANCE, request.instance_id),
+        (LABEL_HOST, request.host_id),
+    )
+
+
+def _bind(target: str, source: Path) -> Mount:
+    # Not recursive: what is mounted below the source on the machine is not the plugin's business.
+    return Mount(target=target, source=str(source), read_only=True, propagation="rprivate", recursive=False)
+
+
+def _tmpfs_options(limits: Limits) -> tuple[str, ...]:
+    # A bound on names too: they take kernel memory of which the size says nothing.
+    bounds = (f"size={limits.tmpfs_bytes}", f"nr_inodes={FILES_IN_TMP}")
+    return tuple(sorted(("rw", "noexec", "nosuid", "nodev", "mode=1777", *bounds)))
+
+
+def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:
+    bounds = {
+        "core": 0,
+        "fsize": max(FILE_BYTES, limits.tmpfs_bytes),
+        "memlock": 64 * 1024,
+        "msgqueue": 0,
+        "nice": 0,
+        "nofile": limits.open_files,
+        # Counted a user, which is one reason why each instance has its own.
+        "nproc": limits.pids,
+        "rtprio": 0,
+        "sigpending": 256,
+        "stack": 8 * MIB,
+    }
+    return tuple((name, bound, bound) for name, bound in sorted(bounds.items()))

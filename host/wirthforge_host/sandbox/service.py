@@ -1,0 +1,107 @@
+"""Opening and closing sandboxes: no sandbox that is not exactly as asked for is ever handed out."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+
+from wirthforge_sdk.errors import ConflictError, WirthForgeError
+
+from wirthforge_host.errors import SandboxMismatchError
+from wirthforge_host.sandbox.hardening import harden
+from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, ContainerState, SandboxRequest
+from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.sandbox.readback import compare
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A running container whose settings were read back and found right."""
+
+    container_id: str
+    instance_id: str
+    spec: ContainerSpec
+    effective: ContainerSettings
+
+
+class Sandboxes:
+    """The sandboxes of one host on one engine."""
+
+    def __init__(self, engine: ContainerEngine, host_id: str) -> None:
+        """Uses ``engine`` for every container that carries the label of ``host_id``."""
+        self._engine = engine
+        self._host_id = host_id
+
+    async def spec(self, request: SandboxRequest) -> ContainerSpec:
+        """What ``open`` would start; a running container with the same spec label can be adopted instead.
+
+        Raises:
+            ValueError: The request is another host's.
+            ImageMissingError: The engine does not have the image.
+            EngineUnsuitableError: The engine cannot enforce what every sandbox needs.
+            PolicyViolationError: The image is not made for such plugins.
+        """
+        if request.host_id != self._host_id:
+            raise ValueError(f"this is host {self._host_id}, and the request is for host {request.host_id}")
+        image = await self._engine.image(request.image)
+        return harden(request, image, await self._engine.capabilities())
+
+    async def open(self, request: SandboxRequest) -> Sandbox:
+        """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.
+
+        Settings are compared twice: before the start, so that nothing runs in a container that is too open,
+        and after it, because engines fill some in only then.
+
+        Raises:
+            SandboxMismatchError: The engine put something else in force; tells each setting, wanted and
+                found.
+            ConflictError: The instance has a container already.
+            EngineUnavailableError: The engine failed or did not answer in time.
+        """
+        spec = await self.spec(request)
+        creation = asyncio.ensure_future(self._engine.create(spec))
+        try:
+            # Shielded: a creation that is cancelled half-way would leave a container nobody knows.
+            container_id = await asyncio.shield(creation)
+            await self._check(container_id, spec)
+            await self._engine.start(container_id)
+            effective = await self._check(container_id, spec)
+        except BaseException:
+            await asyncio.shield(self._discard(creation, spec))
+            raise
+        return Sandbox(container_id, request.instance_id, spec, effective)
+
+    async def close(self, container_id: str) -> None:
+        """Ends a sandbox and returns when it is gone; does nothing when it is gone already."""
+        await self._engine.remove(container_id)
+
+    async def running(self) -> list[ContainerState]:
+        """Every container of this host, whoever of its processes started it."""
+        return await self._engine.of_host(self._host_id)
+
+    async def _check(self, container_id: str, spec: ContainerSpec) -> ContainerSettings:
+        effective = await self._engine.effective(container_id)
+        mismatches = compare(spec, effective)
+        if mismatches:
+            wanted, found = spec.settings.as_dict(), effective.as_dict()
+            raise SandboxMismatchError(
+                f"the engine did not lock {spec.name} down as asked: {'; '.join(map(str, mismatches))}",
+                mismatches=[
+                    {"setting": name, "wanted": wanted[name], "found": found[name]}
+                    for name in (mismatch.setting for mismatch in mismatches)
+                ],
+            )
+        return effective
+
+    async def _discard(self, creation: asyncio.Future[str], spec: ContainerSpec) -> None:
+        try:
+            await creation
+        except ConflictError:
+            return  # the name is another's: that container is not ours to remove
+        except WirthForgeError:
+            pass  # it may exist all the same, when only the answer was lost
+        # By name, for an answer that was lost. What cannot be removed now is found by its label later, and
+        # the error that led here says more than this one would.
+        with suppress(WirthForgeError):
+            await self._engine.remove(spec.name)
