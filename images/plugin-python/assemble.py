@@ -2,8 +2,8 @@
 
 ``assemble.py interpreter`` copies the interpreter that runs it, its standard library, the shared libraries
 these load and the few files of /etc that Python looks at. ``assemble.py packages DIRECTORY`` adds packages.
-It works for Debian's own Python and for the official images alike: it asks the interpreter where its things
-are.
+``assemble.py check`` starts the result. It works for Debian's own Python and for the official images: it asks
+the interpreter where its things are.
 """
 
 import compileall
@@ -39,6 +39,13 @@ UNUSED_ZONES = re.compile(r"posix|right|.*\.(list|zi|tab)|leapseconds|leap-secon
 MOUNT_POINTS = ("tmp", "plugin", "run/wirthforge", "proc", "sys", "dev")
 # glibc loads this one by itself when a thread ends; no program names it.
 UNNAMED_LIBRARIES = ("libgcc_s.so.1",)
+
+# What must load in the finished image. An empty directory would load too, so the entry point is asked for.
+CHECK = """
+import asyncio, ctypes, importlib.util, msgspec, sqlite3, ssl, sys, wirthforge_sdk.runtime, zoneinfo
+if importlib.util.find_spec("wirthforge_sdk.runtime.__main__") is None:
+    sys.exit("sdk/wirthforge_sdk/runtime/__main__.py is missing; the image would have nothing to start.")
+"""
 
 FILES = {
     "etc/passwd": "root:x:0:0:root:/:/nonexistent\nnobody:x:65534:65534:nobody:/:/nonexistent\n",
@@ -164,6 +171,15 @@ def place_packages(source: Path) -> None:
     compile_tree(target)
 
 
+def check() -> None:
+    """Starts the finished interpreter as the image will: a gap must show in the build, not in a plugin."""
+    answer = subprocess.run(
+        ["chroot", str(OUT), STABLE_PYTHON, "-I", "-B", "-c", CHECK], check=False, timeout=60
+    )
+    if answer.returncode:
+        sys.exit("the assembled image does not start; see above.")
+
+
 def main(arguments: list[str]) -> None:
     """Does one step of the assembly."""
     if sys.version_info < OLDEST_PYTHON:
@@ -174,8 +190,12 @@ def main(arguments: list[str]) -> None:
             place_settings()
         case ["packages", directory]:
             place_packages(Path(directory))
+        case ["check"]:
+            check()
         case _:
-            sys.exit("say `assemble.py interpreter` or `assemble.py packages DIRECTORY`.")
+            sys.exit(
+                "say `assemble.py interpreter`, `assemble.py packages DIRECTORY` or `assemble.py check`."
+            )
 
 
 if __name__ == "__main__":
