@@ -1,0 +1,178 @@
+"""The documents of a package that the build writes beside the manifest: ``lock.toml`` and ``sbom.cdx.json``.
+
+Both tell what is vendored: the lock to host and marketplace, the SBOM (CycloneDX 1.6) to everybody else's
+tools. Here is also how the manifest of a stranger is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+import uuid
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from wirthforge_sdk.contracts.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError
+
+MAX_LOCK_BYTES = 4 * 1024 * 1024
+MAX_DOTS_A_LINE = 128
+
+_NATIVE = re.compile(r".*\.(?:so|pyd|dylib)(?:\.[0-9.]+)?")
+
+# No value of these forms needs escaping in TOML, which is why the lock is written without a library.
+PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]{1,2}$")]
+Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,20}-[a-z0-9_]{1,40}$")]
+Distribution = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,100}[a-z0-9])?$")]
+DistributionVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+!_-]{1,100}$")]
+Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class LockedPackage(_Strict):
+    """One vendored distribution."""
+
+    name: Distribution
+    """Normalised (PEP 503)."""
+    version: DistributionVersion
+    sha256: Annotated[list[Hex], Field(min_length=1, max_length=2000)]
+    """Of the files that may be installed for it; one of them was."""
+
+    @property
+    def purl(self) -> str:
+        """The package URL (purl specification, type ``pypi``)."""
+        return f"pkg:pypi/{self.name}@{self.version.replace('+', '%2B').replace('!', '%21')}"
+
+
+class Lock(_Strict):
+    """``lock.toml``: what is vendored, and what it runs on."""
+
+    python: PythonVersion
+    platform: Platform
+    """As uv names it, for example ``x86_64-manylinux_2_28``."""
+    native: bool
+    """Some file is machine code, so it runs on this platform and Python only."""
+    packages: Annotated[list[LockedPackage], Field(max_length=2000)] = []
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Reads a ``plugin.toml`` that may be hostile.
+
+    Raises:
+        ManifestInvalidError: As :func:`wirthforge_sdk.contracts.manifest.parse_manifest`.
+    """
+    if len(data) <= MAX_MANIFEST_BYTES:
+        problem = _toml_problem(data)
+        if problem:
+            raise ManifestInvalidError(f"plugin.toml {problem}", field="plugin.toml")
+    try:
+        return parse_manifest(data)
+    except ValueError as error:  # tomllib lets int() refuse thousands of digits
+        raise ManifestInvalidError(f"plugin.toml is not TOML: {error}", field="plugin.toml") from error
+
+
+def parse_lock(data: bytes) -> Lock:
+    """Reads ``lock.toml``.
+
+    Raises:
+        PackageInvalidError: It is not one.
+    """
+    if len(data) > MAX_LOCK_BYTES:
+        raise _malformed_lock(f"is over {MAX_LOCK_BYTES} bytes")
+    problem = _toml_problem(data)
+    if problem:
+        raise _malformed_lock(problem)
+    try:
+        return Lock.model_validate(tomllib.loads(data.decode()))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _malformed_lock(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise _malformed_lock(f"is not TOML: {error}") from error
+
+
+def encode_lock(lock: Lock) -> bytes:
+    """The bytes of ``lock.toml``: packages by name, hashes sorted, so that equal locks give equal bytes."""
+    lines = [
+        f'python = "{lock.python}"',
+        f'platform = "{lock.platform}"',
+        f"native = {str(lock.native).lower()}",
+    ]
+    for package in sorted(lock.packages, key=lambda package: package.name):
+        lines += [
+            "",
+            "[[packages]]",
+            f'name = "{package.name}"',
+            f'version = "{package.version}"',
+            "sha256 = [",
+        ]
+        lines += [f'    "{digest}",' for digest in sorted(package.sha256)]
+        lines += ["]"]
+    return "\n".join([*lines, ""]).encode()
+
+
+def is_native(name: str) -> bool:
+    """Whether the file ``name`` is machine code, by its name."""
+    return _NATIVE.fullmatch(name) is not None
+
+
+def encode_sbom(manifest: Manifest, lock: Lock) -> bytes:
+    """The CycloneDX 1.6 document of a plugin; a function of its inputs alone, without time or chance."""
+    root = f"pkg:generic/{manifest.name}@{manifest.version.replace('+', '%2B')}"
+    packages = sorted(lock.packages, key=lambda package: package.name)
+    content: dict[str, Any] = {
+        "metadata": {
+            "component": {
+                "bom-ref": root,
+                "type": "application",
+                "name": manifest.name,
+                "version": manifest.version,
+                "description": manifest.summary,
+                "licenses": [{"license": {"name": manifest.license}}],
+                "purl": root,
+            }
+        },
+        "components": [_component(package) for package in packages],
+        "dependencies": [{"ref": root, "dependsOn": [package.purl for package in packages]}],
+    }
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, f"{root}#{hashlib.sha256(_json(content)).hexdigest()}")
+    head = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{serial}",
+        "version": 1,
+    }
+    return _json({**head, **content})
+
+
+def _component(package: LockedPackage) -> dict[str, Any]:
+    return {
+        "bom-ref": package.purl,
+        "type": "library",
+        "name": package.name,
+        "version": package.version,
+        "purl": package.purl,
+        "hashes": [{"alg": "SHA-256", "content": digest} for digest in sorted(package.sha256)],
+    }
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _toml_problem(data: bytes) -> str | None:
+    """What would make ``tomllib`` work for minutes: its time grows with the square of a key's dots."""
+    lines = data.splitlines()
+    if any(line.count(b".") > MAX_DOTS_A_LINE for line in lines):
+        return f"has a line with over {MAX_DOTS_A_LINE} dots: shorten it"
+    return None
+
+
+def _malformed_lock(problem: str) -> PackageInvalidError:
+    return PackageInvalidError(f"lock.toml {problem}: build the package again", entry="lock.toml")
