@@ -60,6 +60,7 @@ down: ## Stop the services; their data stays
 	@scripts/ensure-compose
 	@docker compose down --timeout 30
 
-clean: ## Remove caches and builds; data and images stay
+clean: ## Remove caches, builds and superseded images; data and current images stay
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage dist build
 	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	@! docker version >/dev/null 2>&1 || docker image prune --force --filter label=wirthforge.recipe >/dev/null
