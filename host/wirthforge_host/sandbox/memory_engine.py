@@ -115,6 +115,10 @@ class _Container:
         )
 
 
+def _image_missing(reference: str) -> ImageMissingError:
+    return ImageMissingError(f"the engine has no image {reference}: run `make setup`", image=reference)
+
+
 class MemoryEngine:
     """Implements ``ContainerEngine``; ``faults`` may be changed at any time."""
 
@@ -145,6 +149,8 @@ class MemoryEngine:
         self._fail_if_told("create")
         if self._find(spec.name) is not None:
             raise ConflictError(f"a container named {spec.name} exists already", name=spec.name)
+        if spec.settings.image not in {image.id for image in (self._images or {"": IMAGE}).values()}:
+            raise _image_missing(str(spec.settings.image))
         container = _Container(next(self._ids), spec)
         self._containers[container.id] = container
         return container.id
@@ -225,7 +231,7 @@ class MemoryEngine:
         if self._images is None:
             return IMAGE
         if reference not in self._images:
-            raise ImageMissingError(f"no image {reference}: run `make setup`", image=reference)
+            raise _image_missing(reference)
         return self._images[reference]
 
     async def capabilities(self) -> EngineCapabilities:
