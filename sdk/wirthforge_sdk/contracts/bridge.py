@@ -1,13 +1,15 @@
 """The bridge: the one channel between an instance and its host. Constants and names both ends share.
 
-Wire: JSON-RPC 2.0, one UTF-8 JSON document a line (the stdio framing of the Model Context Protocol, which its text
-allows on a Unix-domain socket). The host listens, the instance connects. A plugin is an MCP server; it may also send
-requests named ``host/…`` to its host. This module is standard library only: it ships in the plugin image.
+Wire: JSON-RPC 2.0, one UTF-8 JSON document a line (the stdio framing of the Model Context Protocol, which its
+text allows on a Unix-domain socket). The host listens, the instance connects. A plugin is an MCP server; it
+may also send requests named ``host/…`` to its host. This module is standard library only: it ships in the
+plugin image. ``docs/bridge.md`` says the rest.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
+import re
+from enum import IntEnum, StrEnum
 from typing import Final
 
 SOCKET_DIRECTORY: Final = "/run/wirthforge"
@@ -32,6 +34,12 @@ META_TIMEOUT_MS: Final = "wf/timeout_ms"
 """In ``params._meta`` of a call: milliseconds its caller still waits."""
 META_CALL: Final = "wf/call"
 """In ``params._meta`` of a host call: the id of the call it is made for."""
+META_PROTOCOL: Final = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
+"""Every modern request carries the first two in ``params._meta``, and should carry the third."""
+META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
+"""In ``result._meta`` of ``server/discover``: ``{name, version}``."""
 
 
 class ErrorCode(StrEnum):
@@ -54,6 +62,8 @@ INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 INTERNAL_ERROR: Final = -32603
+UNSUPPORTED_VERSION: Final = -32022
+"""MCP: the connection serves another revision; ``data`` is ``{supported: [str], requested: str}``."""
 REFUSED: Final = -32050
 """JSON-RPC number of every error of ours that JSON-RPC has no number for; ``data.code`` tells which."""
 
@@ -73,17 +83,56 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/events.publish": "events.publish",
     "host/permissions.list": None,
 }
-"""Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one, is
-taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.publish:a.b``.
+"""Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one,
+is taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.publish:a.b``.
 
 params and results (all JSON):
 ``host/log`` (a notification) ``{level: debug|info|warning|error, message: str ≤ 8 KiB, fields?: object}``;
-``host/storage.get`` ``{key}`` → ``{found: bool, value: any}``; ``host/storage.set`` ``{key, value}`` → ``{}``;
+``host/storage.get`` ``{key}`` → ``{found: bool, value: any}``;
+``host/storage.set`` ``{key, value}`` → ``{}``;
 ``host/storage.delete`` ``{key}`` → ``{deleted: bool}``;
 ``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
-``host/events.publish`` ``{topic, data}`` → ``{}``; ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``.
+``host/events.publish`` ``{topic, data}`` → ``{}``;
+``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``.
 """
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1024 * 1024
 MAX_LOG_BYTES: Final = 8 * 1024
+
+
+class Exit(IntEnum):
+    """Exit codes that tell why an instance ended, as in sysexits.h. 0: the host closed the bridge."""
+
+    NO_HOST = 69
+    """Nothing answers on the socket."""
+    CODE_FAILED = 70
+    """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
+    PROTOCOL_BROKEN = 76
+    """The host sent a line over :data:`MAX_MESSAGE_BYTES`."""
+    MANIFEST_BROKEN = 78
+    """``plugin.toml`` cannot be read or does not say what to run."""
+
+
+# The closing quote is optional, so that an unclosed string costs one pass and not one for each quote.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"[{]}", b"(())")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
+_TOO_DEEP = b"(" * (MAX_NESTING + 1)
+
+
+def too_deep(line: bytes) -> bool:
+    """Whether a JSON document nests arrays and objects deeper than :data:`MAX_NESTING`.
+
+    Asked before decoding, so that no decoder recurses on what the other side chose. It runs at the speed of
+    :meth:`bytes.replace`: each round removes the innermost pairs, hence one level. Of a line that is not JSON
+    the answer means nothing.
+    """
+    if line.count(b"[") + line.count(b"{") <= MAX_NESTING:
+        return False
+    brackets = _STRING.sub(b"", line).translate(_BRACKETS, _NO_BRACKETS)
+    for _ in range(MAX_NESTING):
+        if _TOO_DEEP in brackets:
+            return True
+        brackets = brackets.replace(b"()", b"")
+    return b"(" in brackets
