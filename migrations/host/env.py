@@ -1,0 +1,10 @@
+"""The host's migrations."""
+
+from __future__ import annotations
+
+from environment import import_stores, run
+from wirthforge_host.database import metadata
+from wirthforge_host.settings import load_settings
+
+import_stores("wirthforge_host")
+run(metadata, lambda: load_settings().database)
