@@ -1,0 +1,1 @@
+"""The public keys that publishers sign their packages with."""

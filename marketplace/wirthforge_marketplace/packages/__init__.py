@@ -1,0 +1,1 @@
+"""Taking in signed packages, and what is known of each release."""

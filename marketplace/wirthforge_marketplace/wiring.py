@@ -1,0 +1,94 @@
+"""The object graph, built once, before the event loop runs; each object gets only what it works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from wirthforge_sdk.errors import UnavailableError
+
+from wirthforge_marketplace.accounts.service import Accounts
+from wirthforge_marketplace.blobs import Blobs
+from wirthforge_marketplace.catalog.service import Catalog
+from wirthforge_marketplace.database import Database
+from wirthforge_marketplace.errors import SchemaMissingError
+from wirthforge_marketplace.keys.service import Keys
+from wirthforge_marketplace.packages.service import Packages
+from wirthforge_marketplace.settings import Settings
+
+KEEPER_TOKEN_FILE = "keeper.token"  # noqa: S105 (a file's name)
+
+
+def utc_now() -> datetime:
+    """The clock of a server."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """All that the API offers, and what it is made of."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    accounts: Accounts
+    keys: Keys
+    packages: Packages
+    catalog: Catalog
+
+    async def start(self) -> None:
+        """Makes ready to serve: refuses a database without tables, opens the keeper's account, sweeps up.
+
+        Raises:
+            SchemaMissingError: The migrations were not run.
+            InvalidInputError: The keeper's token file holds something else.
+        """
+        missing = await self.database.missing_tables()
+        if missing:
+            raise SchemaMissingError(
+                f"the database lacks {', '.join(missing)}: "
+                "run 'python -m wirthforge_marketplace serve --migrate'"
+            )
+        await self.accounts.ensure_keeper(self.settings.data_dir / KEEPER_TOKEN_FILE)
+        await self.packages.sweep()
+
+    async def check(self) -> None:
+        """Returns when requests can be served.
+
+        Raises:
+            UnavailableError: Saying what does not work.
+        """
+        await self.database.ping()
+        try:
+            await self.blobs.probe()
+        except OSError as error:
+            raise UnavailableError("packages cannot be written to disk") from error
+
+    async def close(self) -> None:
+        """Lets go of the database."""
+        await self.database.dispose()
+
+
+def build_wiring(
+    settings: Settings, *, now: Callable[[], datetime] = utc_now, blobs: Blobs | None = None
+) -> Wiring:
+    """Builds the graph; makes the data directory, readable by its owner only."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = Database(settings.database_url)
+    blobs = blobs or Blobs(settings.data_dir / "packages")
+    return Wiring(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        accounts=Accounts(database, now=now, open_registration=settings.open_registration),
+        keys=Keys(database, now=now),
+        packages=Packages(
+            database,
+            blobs,
+            now=now,
+            limit=settings.max_package_bytes,
+            verifications=settings.verifications,
+        ),
+        catalog=Catalog(database),
+    )
