@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from wirthforge_sdk.contracts.identifiers import PluginName
+from wirthforge_sdk.contracts.identifiers import Digest, PluginName
 from wirthforge_sdk.contracts.versions import VersionText
 
-STATEMENT_PATH = ".wirthforge/statement.json"
-ENVELOPE_PATH = ".wirthforge/author.dsse.json"
+SIGNATURES = ".wirthforge/"
+STATEMENT_PATH = f"{SIGNATURES}statement.json"
+ENVELOPE_PATH = f"{SIGNATURES}author.dsse.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://wirthforge.dev/statement/package/v1"
@@ -61,6 +62,8 @@ class Predicate(_Strict):
 
     name: PluginName
     version: VersionText
+    content: Digest
+    """Of the subjects as they lie in the archive, packed: a signature stands for one package, bit by bit."""
 
 
 class Statement(_Strict):

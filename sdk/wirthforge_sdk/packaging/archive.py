@@ -13,6 +13,7 @@ Names are judged in :mod:`wirthforge_sdk.packaging.names`. What the files mean i
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -24,6 +25,7 @@ from wirthforge_sdk.contracts.statement import (
     MAX_FILES,
     MAX_PACKAGE_BYTES,
     MAX_UNPACKED_BYTES,
+    SIGNATURES,
     Mode,
 )
 from wirthforge_sdk.errors import PackageInvalidError
@@ -95,22 +97,16 @@ class Archive(Mapping[str, Entry]):
         return len(self.members)
 
 
-def write(entries: Mapping[str, Entry]) -> bytes:
-    """The archive of ``entries``; equal entries give equal bytes (with one version of zlib).
-
-    Raises:
-        PackageInvalidError: A name, size, sum or count that :func:`read` would refuse.
-    """
-    return join(pack(name, entry) for name, entry in entries.items())
-
-
 def pack(name: str, entry: Entry) -> Member:
-    """Packs one file: deflated when that makes it smaller, but by no more than ``MAX_RATIO``; else stored."""
+    """Packs one file: deflated when that shrinks it, but not over ``MAX_RATIO`` times; else stored.
+
+    What is below ``.wirthforge/`` is always stored: no signature covers how it is packed, so there is one way.
+    """
     if len(entry.data) > MAX_FILE_BYTES:
         raise _refused(name, f"is over {MAX_FILE_BYTES} bytes: ship less")
     deflate = zlib.compressobj(level=9, method=zlib.DEFLATED, wbits=-15, memLevel=9)
     packed = deflate.compress(entry.data) + deflate.flush()
-    deflated = _worth_deflating(len(packed), len(entry.data))
+    deflated = _worth_deflating(name, len(packed), len(entry.data))
     return Member(
         name=name,
         mode=entry.mode,
@@ -122,26 +118,36 @@ def pack(name: str, entry: Entry) -> Member:
 
 
 def join(members: Iterable[Member]) -> bytes:
-    """Writes packed files as one archive.
+    """Writes packed files as one archive; equal members give equal bytes.
 
     Raises:
-        PackageInvalidError: As :func:`write`.
+        PackageInvalidError: A name, size, sum or count is one that :func:`read` would refuse.
     """
-    ordered = sorted(members, key=lambda member: member.name.encode(errors="surrogatepass"))
+    ordered = _ordered(members)
     _check_members(ordered)
     body: list[bytes | memoryview] = []
     directory: list[bytes] = []
     offset = 0
     for member in ordered:
-        name = member.name.encode()
-        body += (_LOCAL.pack(*_local(member)), name, member.payload)
-        directory += (_CENTRAL.pack(*_central(member, offset)), name)
-        offset += _LOCAL.size + len(name) + len(member.payload)
+        directory += (_CENTRAL.pack(*_central(member, offset)), member.name.encode())
+        parts = _laid_out(member)
+        body += parts
+        offset += sum(map(len, parts))
     catalogue = b"".join(directory)
     end = _END.pack(*_end(len(ordered), len(catalogue), offset))
     if offset + len(catalogue) + len(end) > MAX_PACKAGE_BYTES:
         raise _refused(None, f"is over {MAX_PACKAGE_BYTES} bytes: ship less")
     return b"".join((*body, catalogue, end))
+
+
+def content_digest(members: Iterable[Member]) -> str:
+    """The digest of the headers, names and packed data of all members not below ``.wirthforge/``."""
+    digest = hashlib.sha256()
+    for member in _ordered(members):
+        if not member.name.startswith(SIGNATURES):
+            for part in _laid_out(member):
+                digest.update(part)
+    return f"sha256:{digest.hexdigest()}"
 
 
 def read(data: bytes) -> Archive:
@@ -222,6 +228,14 @@ class _EndRecord(NamedTuple):
     directory_size: int
     directory_offset: int
     comment_length: int
+
+
+def _ordered(members: Iterable[Member]) -> list[Member]:
+    return sorted(members, key=lambda member: member.name.encode(errors="surrogatepass"))
+
+
+def _laid_out(member: Member) -> tuple[bytes, bytes, bytes | memoryview]:
+    return _LOCAL.pack(*_local(member)), member.name.encode(), member.payload
 
 
 def _local(member: Member) -> _LocalHeader:
@@ -333,7 +347,7 @@ def _check_member(member: Member) -> None:
     if member.method == _STORED:
         fits = packed == member.size
     else:
-        fits = member.method == _DEFLATED and _worth_deflating(packed, member.size)
+        fits = member.method == _DEFLATED and _worth_deflating(member.name, packed, member.size)
     if not fits:
         raise _refused(
             member.name,
@@ -342,8 +356,8 @@ def _check_member(member: Member) -> None:
         )
 
 
-def _worth_deflating(packed: int, size: int) -> bool:
-    return packed < size <= packed * MAX_RATIO
+def _worth_deflating(name: str, packed: int, size: int) -> bool:
+    return packed < size <= packed * MAX_RATIO and not name.startswith(SIGNATURES)
 
 
 def _unpacked(member: Member) -> bytes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, encode_functions, parse_functions
 from wirthforge_sdk.contracts.statement import ENVELOPE_PATH, STATEMENT_PATH
 from wirthforge_sdk.errors import LimitExceededError, PackageInvalidError
-from wirthforge_sdk.packaging.archive import Entry, join, pack, read, write
+from wirthforge_sdk.packaging.archive import Entry, join, pack
 from wirthforge_sdk.packaging.documents import Lock, encode_lock, encode_sbom, is_native
 from wirthforge_sdk.packaging.envelope import seal
 from wirthforge_sdk.packaging.extraction import write_tree
@@ -106,8 +106,9 @@ def build(
         "lock.toml": Entry(encode_lock(lock)),
         "sbom.cdx.json": Entry(encode_sbom(author.manifest, lock)),
     }
-    statement = statement_of(files, name=author.manifest.name, version=author.manifest.version)
-    package = write({**files, STATEMENT_PATH: Entry(encode_statement(statement))})
+    packed = [pack(name, entry) for name, entry in files.items()]
+    statement = statement_of(files, packed, name=author.manifest.name, version=author.manifest.version)
+    package = join([*packed, pack(STATEMENT_PATH, Entry(encode_statement(statement)))])
     inspect(package)
     return package
 
@@ -118,9 +119,9 @@ def sign(package: bytes, key: SigningKey) -> bytes:
     Raises:
         PackageInvalidError, ManifestInvalidError, DigestMismatchError: It is no package to be signed.
     """
-    statement = inspect(package).entries[STATEMENT_PATH].data
-    members = [member for name, member in read(package).members.items() if name != ENVELOPE_PATH]
-    return join([*members, pack(ENVELOPE_PATH, Entry(seal(statement, key)))])
+    entries = inspect(package).entries
+    envelope = pack(ENVELOPE_PATH, Entry(seal(entries[STATEMENT_PATH].data, key)))
+    return join([*(member for name, member in entries.members.items() if name != ENVELOPE_PATH), envelope])
 
 
 def _described(code: Mapping[str, Entry], describe: Describe) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import rfc8785
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from wirthforge_sdk.contracts.statement import (
     Subject,
 )
 from wirthforge_sdk.errors import PackageInvalidError
-from wirthforge_sdk.packaging.archive import Entry
+from wirthforge_sdk.packaging.archive import Entry, Member, content_digest
 
 
 def subject_of(name: str, entry: Entry) -> Subject:
@@ -30,10 +30,20 @@ def subject_of(name: str, entry: Entry) -> Subject:
     )
 
 
-def statement_of(files: Mapping[str, Entry], *, name: str, version: str) -> Statement:
-    """The statement of ``files``, subjects in ascending order of the names' UTF-8 bytes."""
+def statement_of(
+    files: Mapping[str, Entry], packed: Iterable[Member], *, name: str, version: str
+) -> Statement:
+    """The statement of ``files``, subjects in ascending order of the names' UTF-8 bytes.
+
+    Args:
+        files: All files but those below ``.wirthforge/``.
+        packed: The same as they will lie in the archive.
+        name: Of the plugin.
+        version: Of the release.
+    """
     subjects = [subject_of(path, files[path]) for path in sorted(files, key=str.encode)]
-    return Statement(subject=subjects, predicate=Predicate(name=name, version=version))
+    predicate = Predicate(name=name, version=version, content=content_digest(packed))
+    return Statement(subject=subjects, predicate=predicate)
 
 
 def encode_statement(statement: Statement) -> bytes:

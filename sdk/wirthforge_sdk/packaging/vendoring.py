@@ -43,7 +43,11 @@ MAX_UV_OUTPUT_BYTES = 8 * 1024 * 1024
 MAX_LOCK_FILE_BYTES = 8 * 1024 * 1024
 
 _PIN = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?P<hashes>(?: --hash=sha256:[0-9a-f]{64})+)")
-_REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\s*(?:\[[A-Za-z0-9._, -]*\])?\s*[^@/\\\x00-\x1f\x7f#]*")
+# PEP 508 without URLs: name, extras, version specifiers (PEP 440), marker.
+_REQUIREMENT = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])? *(?:\[[A-Za-z0-9._, -]*\])? *"
+    r"(?:(?:~=|===?|!=|<=?|>=?) *[A-Za-z0-9.*+!_-]+ *(?:, *(?=[~=!<>])|(?=;|$)))*(?:;[^\\\x00-\x1f\x7f#]*)?"
+)
 _NOTES = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 
 
@@ -184,7 +188,7 @@ def _locked_packages(lock: str) -> list[LockedPackage]:
         match = _PIN.fullmatch(pin)
         if match is None:
             raise PackageInvalidError(
-                f"{LOCK_NAME}: '{pin[:80]}' is not name==version with sha256 hashes: delete it and build again",
+                f"{LOCK_NAME}: '{pin[:80]}' is not name==version with hashes: delete it, build again",
                 entry=LOCK_NAME,
             )
         hashes = [item.removeprefix("--hash=sha256:") for item in match["hashes"].split()]

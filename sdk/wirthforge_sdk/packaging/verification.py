@@ -2,7 +2,7 @@
 
 1. the archive is one that our writer would have written (sizes, names and modes included);
 2. a trusted key signed the envelope in it, and what it signed is byte for byte the statement in it;
-3. the statement names exactly the files there are, each with its digest, size and mode;
+3. the statement names exactly the files there are, by digest, size and mode, and how they are packed;
 4. the files are those a package has, and the manifest is of the name and version in the statement;
 5. manifest, functions and lock can be read and agree with each other.
 
@@ -25,7 +25,7 @@ from wirthforge_sdk.errors import (
     PackageInvalidError,
     SignatureInvalidError,
 )
-from wirthforge_sdk.packaging.archive import Archive, read
+from wirthforge_sdk.packaging.archive import Archive, content_digest, read
 from wirthforge_sdk.packaging.documents import Lock, is_native, parse_lock, read_manifest
 from wirthforge_sdk.packaging.envelope import MAX_ENVELOPE_BYTES, unseal
 from wirthforge_sdk.packaging.extraction import write_tree
@@ -96,7 +96,7 @@ def inspect(package: bytes) -> PackageContents:
 
 
 def extract(verified: VerifiedPackage, directory: Path) -> None:
-    """Writes the files of ``verified`` below the new ``directory``, read-only; all or nothing, even if killed.
+    """Writes ``verified`` below the new ``directory``, read-only; all or nothing, even if killed.
 
     Raises:
         ConflictError: The directory exists, or another process is writing it.
@@ -157,6 +157,10 @@ def _check_files(archive: Archive, statement: Statement) -> None:
             )
     if present != [subject.name for subject in statement.subject]:
         raise PackageInvalidError("the statement's subjects are twice or out of order", entry=STATEMENT_PATH)
+    if content_digest(archive.members.values()) != statement.predicate.content:
+        raise DigestMismatchError(
+            "the files are not packed as they were when they were signed", entry="package"
+        )
 
 
 def _check_layout(names: Iterable[str]) -> None:
