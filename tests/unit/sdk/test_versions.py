@@ -136,7 +136,7 @@ def test_a_version_keeps_its_text(text):
 
 def test_precedence_is_that_of_the_specification():
     parsed = [Version.parse(text) for text in ORDERED]
-    assert sorted(parsed[::-1]) == parsed
+    assert sorted(parsed[::2] + parsed[1::2]) == parsed
     assert all(low < high and low != high for low, high in pairwise(parsed))
 
 
