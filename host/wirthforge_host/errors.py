@@ -5,7 +5,61 @@ A name is worth having when a caller or an operator acts on it; otherwise raise 
 
 from __future__ import annotations
 
-from wirthforge_sdk.errors import NotFoundError, PermissionDeniedError, UnavailableError, UntrustedError
+from wirthforge_sdk.errors import (
+    LimitExceededError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+    UntrustedError,
+)
+
+
+class DatabaseUnavailableError(UnavailableError):
+    """The database does not answer, or a lock in it was not free in time."""
+
+    code = "database_unavailable"
+
+
+class SchemaMissingError(UnavailableError):
+    """The database lacks tables or columns; the message tells how to make them."""
+
+    code = "schema_missing"
+
+
+class StorageFullError(LimitExceededError):
+    """A plugin's stored values would exceed its quota."""
+
+    code = "storage_full"
+
+
+class PluginUnavailableError(UnavailableError):
+    """The plugin's instance is not connected, or went away during the call."""
+
+    code = "plugin_unavailable"
+
+
+class PluginFailedError(UnavailableError):
+    """The plugin answered with an error of its own, or with what is no answer."""
+
+    code = "plugin_failed"
+
+
+class PluginLacksPermissionError(PermissionDeniedError):
+    """The plugin was denied what the call needs; the audit log names it, the caller is not told."""
+
+    code = "plugin_lacks_permission"
+
+
+class FunctionMissingError(NotFoundError):
+    """The plugin has no such function."""
+
+    code = "function_missing"
+
+
+class CallTimedOutError(LimitExceededError):
+    """The call was not answered by its deadline, and was cancelled."""
+
+    code = "call_timed_out"
 
 
 class EngineUnavailableError(UnavailableError):
