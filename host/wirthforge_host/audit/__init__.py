@@ -1,0 +1,1 @@
+"""The audit log: who did what, and whether it was allowed, in a chain that shows later changes."""

@@ -1,0 +1,140 @@
+"""Audit records and their chain, as values: no clock, no database.
+
+Each entry holds the hash of the one before, so changing, removing or inserting an entry breaks every hash
+after it. A record says what was done with *shapes* of data, never with the data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+GENESIS = "sha256:" + "0" * 64
+"""What the first entry follows."""
+
+MAX_DETAIL_BYTES = 16 * 1024
+"""Of one record's detail as JSON; our own code keeps far below it."""
+
+SHAPE_DEPTH = 3
+SHAPE_KEYS = 16
+SHAPE_KEY_CHARACTERS = 40
+
+
+class Outcome(StrEnum):
+    """How an act ended."""
+
+    ALLOWED = "allowed"
+    DENIED = "denied"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One act, to be written down."""
+
+    actor: str
+    """``operator:<token label>``, ``plugin:<name>``, or ``host``."""
+    action: str
+    """``plugin.install``, ``permission.grant``, ``host_call`` and so on."""
+    outcome: Outcome
+    plugin: str | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    """JSON: names and shapes (see :func:`shape_of`), never values of arguments, never secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One record in the log."""
+
+    id: int
+    """1, 2, 3 and so on, without a gap."""
+    at: datetime
+    actor: str
+    action: str
+    outcome: str
+    plugin: str | None
+    detail: str
+    """JSON text, exactly as it was hashed."""
+    hash: str
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The detail as an object."""
+        return msgspec.json.decode(self.detail, type=dict[str, Any])
+
+
+def entry_of(record: Record, at: datetime) -> Entry:
+    """The entry for ``record``, not yet in the chain: without id and hash.
+
+    Raises:
+        ValueError: The detail is larger than a record of shapes can be: something put data into it.
+    """
+    detail = msgspec.json.encode(record.detail, order="deterministic").decode()
+    if len(detail) > MAX_DETAIL_BYTES:
+        raise ValueError(f"the detail of an audit record of {record.action} is over {MAX_DETAIL_BYTES} bytes")
+    return Entry(0, at, record.actor, record.action, record.outcome.value, record.plugin, detail, "")
+
+
+def chained(entries: Sequence[Entry], previous_id: int, previous_hash: str) -> list[Entry]:
+    """The entries with the ids and hashes that follow the given ones."""
+    links: list[Entry] = []
+    for entry in entries:
+        previous_id += 1
+        numbered = replace(entry, id=previous_id)
+        previous_hash = hash_of(numbered, previous_hash)
+        links.append(replace(numbered, hash=previous_hash))
+    return links
+
+
+def hash_of(entry: Entry, previous_hash: str) -> str:
+    """The hash an entry must have: SHA-256 over the JSON array of its fields and the hash before it.
+
+    Anyone can recompute it: an array of strings and one integer has one compact JSON form.
+    """
+    at = entry.at.astimezone(UTC).isoformat(timespec="microseconds")
+    document = [
+        entry.id,
+        at,
+        entry.actor,
+        entry.action,
+        entry.outcome,
+        entry.plugin,
+        entry.detail,
+        previous_hash,
+    ]
+    return f"sha256:{hashlib.sha256(msgspec.json.encode(document)).hexdigest()}"
+
+
+def shape_of(value: Any) -> Any:
+    """What ``value`` (JSON) looks like, without what it says: types, sizes, and the first keys of objects.
+
+    ``{"city": "Paris", "days": [1, 2]}`` → ``{"city": "string(5)", "days": "array(2)"}``. The result is small
+    whatever ``value`` is, and is made in time that does not grow with it.
+    """
+    return _shape(value, SHAPE_DEPTH)
+
+
+def _shape(value: Any, depth: int) -> Any:
+    match value:
+        case dict() if depth and value:
+            shape: dict[str, Any] = {}
+            for key in value:
+                if len(shape) == SHAPE_KEYS:
+                    shape["…"] = f"{len(value) - SHAPE_KEYS} more"
+                    break
+                shape[str(key)[:SHAPE_KEY_CHARACTERS]] = _shape(value[key], depth - 1)
+            return shape
+        case dict() | list():
+            return f"{'object' if isinstance(value, dict) else 'array'}({len(value)})"
+        case str():
+            return f"string({len(value)})"
+        case bool() | None:
+            return "null" if value is None else "boolean"
+        case _:
+            return "number"

@@ -1,0 +1,188 @@
+"""Writing, reading and checking the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from wirthforge_host.audit import store
+from wirthforge_host.audit.records import GENESIS, Entry, Record, chained, entry_of, hash_of
+from wirthforge_host.database import Database, Transaction
+from wirthforge_sdk.contracts.host_api import AuditOut
+from wirthforge_sdk.errors import UnavailableError
+
+BUFFER = 10_000
+"""Records that may wait to be written; then whoever has another waits."""
+BATCH = 500
+"""Records written in one transaction."""
+LINGER_S = 0.05
+"""How long a record may wait for company before it is written: what of the enqueued a power cut can lose."""
+RETRY_S = 1.0
+"""Pause after the database did not take a batch."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What checking the whole chain found."""
+
+    entries: int
+    """How many were read."""
+    first_bad: int | None
+    """The first entry that is not as it was written, or that is missing; None when all hold."""
+
+
+class Audit:
+    """The audit log.
+
+    Two ways in: :meth:`append` for an act that changes something, inside its transaction, so that both are
+    kept or neither; :meth:`enqueue` for acts that happen thousands of times a second and change nothing of
+    ours.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        now: Callable[[], datetime],
+        buffer: int = BUFFER,
+        linger_s: float = LINGER_S,
+    ) -> None:
+        self._database = database
+        self._now = now
+        self._bound = buffer
+        self._linger_s = linger_s
+        self._waiting: deque[Entry] = deque()
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Condition()
+        self._writing = asyncio.Lock()
+        self._stopped = False
+
+    async def append(self, tx: Transaction, *records: Record) -> int:
+        """Writes records in the caller's transaction and returns the id of the last.
+
+        Append as the last step: from here to the commit, no other transaction can append.
+        """
+        at = self._now()
+        return await _append(tx, [entry_of(record, at) for record in records])
+
+    def offer(self, record: Record) -> bool:
+        """Takes a record to be written soon, or says at once that there is no room."""
+        if len(self._waiting) >= self._bound:
+            return False
+        self._waiting.append(entry_of(record, self._now()))
+        self._filled.set()
+        return True
+
+    async def enqueue(self, record: Record) -> None:
+        """Takes a record to be written soon; waits while there is no room. Nothing is ever dropped."""
+        while not self.offer(record):
+            async with self._emptied:
+                await self._emptied.wait_for(lambda: len(self._waiting) < self._bound)
+
+    async def flush(self) -> None:
+        """Returns when every record taken before is written.
+
+        Raises:
+            DatabaseUnavailableError: It could not be; the records wait on.
+        """
+        async with self._writing:
+            for _ in range(-(-len(self._waiting) // BATCH)):
+                await self._write_batch()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Writes enqueued records in the background during the block, and the rest of them at its end."""
+        task = asyncio.create_task(self._write_until_stopped(), name="audit")
+        try:
+            yield
+        finally:
+            # Not cancelled: a commit that is cut off may have happened, and its records would be written
+            # twice.
+            self._stopped = True
+            self._filled.set()
+            await task
+            await self.flush()
+
+    async def page(
+        self,
+        *,
+        after: int | None = None,
+        plugin: str | None = None,
+        action: str | None = None,
+        outcome: str | None = None,
+        limit: int = 50,
+    ) -> list[AuditOut]:
+        """The entries that match, newest first, continuing below the id ``after``."""
+        async with self._database.reading() as tx:
+            entries = await store.page(
+                tx, before=after, plugin=plugin, action=action, outcome=outcome, limit=limit
+            )
+        return [
+            AuditOut(
+                id=entry.id,
+                at=entry.at,
+                actor=entry.actor,
+                action=entry.action,
+                outcome=entry.outcome,
+                plugin=entry.plugin,
+                detail=entry.details,
+            )
+            for entry in entries
+        ]
+
+    async def verify(self) -> Verification:
+        """Computes the whole chain again, in batches."""
+        count, previous = 0, GENESIS
+        async with self._database.reading() as tx:
+            newest_id, newest_hash = await store.newest(tx)
+            while count < newest_id:
+                batch = await store.after(tx, count, min(BATCH, newest_id - count))
+                for entry in batch:
+                    if entry.id != count + 1 or entry.hash != hash_of(entry, previous):
+                        return Verification(count, count + 1)
+                    count, previous = entry.id, entry.hash
+                if not batch:
+                    return Verification(count, count + 1)
+        return Verification(count, None if previous == newest_hash else count)
+
+    async def _write_until_stopped(self) -> None:
+        while not self._stopped:
+            await self._filled.wait()
+            await asyncio.sleep(self._linger_s)
+            try:
+                await self.flush()
+            except UnavailableError as error:
+                # The records stay, and the buffer fills until callers wait: no act goes on unrecorded.
+                _log.error(
+                    "audit records wait for the database", reason=error.message, waiting=len(self._waiting)
+                )
+                await asyncio.sleep(RETRY_S)
+
+    async def _write_batch(self) -> None:
+        batch = list(itertools.islice(self._waiting, BATCH))
+        async with self._database.transaction() as tx:
+            await _append(tx, batch)
+        for _ in batch:
+            self._waiting.popleft()
+        if not self._waiting:
+            self._filled.clear()
+        async with self._emptied:
+            self._emptied.notify_all()
+
+
+async def _append(tx: Transaction, new: Sequence[Entry]) -> int:
+    last_id, last_hash = await store.lock_head(tx)
+    if not new:
+        return last_id
+    links = chained(new, last_id, last_hash)
+    await store.add(tx, links)
+    return links[-1].id
