@@ -1,0 +1,79 @@
+"""What happens on the host, told at once to whoever listens: the console, ``GET /v1/events``, other features.
+
+Events are news, not records: they live in memory and may be lost by a slow reader (who is told). What must be
+known later is in the audit log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from wirthforge_host.broadcast import Broadcast, Subscription
+
+REMEMBERED = 1_000
+REMEMBERED_BYTES = 8 * 1024 * 1024
+QUEUE = 1_000
+"""Events that may wait for one subscriber."""
+
+GAP = "gap"
+"""Type of the event a subscriber gets in the place of lost ones; ``data`` is ``{missed: int | null}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened."""
+
+    id: int
+    """Grows, also over restarts of the host, so that a ``Last-Event-ID`` never means another event."""
+    type: str
+    """``area.what``, as ``plugin.state`` or ``permission.changed``."""
+    at: datetime
+    plugin: str | None
+    data: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return {**asdict(self), "at": self.at.isoformat()}
+
+
+class Events:
+    """The host's one stream of events. Used from the event loop's thread alone."""
+
+    def __init__(self, *, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._broadcast: Broadcast[Event] = Broadcast(
+            remember=REMEMBERED,
+            remember_weight=REMEMBERED_BYTES,
+            queue=QUEUE,
+            weight=_weight,
+            gap=lambda last, missed: Event(last, GAP, now(), None, {"missed": missed}),
+        )
+        # Microseconds since 1970 at start: above every number of an earlier run, and exact in JSON until
+        # 2255.
+        self._last = int(now().timestamp() * 1_000_000)
+
+    def emit(self, type: str, *, plugin: str | None = None, **data: Any) -> None:  # noqa: A002
+        """Tells that something happened. ``data`` is JSON, and holds no secrets and no arguments of calls."""
+        self._last += 1
+        self._broadcast.publish(Event(self._last, type, self._now(), plugin, data))
+
+    def subscribe(self, *, after: int | None = None) -> AbstractAsyncContextManager[Subscription[Event]]:
+        """A reader of events from now on, or from after the event numbered ``after`` (a ``Last-Event-ID``).
+
+        Where it lost some, it reads one of type :data:`GAP`.
+        """
+        return self._broadcast.subscribe(after=after)
+
+    def recent(self, *, after: int = 0, limit: int | None = None) -> list[Event]:
+        """The remembered events after ``after``, oldest first; with ``limit``, the newest of these."""
+        return self._broadcast.recent(after=after, limit=limit)
+
+
+def _weight(event: Event) -> int:
+    return len(event.type) + len(msgspec.json.encode(event.data)) + 100

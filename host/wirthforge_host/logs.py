@@ -1,0 +1,142 @@
+"""What plugins log: the latest lines of each, in memory.
+
+Lines come from code nobody trusts, so every plugin has its own bounds: on lines and bytes kept, and on lines
+and bytes a second. What is over the rate is dropped and counted, and a line of ours tells how much. A restart
+of the host forgets the lines; what must be known later is in the audit log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from wirthforge_host.broadcast import Broadcast, Subscription
+from wirthforge_host.rates import TokenBucket
+from wirthforge_sdk.contracts.host_api import LogOut
+
+LINES = 5_000
+BYTES = 4 * 1024 * 1024
+"""Kept for one plugin."""
+QUEUE = 1_000
+"""Lines that may wait for one follower."""
+LINES_PER_S = 200.0
+BYTES_PER_S = 64 * 1024.0
+NOTICE_EVERY_S = 1.0
+"""How often, at most, a line tells how many were dropped."""
+
+
+class Logs:
+    """The log of every plugin. Used from the event loop's thread alone.
+
+    Args:
+        now: Time of a line.
+        monotonic: Seconds, for rates.
+    """
+
+    def __init__(self, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._plugins: dict[str, _Log] = {}
+        # As for events: numbers stay above those of an earlier run.
+        self._last = int(now().timestamp() * 1_000_000)
+
+    def write(self, *, plugin: str, instance: str, level: str, message: str, fields: dict[str, Any]) -> None:
+        """Keeps a line, unless the plugin is over its rate.
+
+        Args:
+            plugin: Whose line it is, as the host knows it.
+            instance: Which of its instances wrote it.
+            level: ``debug``, ``info``, ``warning`` or ``error``.
+            message: What it says.
+            fields: JSON.
+        """
+        log, at = self._of(plugin), self._monotonic()
+        if not log.admits(len(message) + len(msgspec.json.encode(fields)), at):
+            return
+        if log.notice_is_due(at):
+            self._notice(plugin, log)
+        log.lines.publish(self._line(plugin, instance, level, message, fields))
+
+    def tail(self, plugin: str, *, after: int | None = None, limit: int = 100) -> list[LogOut]:
+        """The newest lines with a number above ``after``, at most ``limit``, oldest first."""
+        log = self._of(plugin)
+        self._notice(plugin, log)
+        return log.lines.recent(after=after or 0, limit=limit)
+
+    def subscribe(
+        self, plugin: str, *, after: int | None = None
+    ) -> AbstractAsyncContextManager[Subscription[LogOut]]:
+        """A reader of lines from now on, or from after the line numbered ``after``."""
+        return self._of(plugin).lines.subscribe(after=after)
+
+    def forget(self, plugin: str) -> None:
+        """Drops the lines of a plugin that was removed. Who follows it reads nothing more."""
+        self._plugins.pop(plugin, None)
+
+    def _of(self, plugin: str) -> _Log:
+        log = self._plugins.get(plugin)
+        if log is None:
+            log = self._plugins[plugin] = _Log(self._monotonic(), self._gap_of(plugin))
+        return log
+
+    def _notice(self, plugin: str, log: _Log) -> None:
+        dropped = log.take_dropped(self._monotonic())
+        if dropped:
+            rate = f"{LINES_PER_S:.0f} lines or {BYTES_PER_S / 1024:.0f} KiB a second"
+            message = f"{dropped} lines were dropped: over {rate}"
+            log.lines.publish(self._line(plugin, "host", "warning", message, {"dropped": dropped}))
+
+    def _line(self, plugin: str, instance: str, level: str, message: str, fields: dict[str, Any]) -> LogOut:
+        self._last += 1
+        # Built from values we made or checked: validating each line again would cost more than keeping it.
+        return LogOut.model_construct(
+            id=self._last,
+            at=self._now(),
+            plugin=plugin,
+            instance=instance,
+            level=level,
+            message=message,
+            fields=fields,
+        )
+
+    def _gap_of(self, plugin: str) -> Callable[[int, int | None], LogOut]:
+        def gap(last: int, missed: int | None) -> LogOut:
+            line = self._line(plugin, "host", "warning", "lines are missing: read faster", {"missed": missed})
+            return line.model_copy(update={"id": last})
+
+        return gap
+
+
+class _Log:
+    """The lines and rates of one plugin."""
+
+    def __init__(self, at: float, gap: Callable[[int, int | None], LogOut]) -> None:
+        self.lines: Broadcast[LogOut] = Broadcast(
+            remember=LINES, remember_weight=BYTES, queue=QUEUE, weight=_weight, gap=gap
+        )
+        self._line_rate = TokenBucket(LINES_PER_S, 2 * LINES_PER_S, at)
+        self._byte_rate = TokenBucket(BYTES_PER_S, 2 * BYTES_PER_S, at)
+        self._dropped = 0
+        self._noticed_at = at
+
+    def admits(self, size: int, at: float) -> bool:
+        if self._line_rate.take(1, at) and self._byte_rate.take(size, at):
+            return True
+        self._dropped += 1
+        return False
+
+    def notice_is_due(self, at: float) -> bool:
+        return self._dropped > 0 and at - self._noticed_at >= NOTICE_EVERY_S
+
+    def take_dropped(self, at: float) -> int:
+        self._noticed_at = at
+        dropped, self._dropped = self._dropped, 0
+        return dropped
+
+
+def _weight(line: LogOut) -> int:
+    return len(line.message) + len(msgspec.json.encode(line.fields)) + 200
