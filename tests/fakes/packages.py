@@ -1,0 +1,103 @@
+"""Small signed packages, built by the code that authors use; only the question to their code is canned."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+from wirthforge_sdk.contracts.manifest import Function, encode_functions
+from wirthforge_sdk.packaging.build import build, sign
+from wirthforge_sdk.packaging.keys import SigningKey
+
+GREET = Function(
+    name="greet",
+    description="Greets somebody.",
+    input_schema={
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "required": ["name"],
+        "additionalProperties": False,
+    },
+    output_schema={"type": "object", "properties": {"result": {"type": "string"}}, "required": ["result"]},
+)
+
+SOURCE = '''from wirthforge_sdk.runtime import Plugin
+
+plugin = Plugin()
+
+
+@plugin.function
+def greet(name: str) -> str:
+    """Greets somebody."""
+    return f"Hello, {name}!"
+'''
+"""The code of the package, unless a test brings its own; ``functions`` must then say what it offers."""
+
+
+@cache
+def author_key() -> SigningKey:
+    """One key for every test that does not care whose it is."""
+    return SigningKey.generate()
+
+
+def make_package(  # noqa: PLR0913 (each part of a package that a test may care about, all optional)
+    name: str = "demo/hello",
+    version: str = "1.0.0",
+    *,
+    key: SigningKey | None = None,
+    functions: Sequence[Function] = (GREET,),
+    permissions: Sequence[str] = (),
+    dependencies: Mapping[str, str] | None = None,
+    categories: Sequence[str] = (),
+    summary: str = "Greets people.",
+    source: str = SOURCE,
+    readme: str = "# Hello\n",
+    extra: str = "",
+) -> bytes:
+    """A signed package. Equal arguments with the same key give equal bytes.
+
+    Args:
+        name: ``namespace/name``.
+        version: SemVer.
+        key: Signs it; :func:`author_key` by default.
+        functions: What ``functions.json`` holds; nobody asks the code.
+        permissions: What it needs, each with the same reason.
+        dependencies: Ranges by plugin.
+        categories: As in the manifest.
+        summary: As in the manifest.
+        source: ``src/plugin.py``.
+        readme: ``README.md``.
+        extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
+    """
+    # JSON strings and lists are TOML strings and lists.
+    lines = [
+        "manifest_version = 1",
+        f"name = {json.dumps(name)}",
+        f"version = {json.dumps(version)}",
+        f"summary = {json.dumps(summary, ensure_ascii=False)}",
+        f"categories = {json.dumps(list(categories))}",
+        'authors = ["Ada Example <ada@example.org>"]',
+        'license = "MIT"',
+        "[runtime]",
+        'type = "python"',
+        'entry = "plugin:plugin"',
+    ]
+    for need in permissions:
+        lines += ["[[permissions]]", f"need = {json.dumps(need)}", 'reason = "A test needs it."']
+    lines += [
+        "[dependencies]",
+        *(f"{json.dumps(on)} = {json.dumps(to)}" for on, to in (dependencies or {}).items()),
+    ]
+    described = encode_functions(tuple(functions))
+    with tempfile.TemporaryDirectory() as scratch:
+        project = Path(scratch)
+        (project / "src").mkdir()
+        (project / "plugin.toml").write_text("\n".join([*lines, extra, ""]), encoding="utf-8")
+        (project / "README.md").write_text(readme, encoding="utf-8")
+        (project / "LICENSE").write_text("MIT\n", encoding="utf-8")
+        (project / "src" / "plugin.py").write_text(source, encoding="utf-8")
+        package = build(project, describe=lambda _tree: described, platform="linux-x86_64")
+    return sign(package, key or author_key())
