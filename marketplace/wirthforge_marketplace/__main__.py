@@ -75,10 +75,10 @@ def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".removeprefix(": ").replace("Value error, ", "")
-            for each in error.errors(include_url=False)
-        )
+        problems = [
+            ": ".join((*map(str, each["loc"]), each["msg"].removeprefix("Value error, ")))
+            for each in error.errors(include_url=False, include_input=False)
+        ]
         raise InvalidInputError(f"settings: {'; '.join(problems)}") from error
 
 
