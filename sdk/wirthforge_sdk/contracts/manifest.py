@@ -32,7 +32,7 @@ JsonSchema = dict[str, Any]
 class Table(BaseModel):
     """A TOML table: frozen, and no key that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Kind(StrEnum):

@@ -36,7 +36,7 @@ STATUS: dict[type[WirthForgeError], int] = {
 class Problem(BaseModel):
     """A problem document (RFC 9457 section 3) with our stable ``code`` and ``kind``."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     type: str = "about:blank"
     title: str

@@ -25,7 +25,7 @@ class Tier(StrEnum):
 class Limits(BaseModel):
     """The limits of one sandbox, all of them enforced by the kernel."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     cpus: Annotated[float, Field(ge=0.05, le=16)]
     """Cores; becomes a CFS quota over a 10 ms period."""
@@ -75,7 +75,7 @@ TIERS: dict[Tier, Limits] = {
 class Resources(BaseModel):
     """The ``[resources]`` table of a manifest: a tier, and what differs from it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     tier: Tier = Tier.SMALL
     cpus: Annotated[float | None, Field(ge=0.05, le=16)] = None

@@ -24,13 +24,13 @@ TOKEN_FORM = r"^wf[hm]_[0-9a-zA-Z_-]{43}[0-9a-f]{8}$"
 class Body(BaseModel):
     """A request body: no key that is not known."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Shape(BaseModel):
     """A response."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 Item = TypeVar("Item", bound=BaseModel)
