@@ -1,0 +1,41 @@
+"""What runs inside a plugin's sandbox, and the few names a plugin's author needs.
+
+Only the standard library, msgspec, :mod:`wirthforge_sdk.errors` and :mod:`wirthforge_sdk.contracts.bridge`:
+this package is the cold start of every plugin. Its names are loaded when first asked for, because the process
+that only reaps (:mod:`wirthforge_sdk.runtime.__main__`) and the one that joins an MCP server need none of
+them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wirthforge_sdk.runtime.errors import (
+        CallCancelledError,
+        HostLimitError,
+        HostRefusedError,
+        HostTimeoutError,
+        HostUnavailableError,
+        InvalidHostCallError,
+        PermissionRefusedError,
+    )
+    from wirthforge_sdk.runtime.plugin import Plugin
+
+__all__ = [
+    "CallCancelledError",
+    "HostLimitError",
+    "HostRefusedError",
+    "HostTimeoutError",
+    "HostUnavailableError",
+    "InvalidHostCallError",
+    "PermissionRefusedError",
+    "Plugin",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{'plugin' if name == 'Plugin' else 'errors'}"), name)

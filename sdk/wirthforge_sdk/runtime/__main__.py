@@ -1,0 +1,75 @@
+"""``python -I -B -m wirthforge_sdk.runtime``: process 1 of a sandbox, or ``--describe`` of a plugin tree.
+
+Process 1 throws away what is written to the inherited standard streams (an engine reads them outside the
+sandbox's CPU limit, so a flood there would be free of charge), forks the worker that runs the plugin, and
+then only reaps: orphans too, which nobody else would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, SOCKET_PATH
+
+USAGE = "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] | --describe TREE"
+MISUSED = 64
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Does what the arguments say; returns the exit code."""
+    options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+    if len(arguments) % 2 or not options.keys() <= {"--socket", "--tree", "--describe"}:
+        sys.stderr.write(f"{USAGE}\n")
+        return MISUSED
+    if "--describe" in options:
+        from wirthforge_sdk.runtime.describe import describe  # noqa: PLC0415 - not on the way to a cold start
+
+        return describe(options["--describe"])
+    silence()
+    worker = os.fork()
+    if worker == 0:
+        work(options.get("--socket", SOCKET_PATH), options.get("--tree", CODE_DIRECTORY))
+    return reap(worker)
+
+
+def silence() -> None:
+    """Joins the three standard streams to the null device, for this process and all it starts."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    os.close(null)
+
+
+def work(socket_path: str, tree: str) -> None:
+    """Runs the plugin and ends the process, whatever threads of the plugin are still at."""
+    code = 1
+    try:
+        from wirthforge_sdk.runtime.worker import run  # noqa: PLC0415 - the reaper stays small without it
+
+        code = run(socket_path, tree)
+    finally:
+        os._exit(code)
+
+
+def reap(worker: int) -> int:
+    """Waits for every child until the worker ends; returns its exit code, 128 + n if signal n ended it."""
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        os.kill(worker, number)
+
+    # The kernel gives process 1 no default action: without this a polite stop would be ignored.
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
+    ended = status = 0
+    while ended != worker:
+        ended, status = os.wait()
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

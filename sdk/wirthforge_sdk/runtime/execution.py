@@ -1,0 +1,173 @@
+"""From a ``tools/call`` to its answer: where the author's functions run, and what becomes of what they do.
+
+A cancelled call is never answered (MCP, "cancellation"); it counts as open until its function returns, so
+that what a stuck plugin holds stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from msgspec import UNSET, Raw, Struct, UnsetType, field
+
+from wirthforge_sdk.contracts.bridge import (
+    INVALID_REQUEST,
+    JSONRPC_NUMBER,
+    MAX_IN_FLIGHT,
+    MAX_LOG_BYTES,
+    REFUSED,
+    ErrorCode,
+)
+from wirthforge_sdk.runtime import wire
+from wirthforge_sdk.runtime.calls import CURRENT, Call
+from wirthforge_sdk.runtime.errors import HostRefusedError
+from wirthforge_sdk.runtime.functions import Function, InvalidArgumentsError
+from wirthforge_sdk.runtime.host import Log
+from wirthforge_sdk.runtime.workers import Loop, Workers
+
+
+class _Text(Struct):
+    text: str
+    type: str = "text"
+
+
+class _Result(Struct, rename="camel"):
+    """MCP's CallToolResult. ``resultType`` is required since 2026-07-28 and ignored before."""
+
+    content: list[_Text]
+    structured_content: Raw | UnsetType = UNSET
+    is_error: bool = False
+    result_type: str = field(default="complete")
+
+
+class Execution:
+    """The calls in flight of one connection."""
+
+    def __init__(
+        self, functions: Mapping[str, Function], connection: wire.Connection, log: Log, threads: int
+    ) -> None:
+        self._functions = functions
+        self._connection = connection
+        self._log = log
+        self._open: dict[wire.Id, Call] = {}
+        self._workers = Workers(threads)
+        self._loop = Loop() if any(function.is_async for function in functions.values()) else None
+
+    def start(self) -> None:
+        """Starts the event loop, if a function needs one; threads start with their first work."""
+        if self._loop is not None:
+            self._loop.start()
+
+    def stop(self) -> None:
+        """Ends threads and loop, as far as the author's code lets them."""
+        for call in list(self._open.values()):
+            call.cancelled = True
+        self._workers.stop()
+        if self._loop is not None:
+            self._loop.stop()
+
+    def accept(self, number: wire.Id, params: wire.Params) -> bytes | None:
+        """Starts a call where its function runs. An answer is returned only if there is one already."""
+        function = self._functions.get(params.name)
+        if function is None:
+            return refusal_of(
+                number, ErrorCode.FUNCTION_NOT_FOUND, f"there is no function {params.name[:128]!r}"
+            )
+        if number in self._open:
+            return wire.refusal(number, INVALID_REQUEST, "a call with this id is still open")
+        if len(self._open) >= MAX_IN_FLIGHT:
+            return refusal_of(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_IN_FLIGHT} calls are already open")
+        try:
+            arguments = function.bind(params.arguments)
+        except InvalidArgumentsError as error:
+            return refusal_of(number, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
+        call = Call(number, None if params.meta is UNSET else params.meta.timeout_ms)
+        self._open[number] = call
+        if function.options.inline:
+            return self._run(call, function, arguments)
+        if function.is_async and self._loop is not None:
+            work = partial(self._run_async, call, function, arguments)
+            self._loop.spawn(call, work, partial(self._open.pop, number, None))
+        else:
+            self._workers.submit(lambda: self._send(self._run(call, function, arguments)))
+        return None
+
+    def cancel(self, number: wire.Id) -> None:
+        """Tells a call that nobody waits for it; one that is over already is not found, which is no fault."""
+        call = self._open.get(number)
+        if call is None:
+            return
+        call.cancelled = True
+        if self._loop is not None:
+            self._loop.cancel(call)
+
+    def _run(self, call: Call, function: Function, arguments: dict[str, Any]) -> bytes | None:
+        mark = CURRENT.set(call)
+        try:
+            return _too_late(call) or self._answer(call, function, function.body(**arguments))
+        except BaseException as error:  # noqa: BLE001 - an author's sys.exit() must not end a worker
+            return self._failure(call, function, error)
+        finally:
+            CURRENT.reset(mark)
+            self._open.pop(call.id, None)
+
+    async def _run_async(self, call: Call, function: Function, arguments: dict[str, Any]) -> None:
+        try:
+            answer = _too_late(call) or self._answer(call, function, await function.body(**arguments))
+        except BaseException as error:  # noqa: BLE001 - as in _run; cancellation ends here too, silently
+            answer = self._failure(call, function, error)
+        self._open.pop(call.id, None)
+        self._send(answer)
+
+    def _send(self, answer: bytes | None) -> None:
+        if answer is not None:
+            self._connection.send(answer)
+
+    def _answer(self, call: Call, function: Function, value: Any) -> bytes | None:
+        if call.cancelled:
+            return None
+        structured = function.structured(value)
+        line = wire.answer(call.id, _Result([_Text(structured.decode())], Raw(structured)))
+        if wire.fits(line):
+            return line
+        return refusal_of(
+            call.id, ErrorCode.RESOURCE_EXHAUSTED, "the result is longer or deeper than the bridge takes"
+        )
+
+    def _failure(self, call: Call, function: Function, error: BaseException) -> bytes | None:
+        """What an exception becomes: nothing, the host's refusal passed on, or MCP's ``isError`` result."""
+        if call.cancelled:
+            return None
+        if isinstance(error, HostRefusedError):
+            return refusal_of(call.id, error.code, error.message, **error.details)
+        import traceback  # noqa: PLC0415 - 9 ms that a plugin which does not fail never pays
+
+        reason = _sentence(error)
+        self._log.error("".join(traceback.format_exception(error)), function=function.name)
+        return wire.answer(call.id, _Result([_Text(reason)], is_error=True))
+
+
+def refusal_of(number: wire.Id, code: str, message: str, **details: Any) -> bytes:
+    """The line that refuses a request with one of the bridge's own codes."""
+    known = next((known for name, known in JSONRPC_NUMBER.items() if name == code), REFUSED)
+    return wire.refusal(number, known, message, {"code": code, **details})
+
+
+def _too_late(call: Call) -> bytes | None:
+    """The answer to a call whose deadline passed while it waited. A cancelled one must not run either."""
+    if call.cancelled:
+        raise InterruptedError
+    if call.expired():
+        return refusal_of(call.id, ErrorCode.TIMEOUT, "the deadline passed before the function could start")
+    return None
+
+
+def _sentence(error: BaseException) -> str:
+    """The exception's type and message; an author's ``__str__`` may itself be broken."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - any failure there means the same: there is no message
+        message = "(no message)"
+    return f"{type(error).__name__}: {message}"[:MAX_LOG_BYTES]

@@ -1,0 +1,226 @@
+"""A typed Python function as one of a plugin's: its JSON Schemas, and how arguments and results are checked.
+
+msgspec reads the author's types once, at import: what a caller is told and what is enforced come from the
+same types, and checking costs about a microsecond.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from wirthforge_sdk.runtime.wire import encode
+
+MAX_TIMEOUT_S = 600.0
+NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""As ``wirthforge_sdk.contracts.identifiers.FUNCTION_NAME``, which does not ship in the container."""
+
+Schema = dict[str, Any]
+
+_REFERENCE = "#/$defs/{name}"
+_FIELD = re.compile(r"- at `\$\.?([^`]*)`$|field `([^`]+)`")
+
+
+class InvalidArgumentsError(ValueError):
+    """A caller's arguments do not fit; :attr:`field` names the wrong one, empty for the whole."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        found = _FIELD.search(message)
+        self.field = next(filter(None, found.groups()), "") if found else ""
+
+
+class WrongResultError(TypeError):
+    """The function returned something its return type does not allow, or that is not JSON."""
+
+
+class Annotations(Struct, frozen=True):
+    """What a caller may assume of a function; the defaults are MCP's, which assume the worst."""
+
+    read_only: bool = False
+    destructive: bool = True
+    idempotent: bool = False
+    open_world: bool = True
+
+
+class Options(Struct, frozen=True):
+    """What the decorator was told."""
+
+    annotations: Annotations = Annotations()
+    timeout_s: float = 30.0
+    inline: bool = False
+
+
+class Function(Struct, frozen=True):
+    """One function a plugin offers."""
+
+    name: str
+    description: str
+    body: Callable[..., Any]
+    options: Options
+    is_async: bool
+    input_schema: Schema
+    output_schema: Schema | None
+    """None: the author declared no return type."""
+    _arguments: msgspec.json.Decoder[Struct]
+    _result: msgspec.json.Decoder[Any] | None
+    _wraps: bool
+
+    def bind(self, arguments: Raw) -> dict[str, Any]:
+        """Reads a caller's arguments.
+
+        Args:
+            arguments: A JSON object, or ``null`` for none.
+
+        Raises:
+            InvalidArgumentsError: One is missing, unknown, of a wrong type or out of its bounds.
+        """
+        text = b"{}" if bytes(arguments) == b"null" else arguments
+        try:
+            return msgspec.structs.asdict(self._arguments.decode(text))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidArgumentsError(str(error)) from error
+
+    def structured(self, value: Any) -> bytes:
+        """The JSON object a result travels as: itself if it is one, else ``{"result": value}``.
+
+        Raises:
+            WrongResultError: It is not what the function says it returns, or no JSON.
+        """
+        try:
+            text = encode(value)
+            if self._result is not None:
+                self._result.decode(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise WrongResultError(f"{self.name} returned what it does not declare: {error}") from error
+        wraps = self._wraps if self._result is not None else not text.startswith(b"{")
+        return b'{"result":' + text + b"}" if wraps else text
+
+    def tool(self) -> dict[str, Any]:
+        """Its entry in the answer to ``tools/list``."""
+        hints = self.options.annotations
+        entry = {
+            "name": self.name,
+            "description": self.description,
+            "inputSchema": self.input_schema,
+            "annotations": {
+                "readOnlyHint": hints.read_only,
+                "destructiveHint": hints.destructive,
+                "idempotentHint": hints.idempotent,
+                "openWorldHint": hints.open_world,
+            },
+        }
+        return entry if self.output_schema is None else {**entry, "outputSchema": self.output_schema}
+
+    def row(self) -> dict[str, Any]:
+        """Its entry in ``functions.json``."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "input_schema": self.input_schema,
+            "output_schema": self.output_schema,
+            "annotations": msgspec.structs.asdict(self.options.annotations),
+            "timeout_s": self.options.timeout_s,
+        }
+
+
+def function_of(body: Callable[..., Any], options: Options) -> Function:
+    """Reads a Python function's signature.
+
+    Raises:
+        TypeError: It cannot be offered; names the function and the parameter, and what to do.
+        ValueError: Its name or timeout is out of bounds.
+    """
+    name = body.__name__
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"function {name!r}: a name is lower-case letters, digits and '_', 64 at most: rename it"
+        )
+    if not 0 < options.timeout_s <= MAX_TIMEOUT_S:
+        raise ValueError(f"function {name!r}: timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
+    is_async = inspect.iscoroutinefunction(body)
+    if is_async and options.inline:
+        raise TypeError(f"function {name!r}: an async function cannot be inline: remove one of the two")
+    hints = _hints(name, body)
+    parameters = _parameters(name, body, hints)
+    input_schema = _schema(parameters)
+    input_schema.pop("title", None)
+    returns = hints.get("return", Any)
+    output_schema, wraps = _output(name, returns)
+    return Function(
+        name=name,
+        description=inspect.getdoc(body) or "",
+        body=body,
+        options=options,
+        is_async=is_async,
+        input_schema=input_schema,
+        output_schema=output_schema,
+        _arguments=msgspec.json.Decoder(parameters),
+        _result=None if output_schema is None else msgspec.json.Decoder(returns),
+        _wraps=wraps,
+    )
+
+
+def _hints(name: str, body: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(body, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise TypeError(f"function {name!r}: an annotation cannot be read: {error}") from error
+
+
+def _parameters(name: str, body: Callable[..., Any], hints: dict[str, Any]) -> type[Struct]:
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for parameter in inspect.signature(body).parameters.values():
+        where = f"parameter {parameter.name!r} of function {name!r}"
+        if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
+            raise TypeError(f"{where}: arguments are passed by name, so write it as a plain parameter")
+        if parameter.name not in hints:
+            raise TypeError(f"{where} has no type: annotate it")
+        default = () if parameter.default is parameter.empty else (parameter.default,)
+        field = (parameter.name, hints[parameter.name], *default)
+        _check(where, _one_field, field)
+        fields.append(field)
+    return msgspec.defstruct("Parameters", fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def _output(name: str, returns: Any) -> tuple[Schema | None, bool]:
+    """The output schema and whether results are wrapped to be objects."""
+    if returns is Any:
+        return None, False
+    schema = _check(f"the return type of function {name!r}", _schema, returns)
+    if schema.get("type") == "object":
+        return schema, False
+    parts = schema.pop("$defs", None)
+    wrapped: Schema = {"type": "object", "properties": {"result": schema}, "required": ["result"]}
+    return (wrapped if parts is None else {**wrapped, "$defs": parts}), True
+
+
+def _one_field(field: tuple[str, Any] | tuple[str, Any, Any]) -> Schema:
+    return _schema(msgspec.defstruct("Parameters", [field]))
+
+
+def _check(where: str, read: Callable[[Any], Schema], subject: Any) -> Schema:
+    try:
+        return read(subject)
+    except (TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise TypeError(f"{where} cannot be described as JSON: {reason}") from error
+
+
+def _schema(type_: Any) -> Schema:
+    """The JSON Schema 2020-12 of a type, its root never a reference: readers look at the root's ``type``."""
+    msgspec.json.Decoder(type_)  # refuses what could be described but not read, such as ambiguous unions
+    (schema,), parts = msgspec.json.schema_components((type_,), ref_template=_REFERENCE)
+    reference = schema.pop("$ref", None)
+    if reference is not None:
+        root = reference.rpartition("/")[2]
+        schema = {**parts[root], **schema}
+        if f'"{reference}"'.encode() not in encode((schema, parts)):
+            parts.pop(root)
+    return {**schema, "$defs": parts} if parts else schema

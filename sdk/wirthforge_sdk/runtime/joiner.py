@@ -1,0 +1,94 @@
+"""Runs an unmodified MCP stdio server and joins its standard streams to the bridge, line by line.
+
+The server's lines go out as they are; what it prints that is no JSON object, and its stderr, become log
+records.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from typing import IO, TYPE_CHECKING
+
+from wirthforge_sdk.contracts.bridge import Exit
+from wirthforge_sdk.runtime.host import Log
+from wirthforge_sdk.runtime.output import Printed
+from wirthforge_sdk.runtime.wire import CHUNK_BYTES, Connection, LineTooLongError, lines_of
+
+if TYPE_CHECKING:
+    from wirthforge_sdk.runtime.worker import Project
+
+GRACE_S = 2.0
+"""How long a server may take to end after its input ended."""
+HOME = "/tmp"  # noqa: S108 - the only writable directory there is
+
+
+def start(project: Project, errors: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    """Starts the server with nothing of our environment: ``python -m <entry> <arguments>``."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-B", "-m", project.entry, *project.arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        cwd=HOME,
+        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC"},
+    )
+
+
+def join(connection: Connection, log: Log, project: Project) -> int:
+    """Runs the server until it ends or the host hangs up; returns the exit code."""
+    child = start(project)
+    printed = Printed(log, "warning")
+    broken = threading.Event()
+    threads = [
+        threading.Thread(target=_feed, args=(connection, child, broken), daemon=True),
+        threading.Thread(target=_answer, args=(connection, child, printed), daemon=True),
+        threading.Thread(target=_listen, args=(child.stderr, printed), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    code = child.wait()
+    for thread in threads[1:]:
+        thread.join(GRACE_S)  # what it said last is still in the pipes; a grandchild may hold them open
+    if broken.is_set():
+        return Exit.PROTOCOL_BROKEN
+    return code if code >= 0 else 128 - code
+
+
+def _feed(connection: Connection, child: subprocess.Popen[bytes], broken: threading.Event) -> None:
+    """Host to server, until the host hangs up; then the server has a moment to end by itself."""
+    assert child.stdin is not None  # noqa: S101 - start() asks for all three pipes
+    try:
+        for lines in connection.batches():
+            child.stdin.write(b"\n".join(lines) + b"\n")
+            child.stdin.flush()
+        child.stdin.close()
+        child.wait(GRACE_S)
+    except LineTooLongError:
+        broken.set()
+        child.kill()
+    except (OSError, subprocess.TimeoutExpired):
+        child.kill()
+
+
+def _answer(connection: Connection, child: subprocess.Popen[bytes], printed: Printed) -> None:
+    """Server to host."""
+    assert child.stdout is not None  # noqa: S101 - as above
+    try:
+        for lines in lines_of(child.stdout.read1):  # type: ignore[attr-defined]
+            messages = [line for line in lines if line.startswith(b"{")]
+            for noise in (line for line in lines if not line.startswith(b"{")):
+                printed.write(noise.decode(errors="replace") + "\n")
+            if messages:
+                connection.send(b"\n".join(messages))
+    except LineTooLongError as error:
+        printed.write(f"the server was stopped: {error}\n")
+        child.kill()
+
+
+def _listen(errors: IO[bytes] | None, printed: Printed) -> None:
+    """Server's stderr to the log."""
+    assert errors is not None  # noqa: S101 - as above
+    while chunk := errors.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
+        printed.write(chunk.decode(errors="replace"))

@@ -1,0 +1,137 @@
+"""The object an author's module creates: its functions, and its way to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar, overload
+
+from wirthforge_sdk.runtime.calls import CURRENT
+from wirthforge_sdk.runtime.execution import Execution
+from wirthforge_sdk.runtime.functions import Annotations, Function, Options, function_of
+from wirthforge_sdk.runtime.host import Events, Host, Line, Log, Permissions, Storage
+from wirthforge_sdk.runtime.session import About, Session
+from wirthforge_sdk.runtime.wire import Connection
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Plugin:
+    """A plugin: typed functions, and what it may ask of its host.
+
+    Example::
+
+        plugin = Plugin()
+
+        @plugin.function(read_only=True)
+        def greet(name: str) -> str:
+            "Greets somebody."
+            return f"Hello, {name}!"
+
+    Args:
+        threads: How many plain functions may run at a time; the sandbox bounds processes and threads too.
+    """
+
+    def __init__(self, *, threads: int = 8) -> None:
+        if threads < 1:
+            raise ValueError("threads must be at least 1")
+        self._threads = threads
+        self._functions: dict[str, Function] = {}
+        self._line = Line()
+        self.storage = Storage(self._line)
+        self.log = Log(self._line)
+        self.events = Events(self._line)
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """What it offers, by name."""
+        return MappingProxyType(self._functions)
+
+    @overload
+    def function(self, body: F, /) -> F: ...
+
+    @overload
+    def function(
+        self,
+        /,
+        *,
+        read_only: bool = ...,
+        destructive: bool = ...,
+        idempotent: bool = ...,
+        open_world: bool = ...,
+        timeout_s: float = ...,
+        inline: bool = ...,
+    ) -> Callable[[F], F]: ...
+
+    def function(self, body: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
+        """Offers a function: ``@plugin.function`` or ``@plugin.function(read_only=True, …)``.
+
+        Its docstring becomes the description and its types the JSON Schemas. Plain functions run in worker
+        threads, ``async def`` ones in one event loop.
+
+        Args:
+            body: The function; it is returned unchanged.
+            **options: ``read_only`` (False): it changes nothing. ``destructive`` (True, or False when it is
+                read-only): it may overwrite or delete. ``idempotent`` (False): twice does what once does.
+                ``open_world`` (True): it deals with things outside the plugin. ``timeout_s`` (30, at most
+                600): how long a caller waits. ``inline`` (False): it runs at once in the thread that reads
+                the bridge; only for what takes microseconds and makes no host call.
+
+        Raises:
+            TypeError: A parameter or the result has no type, or one that JSON cannot carry.
+            ValueError: The name is taken or malformed, or the timeout out of bounds.
+        """
+        read = _options(**options)
+
+        def offer(body: F) -> F:
+            function = function_of(body, read)
+            if function.name in self._functions:
+                raise ValueError(f"function {function.name!r} is offered twice: rename one")
+            self._functions[function.name] = function
+            return body
+
+        return offer if body is None else offer(body)
+
+    def permissions(self) -> Permissions:
+        """What the operator granted and denied at this moment.
+
+        Raises:
+            HostRefusedError: The host does not answer.
+        """
+        result = self._line.call("host/permissions.list")
+        return Permissions(frozenset(result["granted"]), frozenset(result["denied"]))
+
+    def cancelled(self) -> bool:
+        """Whether nobody waits any more for the call this code runs for: cancelled, or past its deadline."""
+        call = CURRENT.get()
+        return call is not None and (call.cancelled or call.expired())
+
+    def serve(self, connection: Connection, about: About | None = None) -> None:
+        """Answers on a connection until the other side closes it, in the calling thread.
+
+        Raises:
+            LineTooLongError: The other side broke the bound of a line.
+            RuntimeError: It already serves.
+        """
+        if self._line.host is not None:
+            raise RuntimeError("the plugin already serves a host")
+        host = self._line.host = Host(connection)
+        execution = Execution(self._functions, connection, self.log, self._threads)
+        try:
+            Session(self._functions, about or About(), connection, host, execution).serve()
+        finally:
+            self._line.host = None
+
+
+def _options(
+    *,
+    read_only: bool = False,
+    destructive: bool | None = None,
+    idempotent: bool = False,
+    open_world: bool = True,
+    timeout_s: float = 30.0,
+    inline: bool = False,
+) -> Options:
+    if destructive is None:
+        destructive = not read_only
+    return Options(Annotations(read_only, destructive, idempotent, open_world), timeout_s, inline)
