@@ -40,11 +40,14 @@ MOUNT_POINTS = ("tmp", "plugin", "run/wirthforge", "proc", "sys", "dev")
 # glibc loads this one by itself when a thread ends; no program names it.
 UNNAMED_LIBRARIES = ("libgcc_s.so.1",)
 
-# What must load in the finished image. An empty directory would load too, so the entry point is asked for.
+# What must load in the finished image: each module of the runtime, since it may import what was not copied.
 CHECK = """
-import asyncio, ctypes, importlib.util, msgspec, sqlite3, ssl, sys, wirthforge_sdk.runtime, zoneinfo
-if importlib.util.find_spec("wirthforge_sdk.runtime.__main__") is None:
+import asyncio, ctypes, importlib, msgspec, pkgutil, sqlite3, ssl, sys, wirthforge_sdk.runtime, zoneinfo
+modules = [module.name for module in pkgutil.iter_modules(wirthforge_sdk.runtime.__path__)]
+if "__main__" not in modules:
     sys.exit("sdk/wirthforge_sdk/runtime/__main__.py is missing; the image would have nothing to start.")
+for module in modules:
+    importlib.import_module("wirthforge_sdk.runtime." + module)
 """
 
 FILES = {
