@@ -7,6 +7,7 @@ from a body that ``docker_forms`` writes.
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -74,13 +75,7 @@ class DockerEngine:
             EngineUnsuitableError: It is older than 20.10.
         """
         with _translated():
-            client = await asyncio.to_thread(
-                docker.APIClient,
-                base_url=url,
-                version="auto",
-                timeout=REQUEST_TIMEOUT_S,
-                max_pool_size=REQUESTS_AT_ONCE,
-            )
+            client = await asyncio.to_thread(_open, url)
         version = str(client.api_version)
         if tuple(int(part) for part in version.split(".")) < OLDEST_API:
             client.close()
@@ -229,6 +224,17 @@ class DockerEngine:
         return ended["StatusCode"]
 
 
+def _open(url: str) -> docker.APIClient:
+    if url.startswith("unix://"):
+        # The library would only say that something was aborted, and leave its socket to be collected.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(REQUEST_TIMEOUT_S)
+            probe.connect(url.removeprefix("unix://"))
+    return docker.APIClient(
+        base_url=url, version="auto", timeout=REQUEST_TIMEOUT_S, max_pool_size=REQUESTS_AT_ONCE
+    )
+
+
 def _is_timeout(error: requests.exceptions.ConnectionError) -> bool:
     # The engine sends its headers at once and the body at the exit: the library reports a body that does not
     # come as a connection error around the real reason.
@@ -268,14 +274,11 @@ def _translated() -> Iterator[None]:
         raise ContainerMissingError(f"the engine says: {error.explanation}") from error
     except docker.errors.APIError as error:
         raise _translation(error) from error
-    except (
-        docker.errors.DockerException,
-        requests.exceptions.RequestException,
-        urllib3.exceptions.HTTPError,
-    ) as error:
+    except (docker.errors.DockerException, urllib3.exceptions.HTTPError, OSError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
         raise EngineUnavailableError(
-            f"the container engine does not answer ({type(error).__name__}): is it running, and may "
-            "this user reach its socket? `scripts/ensure-engine` starts one"
+            f"the container engine does not answer ({reason}): is it running, and may this user reach its "
+            "socket? `scripts/ensure-engine` starts one"
         ) from error
 
 

@@ -185,7 +185,7 @@ def harden(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities
 def spec_digest(spec: ContainerSpec) -> str:
     """What identifies a spec: a running container whose label says the same can be adopted as it is."""
     settings = asdict(spec.settings)
-    settings["labels"] = [label for label in spec.settings.labels if label[0] != LABEL_SPEC]
+    settings["labels"] = sorted(label for label in spec.settings.labels if label[0] != LABEL_SPEC)
     return digest_of_json({"name": spec.name, "settings": settings, "removed": spec.removed_environment})
 
 
@@ -239,7 +239,7 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         user=f"{request.uid}:{request.uid}",
         apparmor="docker-default" if engine.apparmor else "",
         mounts=tuple(sorted(binds)),
-        tmpfs=(("/tmp", _tmpfs_options(limits)),),  # noqa: S108
+        tmpfs=(("/tmp", _tmpfs_options(request)),),  # noqa: S108
         memory_bytes=limits.memory_bytes,
         memory_and_swap_bytes=limits.memory_bytes,
         memory_reservation_bytes=limits.memory_bytes * 3 // 4,
@@ -266,10 +266,13 @@ def _bind(target: str, source: Path) -> Mount:
     return Mount(target=target, source=str(source), read_only=True, propagation="rprivate", recursive=False)
 
 
-def _tmpfs_options(limits: Limits) -> tuple[str, ...]:
+def _tmpfs_options(request: SandboxRequest) -> tuple[str, ...]:
     # A bound on names too: they take kernel memory of which the size says nothing.
-    bounds = (f"size={limits.tmpfs_bytes}", f"nr_inodes={FILES_IN_TMP}")
-    return tuple(sorted(("rw", "noexec", "nosuid", "nodev", "mode=1777", *bounds)))
+    bounds = (f"size={request.limits.tmpfs_bytes}", f"nr_inodes={FILES_IN_TMP}")
+    # The instance owns it: some runtimes give the mount the mode of the image's directory, whatever is asked
+    # for.
+    owner = (f"uid={request.uid}", f"gid={request.uid}", "mode=0700")
+    return tuple(sorted(("rw", "noexec", "nosuid", "nodev", *owner, *bounds)))
 
 
 def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:

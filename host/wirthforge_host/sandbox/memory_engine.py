@@ -11,6 +11,7 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from wirthforge_sdk.errors import ConflictError, WirthForgeError
@@ -88,7 +89,7 @@ class _Container:
     id: str
     spec: ContainerSpec
     ended: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[int] | None = None
     paused: bool = False
     exit_code: int | None = None
     oom_killed: bool = False
@@ -163,7 +164,8 @@ class MemoryEngine:
             return
         found.ended.clear()
         found.exit_code, found.oom_killed = None, False
-        found.task = asyncio.create_task(self._run(found))
+        found.task = asyncio.create_task(self._process(found.spec))
+        found.task.add_done_callback(partial(self._ended, found))
 
     async def effective(self, container: str) -> ContainerSettings:
         """See ``ContainerEngine``."""
@@ -277,28 +279,23 @@ class MemoryEngine:
             raise ContainerMissingError(f"the engine has no container {container}", container=container)
         return found
 
-    async def _run(self, container: _Container) -> None:
-        code = CRASHED
-        try:
-            code = await self._process(container.spec)
-        except asyncio.CancelledError:
-            code = KILLED
-        except Exception as error:  # noqa: BLE001 a process may fail in any way; the engine goes on
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"the process of {container.spec.name} crashed", "exception": error}
-            )
-        finally:
-            container.exit_code, container.paused = code, False
-            container.ended.set()
-            self._tell(container, EventKind.EXITED)
+    def _ended(self, container: _Container, task: asyncio.Task[int]) -> None:
+        if task.cancelled():
+            container.exit_code = KILLED
+        elif (crash := task.exception()) is not None:
+            container.exit_code = CRASHED
+            what = {"message": f"the process of {container.spec.name} crashed", "exception": crash}
+            task.get_loop().call_exception_handler(what)
+        else:
+            container.exit_code = task.result()
+        container.paused = False
+        container.ended.set()
+        self._tell(container, EventKind.EXITED)
 
     async def _end(self, container: _Container) -> None:
-        if container.task is None or container.ended.is_set():
-            return
-        # A task cancelled before its first step would never run, and so never tell its exit.
-        await asyncio.sleep(0)
-        container.task.cancel()
-        await container.ended.wait()
+        if container.task is not None and not container.ended.is_set():
+            container.task.cancel()
+            await container.ended.wait()
 
     def _tell(self, container: _Container, kind: EventKind) -> None:
         code = container.exit_code if kind is EventKind.EXITED else None

@@ -1,0 +1,268 @@
+"""The pure function that says everything about a container, and the profile it puts in."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
+from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_digest
+from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
+from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, SandboxRequest, digest_of_json
+from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, Tier
+
+REQUEST = SandboxRequest(
+    instance_id="9f2c",
+    plugin="acme/notes",
+    version="1.2.0",
+    digest=f"sha256:{'a' * 64}",
+    host_id="host-1",
+    uid=61_007,
+    limits=TIERS[Tier.SMALL],
+    image="wirthforge/plugin-python:local",
+    runtime="python",
+    bridge_directory=Path("/var/lib/wirthforge/bridges/9f2c"),
+    code_directory=Path("/var/lib/wirthforge/trees/a"),
+)
+
+
+def hardened(**changes: Any) -> ContainerSpec:
+    return harden(replace(REQUEST, **changes), IMAGE, CAPABLE)
+
+
+def test_the_same_request_gives_the_same_spec() -> None:
+    assert hardened() == hardened()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("network_mode", "none"),
+        ("dns", ("127.0.0.1",)),
+        ("user", "61007:61007"),
+        ("privileged", False),
+        ("capabilities_added", ()),
+        ("capabilities_dropped", ("ALL",)),
+        ("no_new_privileges", True),
+        ("seccomp", PROFILE_DIGEST),
+        ("read_only_root", True),
+        ("devices", ()),
+        ("working_directory", "/"),
+        ("pid_mode", ""),
+        ("uts_mode", ""),
+        ("user_namespace", ""),
+        ("ipc_mode", "private"),
+        ("cgroup_namespace", "private"),
+        ("restart_policy", "no"),
+        ("log_driver", "none"),
+        ("init", False),
+        ("stdin", False),
+        ("terminal", False),
+        ("published_ports", ()),
+        ("nano_cpus", 0),
+        ("out_of_memory_kill", True),
+    ],
+)
+def test_every_sandbox_is_locked_down_the_same_way(setting: str, value: object) -> None:
+    for spec in (hardened(), hardened(limits=TIERS[Tier.LARGE], uid=61_007, command=("--debug",))):
+        assert getattr(spec.settings, setting) == value
+
+
+def test_only_the_bridge_and_the_code_are_bound_and_both_read_only() -> None:
+    spec = hardened()
+    assert [
+        (mount.target, mount.read_only, mount.propagation, mount.recursive) for mount in spec.settings.mounts
+    ] == [
+        ("/plugin", True, "rprivate", False),
+        ("/run/wirthforge", True, "rprivate", False),
+    ]
+    assert spec.source_of("/run/wirthforge") == REQUEST.bridge_directory
+    assert spec.source_of("/plugin") == REQUEST.code_directory
+
+
+def test_limits_become_what_the_kernel_enforces() -> None:
+    settings = hardened(
+        limits=Limits(
+            cpus=0.5, memory_bytes=128 * MIB, pids=64, tmpfs_bytes=16 * MIB, open_files=256, storage_bytes=0
+        )
+    ).settings
+    assert settings.memory_bytes == settings.memory_and_swap_bytes == 128 * MIB
+    assert (settings.cpu_period_us, settings.cpu_quota_us) == (10_000, 5_000)
+    assert settings.pids == 64
+    [(path, options)] = settings.tmpfs
+    assert path == "/tmp"
+    assert {"noexec", "nosuid", "nodev", f"size={16 * MIB}", "nr_inodes=2048", "uid=61007"} <= set(options)
+    bounds = {name: (soft, hard) for name, soft, hard in settings.ulimits}
+    assert (bounds["nofile"], bounds["nproc"], bounds["core"]) == ((256, 256), (64, 64), (0, 0))
+
+
+@given(cpus=st.floats(min_value=0.05, max_value=16))
+def test_any_share_of_the_processor_is_met_with_a_quota_the_kernel_takes(cpus: float) -> None:
+    settings = hardened(limits=TIERS[Tier.SMALL].model_copy(update={"cpus": cpus})).settings
+    assert settings.cpu_period_us is not None
+    assert settings.cpu_quota_us is not None
+    assert 10_000 <= settings.cpu_period_us <= 20_000
+    assert settings.cpu_quota_us >= 1_000
+    assert settings.cpu_quota_us / settings.cpu_period_us == pytest.approx(cpus, rel=0.02)
+
+
+def test_swappiness_is_set_only_where_the_engine_takes_it() -> None:
+    assert hardened().settings.memory_swappiness is None
+    old = harden(REQUEST, IMAGE, replace(CAPABLE, cgroup_version=1, swappiness=True))
+    assert old.settings.memory_swappiness == 0
+
+
+def test_an_engine_with_apparmor_uses_its_profile() -> None:
+    assert hardened().settings.apparmor == ""
+    assert harden(REQUEST, IMAGE, replace(CAPABLE, apparmor=True)).settings.apparmor == "docker-default"
+
+
+@pytest.mark.parametrize(
+    "capability",
+    ["memory_limit", "swap_limit", "cpu_quota", "pids_limit", "seccomp", "no_new_privileges", "no_network"],
+)
+def test_an_engine_that_cannot_enforce_a_limit_runs_nothing(capability: str) -> None:
+    lacking: dict[str, Any] = {capability: False}
+    with pytest.raises(EngineUnsuitableError, match="lacks") as caught:
+        harden(REQUEST, IMAGE, replace(CAPABLE, **lacking))
+    assert len(caught.value.details["lacking"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (replace(IMAGE, labels={}), "made for no plugin runtime"),
+        (replace(IMAGE, labels={"wirthforge.runtime": "node"}), "made for node, not for python"),
+        (replace(IMAGE, volumes=("/data",)), "/data"),
+        (replace(IMAGE, entrypoint=()), "no entrypoint"),
+    ],
+)
+def test_an_image_that_is_not_the_operators_for_this_runtime_is_refused(image: Any, reason: str) -> None:
+    with pytest.raises(PolicyViolationError, match=reason):
+        harden(REQUEST, image, CAPABLE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uid": 0},
+        {"uid": 1000},
+        {"uid": UIDS.start - 1},
+        {"uid": UIDS.stop},
+        {"instance_id": ""},
+        {"instance_id": "../x"},
+        {"instance_id": "a" * 64},
+        {"bridge_directory": Path("relative")},
+        {"bridge_directory": Path("/")},
+        {"code_directory": Path("/etc")},
+        {"code_directory": Path("/var/lib/../../etc/x")},
+    ],
+)
+def test_a_request_no_working_host_makes_is_a_programming_error(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="is not"):
+        hardened(**change)
+
+
+def test_what_the_image_puts_in_the_environment_is_taken_out() -> None:
+    spec = harden(REQUEST, replace(IMAGE, environment=("GPG_KEY", "PATH")), CAPABLE)
+    assert spec.removed_environment == ("GPG_KEY",)
+    assert spec.settings.environment == (
+        "HOME",
+        "LANG",
+        "MALLOC_ARENA_MAX",
+        "PATH",
+        "PYTHONDONTWRITEBYTECODE",
+        "TMPDIR",
+    )
+
+
+def test_labels_say_what_runs_and_identify_the_spec() -> None:
+    labels = dict(hardened().settings.labels)
+    assert labels == {
+        "wirthforge.plugin": "acme/notes",
+        "wirthforge.release": "1.2.0",
+        "wirthforge.digest": REQUEST.digest,
+        "wirthforge.instance": "9f2c",
+        "wirthforge.host": "host-1",
+        "wirthforge.spec": spec_digest(hardened()),
+    }
+
+
+@pytest.mark.parametrize(
+    "setting", [field.name for field in fields(ContainerSettings) if field.name != "labels"]
+)
+def test_a_spec_that_differs_in_any_setting_has_another_digest(setting: str) -> None:
+    spec = hardened()
+    other: dict[str, Any] = {setting: "something else"}
+    assert spec_digest(replace(spec, settings=replace(spec.settings, **other))) != spec_digest(spec)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/sys", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/interrupts", "/proc/scsi", "/proc/acpi"],
+)
+def test_what_tells_about_the_machine_is_masked(path: str) -> None:
+    assert path in hardened().settings.masked_paths
+
+
+def test_what_programs_need_of_proc_stays_visible() -> None:
+    assert not set(MASKED_PATHS) & {
+        f"/proc/{name}" for name in ("self", "meminfo", "stat", "cpuinfo", "uptime", "net")
+    }
+
+
+def rules() -> list[dict[str, Any]]:
+    return list(json.loads(PROFILE)["syscalls"])
+
+
+def allowed() -> set[str]:
+    return {name for rule in rules() if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+
+
+def test_the_profile_refuses_what_it_does_not_name() -> None:
+    profile = json.loads(PROFILE)
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert [entry["subArchitectures"] for entry in profile["archMap"]] == [[], []]
+    assert {rule["action"] for rule in rules()} == {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"}
+    assert digest_of_json(profile) == PROFILE_DIGEST
+
+
+def test_the_profile_allows_at_most_two_hundred_calls() -> None:
+    assert len(allowed()) <= 200
+
+
+FORBIDDEN = """
+    acct add_key adjtimex bpf chroot clock_settime clone3 delete_module execveat fanotify_init
+    finit_module fsmount fsopen init_module io_setup io_uring_setup ioperm iopl kcmp kexec_load
+    keyctl memfd_secret mincore modify_ldt mount mount_setattr move_mount move_pages
+    name_to_handle_at open_by_handle_at open_tree perf_event_open personality pidfd_getfd pivot_root
+    process_vm_readv process_vm_writev ptrace quotactl reboot request_key setns setuid setgid
+    setgroups settimeofday setxattr shmget msgget semget mq_open swapon sync syslog umount2 unshare
+    userfaultfd vhangup vmsplice splice
+"""
+
+
+@pytest.mark.parametrize("call", FORBIDDEN.split())
+def test_the_profile_never_allows(call: str) -> None:
+    assert call not in allowed()
+
+
+@pytest.mark.parametrize(
+    "call", ["socket", "socketpair", "clone", "memfd_create", "mknod", "mknodat", "ioctl", "prctl"]
+)
+def test_the_profile_allows_only_with_checked_arguments(call: str) -> None:
+    naming = [rule for rule in rules() if call in rule["names"]]
+    assert naming
+    assert all(rule.get("args") for rule in naming)
+
+
+def test_no_rule_names_one_argument_twice_which_would_turn_and_into_or() -> None:
+    for rule in rules():
+        indices = [argument["index"] for argument in rule.get("args", ())]
+        assert len(indices) == len(set(indices)), rule["comment"]
