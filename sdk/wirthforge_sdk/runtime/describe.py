@@ -7,7 +7,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
 
@@ -44,7 +43,7 @@ def describe(tree: str) -> int:
     watch.daemon = True
     watch.start()
     try:
-        rows = functions_of(Path(tree).resolve())
+        rows = functions_of(os.path.realpath(tree))
     except UndescribedError as error:
         _fail(errors, str(error))
     watch.cancel()
@@ -53,7 +52,7 @@ def describe(tree: str) -> int:
     return 0
 
 
-def functions_of(tree: Path) -> list[dict[str, Any]]:
+def functions_of(tree: str) -> list[dict[str, Any]]:
     """The rows of ``functions.json``, in no order.
 
     Raises:
@@ -79,7 +78,7 @@ def _reason(error: BaseException, project: Project) -> str:
     import traceback  # noqa: PLC0415 - only failures need it
 
     places = [
-        f" ({Path(frame.filename).relative_to(Path(project.path[0]).parent)}, line {frame.lineno})"
+        f" (src{frame.filename.removeprefix(project.path[0])}, line {frame.lineno})"
         for frame in traceback.extract_tb(error.__traceback__)
         if frame.filename.startswith(project.path[0])
     ]
