@@ -79,7 +79,8 @@ shelves = st.dictionaries(
 ).map(Shelf)
 
 
-@settings(max_examples=3000, deadline=None)
+@pytest.mark.timeout(60)
+@settings(max_examples=3000)
 @given(st.dictionaries(plugin_names, range_texts, min_size=1, max_size=3).map(ranges), shelves)
 def test_it_finds_a_solution_exactly_when_there_is_one(requirements, shelf):
     try:
@@ -91,7 +92,7 @@ def test_it_finds_a_solution_exactly_when_there_is_one(requirements, shelf):
         assert len({release.plugin for release in found}) == len(found)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(plugin_names, range_texts, min_size=1, max_size=3).map(ranges), shelves, st.randoms())
 def test_the_answer_does_not_depend_on_the_order_of_the_catalogue(requirements, shelf, random):
     def answer():
@@ -106,7 +107,7 @@ def test_the_answer_does_not_depend_on_the_order_of_the_catalogue(requirements, 
     assert answer() == before
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(plugin_names, range_texts, min_size=1, max_size=3).map(ranges), shelves)
 def test_a_solution_that_is_locked_stays(requirements, shelf):
     try:
@@ -199,7 +200,7 @@ def test_an_unknown_plugin_is_named_with_what_requires_it():
     assert message.startswith("no/such@^1 is required by a/a 1.0.0, but no/such is not in the catalogue.")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.dictionaries(plugin_names, range_texts, min_size=1, max_size=3).map(ranges), shelves)
 def test_the_requirements_of_an_explanation_are_enough_for_the_clash(requirements, shelf):
     """What the message leaves out does not matter: the rest alone is unsolvable too."""

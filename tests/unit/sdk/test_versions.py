@@ -277,7 +277,8 @@ def test_exactly_contains_that_version_alone(one, other):
     assert (other in VersionRange.exactly(one)) == (one == other)
 
 
-@settings(max_examples=1000, deadline=None)
+@pytest.mark.timeout(60)
+@settings(max_examples=1000)
 @given(alternative, st.lists(full, min_size=8, max_size=8))
 def test_npm_gives_the_same_verdicts(text, candidates):
     """Against a port of npm's code, which is outdated only for ``^1`` beside a pre-release of 2.0.0."""
@@ -287,7 +288,7 @@ def test_npm_gives_the_same_verdicts(text, candidates):
     assert ours == npm
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(full, full)
 def test_npm_gives_the_same_order(one, other):
     ours, theirs = Version.parse(one), Version.parse(other)
