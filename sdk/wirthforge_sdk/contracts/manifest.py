@@ -55,7 +55,7 @@ class Runtime(Table):
     """The ``[runtime]`` table."""
 
     type: RuntimeType
-    entry: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]{0,200}(:[A-Za-z_]\w{0,100})?$")]
+    entry: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,200}(:[A-Za-z_][A-Za-z0-9_]{0,100})?$")]
     """``module:attribute`` of the Plugin object under ``src/``; for ``mcp``, the module that ``python -m`` runs."""
     arguments: Annotated[list[Annotated[str, StringConstraints(max_length=1000)]], Field(max_length=64)] = []
     """Command-line arguments of an MCP server."""
