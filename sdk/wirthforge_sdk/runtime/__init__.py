@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wirthforge_sdk.runtime.errors import (
         CallCancelledError,
+        HostFailedError,
         HostLimitError,
         HostRefusedError,
         HostTimeoutError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallCancelledError",
+    "HostFailedError",
     "HostLimitError",
     "HostRefusedError",
     "HostTimeoutError",

@@ -10,23 +10,26 @@ from wirthforge_sdk.errors import (
     LimitExceededError,
     PermissionDeniedError,
     UnavailableError,
-    WirthForgeError,
 )
 
 
-class HostRefusedError(WirthForgeError):
-    """The host did not do what the plugin asked. ``code`` is the wire's, one of :class:`ErrorCode`.
+class HostRefusedError(Exception):
+    """The host did not do what the plugin asked; every error here is one, and of a kind of the whole product.
 
-    Uncaught by the plugin, it becomes the answer to the call it happened in, with the same code.
+    Uncaught by the plugin, it becomes the answer to the call it happened in, with the same :attr:`code`.
     """
 
-    code: ClassVar[str] = ErrorCode.INTERNAL_ERROR
+    code: ClassVar[str]
+    """The wire's, one of :class:`ErrorCode`."""
+    message: str
+    details: dict[str, Any]
 
-    def __init__(self, message: str, *, code: str | None = None, **details: Any) -> None:
-        super().__init__(message, **details)
-        if code is not None:
-            # The host may be newer than this runtime and refuse for a reason this one has no class for.
-            self.code = code  # type: ignore[misc]
+
+class HostFailedError(HostRefusedError, UnavailableError):
+    """The host failed at it, or refused for a reason that this runtime does not know."""
+
+    code = ErrorCode.INTERNAL_ERROR
+    # details["code"] is the wire's own, when it is another.
 
 
 class PermissionRefusedError(HostRefusedError, PermissionDeniedError):
@@ -70,7 +73,7 @@ class HostUnavailableError(HostRefusedError, UnavailableError):
     code = ErrorCode.PLUGIN_UNAVAILABLE
 
 
-_BY_CODE: dict[str, type[HostRefusedError]] = {
+_BY_CODE: dict[str, type[Any]] = {
     each.code: each
     for each in (
         PermissionRefusedError,
@@ -85,6 +88,8 @@ _BY_CODE: dict[str, type[HostRefusedError]] = {
 
 def refused(message: str, data: dict[str, Any]) -> HostRefusedError:
     """The error for a JSON-RPC error object of the host: ``data["code"]`` chooses the class."""
-    details = {"permission": data["permission"]} if "permission" in data else {}
     code = str(data.get("code", ErrorCode.INTERNAL_ERROR))
-    return _BY_CODE.get(code, HostRefusedError)(message, code=code, **details)
+    kind = _BY_CODE.get(code, HostFailedError)
+    details = {"permission": data["permission"]} if "permission" in data else {}
+    error: HostRefusedError = kind(message, **details, **({} if kind.code == code else {"code": code}))
+    return error

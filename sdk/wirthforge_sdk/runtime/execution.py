@@ -72,17 +72,17 @@ class Execution:
         """Starts a call where its function runs. An answer is returned only if there is one already."""
         function = self._functions.get(params.name)
         if function is None:
-            return refusal_of(
+            return _refusal(
                 number, ErrorCode.FUNCTION_NOT_FOUND, f"there is no function {params.name[:128]!r}"
             )
         if number in self._open:
             return wire.refusal(number, INVALID_REQUEST, "a call with this id is still open")
         if len(self._open) >= MAX_IN_FLIGHT:
-            return refusal_of(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_IN_FLIGHT} calls are already open")
+            return _refusal(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_IN_FLIGHT} calls are already open")
         try:
             arguments = function.bind(params.arguments)
         except InvalidArgumentsError as error:
-            return refusal_of(number, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
+            return _refusal(number, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
         call = Call(number, None if params.meta is UNSET else params.meta.timeout_ms)
         self._open[number] = call
         if function.options.inline:
@@ -132,7 +132,7 @@ class Execution:
         line = wire.answer(call.id, _Result([_Text(structured.decode())], Raw(structured)))
         if wire.fits(line):
             return line
-        return refusal_of(
+        return _refusal(
             call.id, ErrorCode.RESOURCE_EXHAUSTED, "the result is longer or deeper than the bridge takes"
         )
 
@@ -141,7 +141,7 @@ class Execution:
         if call.cancelled:
             return None
         if isinstance(error, HostRefusedError):
-            return refusal_of(call.id, error.code, error.message, **error.details)
+            return _refusal(call.id, error.code, error.message, **error.details)
         import traceback  # noqa: PLC0415 - 9 ms that a plugin which does not fail never pays
 
         reason = _sentence(error)
@@ -149,10 +149,10 @@ class Execution:
         return wire.answer(call.id, _Result([_Text(reason)], is_error=True))
 
 
-def refusal_of(number: wire.Id, code: str, message: str, **details: Any) -> bytes:
-    """The line that refuses a request with one of the bridge's own codes."""
-    known = next((known for name, known in JSONRPC_NUMBER.items() if name == code), REFUSED)
-    return wire.refusal(number, known, message, {"code": code, **details})
+def _refusal(request: wire.Id, reason: str, message: str, **data: Any) -> bytes:
+    """The line that refuses a request for one of the bridge's own reasons, an ``ErrorCode``."""
+    number = next((number for code, number in JSONRPC_NUMBER.items() if code == reason), REFUSED)
+    return wire.refusal(request, number, message, {"code": reason, **data})
 
 
 def _too_late(call: Call) -> bytes | None:
@@ -160,7 +160,7 @@ def _too_late(call: Call) -> bytes | None:
     if call.cancelled:
         raise InterruptedError
     if call.expired():
-        return refusal_of(call.id, ErrorCode.TIMEOUT, "the deadline passed before the function could start")
+        return _refusal(call.id, ErrorCode.TIMEOUT, "the deadline passed before the function could start")
     return None
 
 

@@ -97,7 +97,7 @@ class Function(Struct, frozen=True):
             text = encode(value)
             if self._result is not None:
                 self._result.decode(text)
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise WrongResultError(f"{self.name} returned what it does not declare: {error}") from error
         wraps = self._wraps if self._result is not None else not text.startswith(b"{")
         return b'{"result":' + text + b"}" if wraps else text

@@ -107,7 +107,7 @@ def _line(method: str, params: dict[str, Any], number: int | None) -> bytes:
         params["_meta"] = {META_CALL: call.id}
     try:
         line = wire.request(method, params, number)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidHostCallError(f"{method}: not JSON: {error}") from error
     if not wire.fits(line):
         raise HostLimitError(f"{method}: the message is longer or deeper than the bridge takes")
