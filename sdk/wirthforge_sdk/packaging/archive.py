@@ -98,9 +98,9 @@ class Archive(Mapping[str, Entry]):
 
 
 def pack(name: str, entry: Entry) -> Member:
-    """Packs one file: deflated when that shrinks it, but not over ``MAX_RATIO`` times; else stored.
+    """Packs one file: deflated when that shrinks it by up to ``MAX_RATIO`` times, else stored.
 
-    What is below ``.wirthforge/`` is always stored: no signature covers how it is packed, so there is one way.
+    What is below ``.wirthforge/`` is always stored: no signature covers how it is packed.
     """
     if len(entry.data) > MAX_FILE_BYTES:
         raise _refused(name, f"is over {MAX_FILE_BYTES} bytes: ship less")

@@ -17,9 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from wirthforge_sdk.contracts.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError
+from wirthforge_sdk.packaging.names import shown
 
 MAX_LOCK_BYTES = 4 * 1024 * 1024
-MAX_DOTS_A_LINE = 128
+MAX_MANIFEST_DOTS = 128
+MAX_LOCK_DOTS = 16
+"""A line. tomllib's time grows with the square of a key's dots: 120 KB of them take it a minute."""
 
 _NATIVE = re.compile(r".*\.(?:so|pyd|dylib)(?:\.[0-9.]+)?")
 
@@ -68,7 +71,7 @@ def read_manifest(data: bytes) -> Manifest:
         ManifestInvalidError: As :func:`wirthforge_sdk.contracts.manifest.parse_manifest`.
     """
     if len(data) <= MAX_MANIFEST_BYTES:
-        problem = _toml_problem(data)
+        problem = _toml_problem(data, MAX_MANIFEST_DOTS)
         if problem:
             raise ManifestInvalidError(f"plugin.toml {problem}", field="plugin.toml")
     try:
@@ -85,14 +88,14 @@ def parse_lock(data: bytes) -> Lock:
     """
     if len(data) > MAX_LOCK_BYTES:
         raise _malformed_lock(f"is over {MAX_LOCK_BYTES} bytes")
-    problem = _toml_problem(data)
+    problem = _toml_problem(data, MAX_LOCK_DOTS)
     if problem:
         raise _malformed_lock(problem)
     try:
         return Lock.model_validate(tomllib.loads(data.decode()))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise _malformed_lock(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise _malformed_lock(f"{shown('.'.join(map(str, first['loc'])))}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise _malformed_lock(f"is not TOML: {error}") from error
 
@@ -166,11 +169,9 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _toml_problem(data: bytes) -> str | None:
-    """What would make ``tomllib`` work for minutes: its time grows with the square of a key's dots."""
-    lines = data.splitlines()
-    if any(line.count(b".") > MAX_DOTS_A_LINE for line in lines):
-        return f"has a line with over {MAX_DOTS_A_LINE} dots: shorten it"
+def _toml_problem(data: bytes, most: int) -> str | None:
+    if any(line.count(b".") > most for line in data.split(b"\n")):
+        return f"has a line with over {most} dots: break the line"
     return None
 
 

@@ -77,7 +77,7 @@ def fold(name: str) -> str:
 def shown(name: str) -> str:
     """``name`` as it may stand in a message: short, and nothing in it that a terminal would obey."""
     text = name if name.isprintable() else name.encode("unicode_escape").decode()
-    return text if len(text) <= MAX_NAME_BYTES else f"{text[:MAX_NAME_BYTES]}…"
+    return (text if len(text) <= MAX_NAME_BYTES else f"{text[:MAX_NAME_BYTES]}…") or "(no name)"
 
 
 def _add_directories(name: str, directories: set[str]) -> None:

@@ -19,6 +19,7 @@ from wirthforge_sdk.contracts.statement import (
 )
 from wirthforge_sdk.errors import PackageInvalidError
 from wirthforge_sdk.packaging.archive import Entry, Member, content_digest
+from wirthforge_sdk.packaging.names import shown
 
 
 def subject_of(name: str, entry: Entry) -> Subject:
@@ -63,9 +64,8 @@ def parse_statement(data: bytes) -> Statement:
         statement = Statement.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise _malformed(
-            f"has a wrong {'.'.join(map(str, first['loc'])) or 'form'}: {first['msg']}"
-        ) from error
+        where = shown(".".join(map(str, first["loc"]))) if first["loc"] else "form"
+        raise _malformed(f"has a wrong {where}: {first['msg']}") from error
     # Also refuses what the reading would have taken as the same: keys twice, other spellings or orders.
     if encode_statement(statement) != data:
         raise _malformed("is not canonical JSON (RFC 8785)")

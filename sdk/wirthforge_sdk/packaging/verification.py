@@ -37,7 +37,7 @@ DOCUMENTS = ("plugin.toml", "functions.json", "lock.toml", "sbom.cdx.json", "REA
 """What every package has beside its code."""
 CODE = ("src/", "vendor/")
 
-_RUN_AT_START = {f"{tree}{name}.py" for tree in CODE for name in ("sitecustomize", "usercustomize")}
+_RUN_AT_START = frozenset({"sitecustomize", "usercustomize"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +172,12 @@ def _check_layout(names: Iterable[str]) -> None:
                 f"entry '{document}' is missing: add it and build again", entry=document
             )
     for name in present.difference(DOCUMENTS, (STATEMENT_PATH, ENVELOPE_PATH)):
-        problem = None
+        problem, lower = None, name.lower()
         if not name.startswith(CODE):
             problem = "has no place in a package: move it below src/"
-        elif name.endswith(".pyc") or "/__pycache__/" in name:
+        elif lower.endswith(".pyc") or "/__pycache__/" in lower:
             problem = "is byte-code, which the host makes itself: remove it"
-        elif name.endswith(".pth") or name in _RUN_AT_START:
+        elif lower.endswith(".pth") or lower.split("/")[1].partition(".")[0] in _RUN_AT_START:
             problem = "is code that runs at the interpreter's start: remove it"
         if problem:
             raise PackageInvalidError(f"entry '{name}' {problem}", entry=name)
@@ -189,7 +189,7 @@ def _check_agreement(
     known = [function.name for function in functions]
     if manifest.health and manifest.health.function not in known:
         raise ManifestInvalidError(
-            f"health.function: no function '{manifest.health.function}', but {', '.join(known[:20])}",
+            f"health.function: no function '{shown(manifest.health.function)}', but {', '.join(known[:20])}",
             field="health.function",
         )
     if lock.native != any(is_native(name) for name in names):
