@@ -12,6 +12,8 @@ import ipaddress
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, Self, TypeVar
 from urllib.parse import quote
 
@@ -106,6 +108,14 @@ class Connection:
     async def tell(self, request: Request) -> None:
         """Sends ``request``, whose answer has no body worth reading."""
         await self._sent(request)
+
+    async def clock(self) -> datetime | None:
+        """The time of the service by its ``Date`` header; None when it tells none."""
+        async with self.opened(Request("GET", "/healthz")) as response:
+            try:
+                return parsedate_to_datetime(response.headers["date"])
+            except (KeyError, ValueError):
+                return None
 
     async def repeated(self, act: Callable[[], Awaitable[Result]], *, attempts: int) -> Result:
         """What ``act`` returns, tried again while the service is unavailable, ``attempts`` times at most."""

@@ -34,6 +34,15 @@ CALL_S: Final = 600.0
 GRACE_S: Final = 10.0
 """What the host may need beyond a call's own timeout to say that it timed out."""
 
+SILENCE_S: Final = 60.0
+"""Longest silence of a stream: a host that lives says so every quarter of a minute."""
+
+# Made here, once: pydantic builds a class for each, and reads source files for it.
+PluginPage = Page[PluginOut]
+GrantPage = Page[GrantOut]
+LogPage = Page[LogOut]
+AuditPage = Page[AuditOut]
+
 
 class Event(Shape):
     """Something that happened on a host."""
@@ -69,10 +78,10 @@ class HostClient:
     async def __aexit__(self, *_: object) -> None:
         await self._connection.__aexit__()
 
-    async def plugins(self, *, cursor: str | None = None) -> Page[PluginOut]:
+    async def plugins(self, *, cursor: str | None = None) -> PluginPage:
         """What is installed."""
         return await self._connection.ask(
-            Request("GET", "/v1/plugins", {"cursor": cursor}, repeatable=True), Page[PluginOut]
+            Request("GET", "/v1/plugins", {"cursor": cursor}, repeatable=True), PluginPage
         )
 
     async def plugin(self, name: str) -> PluginOut:
@@ -92,10 +101,10 @@ class HostClient:
             Request("POST", "/v1/permissions", body=approval, timeout_s=START_S), PluginOut
         )
 
-    async def permissions(self, plugin: str | None = None) -> Page[GrantOut]:
+    async def permissions(self, plugin: str | None = None) -> GrantPage:
         """The rules in force."""
         return await self._connection.ask(
-            Request("GET", "/v1/permissions", {"plugin": plugin}, repeatable=True), Page[GrantOut]
+            Request("GET", "/v1/permissions", {"plugin": plugin}, repeatable=True), GrantPage
         )
 
     async def withdraw(self, rule_id: str) -> None:
@@ -140,21 +149,21 @@ class HostClient:
             Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
         )
 
-    async def logs(self, name: str, *, after: int | None = None, limit: int | None = None) -> Page[LogOut]:
+    async def logs(self, name: str, *, after: int | None = None, limit: int | None = None) -> LogPage:
         """Lines of a plugin's log."""
         request = Request(
             "GET", f"{plugin_path(name)}/logs", {"after": after, "limit": limit}, repeatable=True
         )
-        return await self._connection.ask(request, Page[LogOut])
+        return await self._connection.ask(request, LogPage)
 
     async def follow_logs(self, name: str, *, after: int | None = None) -> AsyncIterator[LogOut]:
         """Lines of a plugin's log as they are written; ends when the host ends it."""
-        async for line in self._follow(f"{plugin_path(name)}/logs", {"after": after}, LogOut):
+        async for line in self._follow(f"{plugin_path(name)}/logs/stream", after, LogOut):
             yield line
 
-    async def events(self) -> AsyncIterator[Event]:
-        """What happens on the host, as it happens."""
-        async for event in self._follow("/v1/events", {}, Event):
+    async def events(self, *, after: int | None = None) -> AsyncIterator[Event]:
+        """What happens on the host, as it happens; ``after`` repeats recent ones that came after that id."""
+        async for event in self._follow("/v1/events", after, Event):
             yield event
 
     async def audit(
@@ -165,21 +174,24 @@ class HostClient:
         action: str | None = None,
         outcome: str | None = None,
         limit: int | None = None,
-    ) -> Page[AuditOut]:
+    ) -> AuditPage:
         """Records of the audit log, newest first."""
         params = {"after": after, "plugin": plugin, "action": action, "outcome": outcome, "limit": limit}
-        return await self._connection.ask(
-            Request("GET", "/v1/audit", params, repeatable=True), Page[AuditOut]
-        )
+        return await self._connection.ask(Request("GET", "/v1/audit", params, repeatable=True), AuditPage)
 
     async def readiness(self) -> HealthOut:
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
         return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
 
-    async def _follow(
-        self, path: str, params: Mapping[str, int | None], shape: type[Sent]
-    ) -> AsyncIterator[Sent]:
-        request = Request("GET", path, params, headers={"Accept": "text/event-stream"}, timeout_s=None)
+    async def clock(self) -> datetime | None:
+        """What time it is there, or None when it does not say; also tells that it answers."""
+        return await self._connection.clock()
+
+    async def _follow(self, path: str, after: int | None, shape: type[Sent]) -> AsyncIterator[Sent]:
+        headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        request = Request("GET", path, headers=headers, timeout_s=SILENCE_S)
         async with self._connection.opened(request) as response:
             async for event in read_events(response.aiter_bytes()):
                 try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Self
 
@@ -34,6 +34,11 @@ from wirthforge_sdk.contracts.wire import Page
 
 PUBLISH_S = 120.0
 """The marketplace verifies the whole package before it answers."""
+
+# Made here, once: pydantic builds a class for each, and reads source files for it.
+TokenPage = Page[TokenOut]
+KeyPage = Page[KeyOut]
+PluginPage = Page[PluginSummary]
 
 
 class MarketplaceClient:
@@ -71,10 +76,10 @@ class MarketplaceClient:
         """Issues a token; its secret is shown this once."""
         return await self._connection.ask(Request("POST", "/v1/tokens", body=token), NewToken)
 
-    async def tokens(self, *, cursor: str | None = None) -> Page[TokenOut]:
+    async def tokens(self, *, cursor: str | None = None) -> TokenPage:
         """The account's tokens, without their secrets."""
         return await self._connection.ask(
-            Request("GET", "/v1/tokens", {"cursor": cursor}, repeatable=True), Page[TokenOut]
+            Request("GET", "/v1/tokens", {"cursor": cursor}, repeatable=True), TokenPage
         )
 
     async def revoke_token(self, token_id: str) -> None:
@@ -91,10 +96,10 @@ class MarketplaceClient:
         """Registers a key whose releases the marketplace shall accept."""
         return await self._connection.ask(Request("POST", "/v1/keys", body=key), KeyOut)
 
-    async def keys(self, *, cursor: str | None = None) -> Page[KeyOut]:
+    async def keys(self, *, cursor: str | None = None) -> KeyPage:
         """The account's keys, revoked ones too."""
         return await self._connection.ask(
-            Request("GET", "/v1/keys", {"cursor": cursor}, repeatable=True), Page[KeyOut]
+            Request("GET", "/v1/keys", {"cursor": cursor}, repeatable=True), KeyPage
         )
 
     async def revoke_key(self, keyid: str) -> None:
@@ -120,12 +125,10 @@ class MarketplaceClient:
         namespace: str | None = None,
         cursor: str | None = None,
         limit: int | None = None,
-    ) -> Page[PluginSummary]:
+    ) -> PluginPage:
         """The plugins that fit, best first; all of them when nothing is asked for."""
         params = {"q": query, "category": category, "namespace": namespace, "cursor": cursor, "limit": limit}
-        return await self._connection.ask(
-            Request("GET", "/v1/plugins", params, repeatable=True), Page[PluginSummary]
-        )
+        return await self._connection.ask(Request("GET", "/v1/plugins", params, repeatable=True), PluginPage)
 
     async def plugin(self, name: str) -> PluginDetail:
         """A plugin with all its releases."""
@@ -150,13 +153,17 @@ class MarketplaceClient:
             Request("POST", "/v1/resolve", body=body, repeatable=True), ResolveOut
         )
 
+    async def clock(self) -> datetime | None:
+        """What time it is there, or None when it does not say; also tells that it answers."""
+        return await self._connection.clock()
+
     async def download(self, digest: str, *, size: int, progress: Progress | None = None) -> bytes:
         """The bytes of the package ``digest``, which has ``size`` bytes by the lock that named it.
 
         Raises:
             DigestMismatchError: What the marketplace sent is not that package.
         """
-        with tempfile.TemporaryFile() as sink:
+        with await asyncio.to_thread(tempfile.TemporaryFile) as sink:
             await Download(digest, size, sink, progress).run(self._connection)
             return await asyncio.to_thread(_whole, sink)
 
@@ -164,14 +171,18 @@ class MarketplaceClient:
         self, path: Path, digest: str, *, size: int, progress: Progress | None = None
     ) -> None:
         """As :meth:`download`, into the file ``path``, which appears whole or not at all."""
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        unfinished = Path(name)
+        sink = await asyncio.to_thread(_beside, path)
+        unfinished = Path(sink.name)
         try:
-            with os.fdopen(descriptor, "wb") as sink:
+            with sink:
                 await Download(digest, size, sink, progress).run(self._connection)
             await asyncio.to_thread(unfinished.replace, path)
         finally:
             await asyncio.to_thread(unfinished.unlink, missing_ok=True)
+
+
+def _beside(path: Path) -> IO[bytes]:
+    return tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False)
 
 
 def _whole(sink: IO[bytes]) -> bytes:

@@ -285,6 +285,7 @@ async def test_logs_are_followed_until_the_host_ends_the_stream() -> None:
         lines = [each async for each in client.follow_logs("acme/weather", after=0)]
     assert [each.message for each in lines] == ["line 1", "line 2"]
     assert seen[0].headers["Accept"] == "text/event-stream"
+    assert seen[0].headers["Last-Event-ID"] == "0"
 
 
 async def test_events_of_an_unknown_form_end_the_stream_with_an_error() -> None:
