@@ -1,0 +1,84 @@
+"""The commands, and nothing about what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import typer
+
+from wirthforge_sdk.cli import account, author, doctor, market, operator
+from wirthforge_sdk.cli.output import command
+
+EPILOG: Final = (
+    "Exit codes: 0 done, 1 unexpected or bad news, 2 wrong input, 3 not logged in, 4 not permitted, "
+    "5 not found, 6 conflict, 7 not trusted, 8 over a limit, 9 unavailable."
+)
+# Shown locals would put secrets on the screen.
+app = typer.Typer(
+    name="wirthforge",
+    help="Run other people's plugins safely, and publish your own.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+keys = typer.Typer(help="Manage your signing keys.", no_args_is_help=True)
+
+
+def _add(group: typer.Typer, panel: str | None, commands: dict[str, Callable[..., Any]]) -> None:
+    for name, function in commands.items():
+        group.command(name, rich_help_panel=panel)(command(function))
+
+
+_add(
+    app,
+    "Write plugins",
+    {
+        "new": author.new,
+        "build": author.build,
+        "sign": author.sign,
+        "verify": author.verify,
+        "publish": author.publish,
+        "schemas": author.schemas,
+    },
+)
+_add(app, "Find plugins", {"search": market.search, "info": market.info})
+_add(
+    app,
+    "Run plugins",
+    {
+        "install": operator.install,
+        "approve": operator.approve,
+        "call": operator.call,
+        "list": operator.installed,
+        "logs": operator.logs,
+        "inspect": operator.inspect,
+        "enable": operator.enable,
+        "disable": operator.disable,
+        "uninstall": operator.uninstall,
+        "audit": operator.audit,
+    },
+)
+_add(
+    app,
+    "You and your machine",
+    {"login": account.login, "whoami": account.whoami, "doctor": doctor.doctor},
+)
+_add(
+    keys,
+    None,
+    {
+        "new": account.new_key,
+        "list": account.list_keys,
+        "show": account.show_key,
+        "register": account.register_key,
+        "revoke": account.revoke_key,
+    },
+)
+app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
+
+
+def main() -> None:
+    """The entry point of the command."""
+    app()

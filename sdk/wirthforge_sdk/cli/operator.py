@@ -1,0 +1,277 @@
+"""Running plugins on a host: from ``install`` to ``audit``."""
+
+# ruff: noqa: PLC0415 (what is slow to import is imported by the command that needs it)
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from wirthforge_sdk.cli import services
+from wirthforge_sdk.cli.output import UNEXPECTED, Answer, can_ask, confirm, say, working
+from wirthforge_sdk.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from wirthforge_sdk.client import HostClient
+    from wirthforge_sdk.contracts.host_api import LogOut, PluginOut
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="namespace/name of an installed plugin.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+MAX_ARGUMENTS = 1024 * 1024
+
+
+async def install(
+    reference: Annotated[str, typer.Argument(metavar="NAME[@RANGE]", help="What to install.")],
+    approve: Annotated[  # noqa: FBT002 (an option)
+        bool,
+        typer.Option(
+            "--approve", help="Grant all that it requires; shows the sheet, and asks on a terminal."
+        ),
+    ] = False,
+    yes: Yes = False,  # noqa: FBT002 (an option)
+) -> Answer:
+    """Fetch, verify and install a plugin from the marketplace.
+
+    It does not run before its permissions are decided: with --approve here, else with `wirthforge approve`.
+    """
+    from wirthforge_sdk.cli import views
+    from wirthforge_sdk.contracts.host_api import State
+
+    async with services.host() as host:
+        with working(f"Installing {reference}"):
+            plugin = await host.install(reference)
+        if approve and plugin.state is State.AWAITING_APPROVAL:
+            plugin = await _decided(host, plugin, grant=_required(plugin), deny=[], yes=yes)
+    return Answer(plugin, lambda: views.changed(plugin))
+
+
+async def approve(
+    name: Name,
+    grant: Annotated[
+        list[str] | None, typer.Option(metavar="PERMISSION", help="Grant this, and not all it requires.")
+    ] = None,
+    deny: Annotated[list[str] | None, typer.Option(metavar="PERMISSION", help="Deny this.")] = None,
+    optional: Annotated[bool, typer.Option("--optional", help="Grant the optional ones too.")] = False,  # noqa: FBT002 (an option)
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "approved by the operator",
+    yes: Yes = False,  # noqa: FBT002 (an option)
+) -> Answer:
+    """Decide what a plugin may do, and start it when nothing it requires is missing.
+
+    Shows each permission in plain words with its author's reason. Without --grant, all that is required is
+    granted. The decision holds for the release that is shown, and for no other.
+    """
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        plugin = await host.plugin(name)
+        wanted = list(grant) if grant else _required(plugin)
+        if optional:
+            wanted += [each.need for each in plugin.permissions if each.optional]
+        plugin = await _decided(host, plugin, grant=wanted, deny=deny or [], reason=reason, yes=yes)
+    return Answer(plugin, lambda: views.changed(plugin))
+
+
+async def call(
+    target: Annotated[str, typer.Argument(metavar="NS/NAME.FUNCTION", help="The function.")],
+    arguments: Annotated[
+        str, typer.Argument(metavar="[JSON]", help="Arguments as a JSON object; - reads it from stdin.")
+    ] = "{}",
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="One argument; the value is JSON where it can be, else a text."
+        ),
+    ] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.001, max=600, help="Seconds to wait.")] = None,  # noqa: ASYNC109 (an option)
+) -> Answer:
+    """Call a function of a running plugin.
+
+    Exits with 1 when the function says that it failed.
+    """
+    from wirthforge_sdk.cli import views
+
+    plugin, dot, function = target.partition(".")
+    if not dot or not function:
+        raise InvalidInputError(
+            f"'{target}' names no function: write namespace/name.function", field="target"
+        )
+    given = _object(arguments) | dict(_pair(each) for each in arg or [])
+    async with services.host() as host:
+        with working(f"Calling {target}"):
+            answer = await host.call(plugin, function, given, timeout_s=timeout)
+    return Answer(answer, lambda: views.answer(answer), UNEXPECTED if answer.is_error else 0)
+
+
+async def installed() -> Answer:
+    """List what is installed."""
+    from wirthforge_sdk.cli import views
+
+    plugins: list[PluginOut] = []
+    async with services.host() as host:
+        page = await host.plugins()
+        plugins += page.items
+        while page.next is not None:
+            page = await host.plugins(cursor=page.next)
+            plugins += page.items
+    return Answer(plugins, lambda: views.installed(plugins))
+
+
+async def logs(
+    name: Name,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until interrupted.")] = False,  # noqa: FBT002 (an option)
+    limit: Annotated[int, typer.Option(min=1, max=200, help="Lines that are there already.")] = 50,
+) -> AsyncIterator[Answer]:
+    """Show a plugin's log.
+
+    With --json, one document a line.
+    """
+    async with services.host() as host:
+        page = await host.logs(name, limit=limit)
+        for line in page.items:
+            yield _logged(line)
+        if follow:
+            async for line in host.follow_logs(name, after=page.items[-1].id if page.items else 0):
+                yield _logged(line)
+
+
+async def inspect(
+    name: Name,
+    effective: Annotated[  # noqa: FBT002 (an option)
+        bool, typer.Option("--effective", help="The sandbox as the engine reports it, read back now.")
+    ] = False,
+) -> Answer:
+    """Show all about an installed plugin.
+
+    With --effective, exits with 1 when the sandbox is not as asked.
+    """
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        if effective:
+            sandbox = await host.effective(name)
+            return Answer(sandbox, lambda: views.effective(sandbox), UNEXPECTED if sandbox.mismatches else 0)
+        plugin = await host.plugin(name)
+    return Answer(plugin, lambda: views.plugin(plugin))
+
+
+async def enable(name: Name) -> Answer:
+    """Let a plugin run."""
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        with working(f"Starting {name}"):
+            plugin = await host.enable(name)
+    return Answer(plugin, lambda: views.changed(plugin))
+
+
+async def disable(name: Name) -> Answer:
+    """Stop a plugin once its open calls are done, and keep it stopped."""
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        with working(f"Stopping {name}"):
+            plugin = await host.disable(name)
+    return Answer(plugin, lambda: views.changed(plugin))
+
+
+async def uninstall(
+    name: Name,
+    purge: Annotated[bool, typer.Option("--purge", help="Also delete what it stored.")] = False,  # noqa: FBT002 (an option)
+    yes: Yes = False,  # noqa: FBT002 (an option)
+) -> Answer:
+    """Remove a plugin."""
+    if purge and not yes and can_ask():
+        confirm(f"Delete {name} and everything it stored?")
+    async with services.host() as host:
+        with working(f"Removing {name}"):
+            await host.uninstall(name, purge=purge)
+    stored = "with what it stored" if purge else "what it stored is kept"
+    return Answer({"plugin": name, "purged": purge}, lambda: f"{name} is removed, {stored}.")
+
+
+async def audit(
+    plugin: Annotated[str | None, typer.Option(help="Only of this plugin.")] = None,
+    action: Annotated[str | None, typer.Option(help="Only this action, host_call for example.")] = None,
+    outcome: Annotated[str | None, typer.Option(help="Only allowed, denied or failed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+) -> Answer:
+    """Show the last records of the audit log, the newest last.
+
+    With --json, the newest come first.
+    """
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        page = await host.audit(plugin=plugin, action=action, outcome=outcome, limit=limit)
+    return Answer(page, lambda: views.audit(page.items))
+
+
+async def _decided(
+    host: HostClient,
+    plugin: PluginOut,
+    *,
+    grant: list[str],
+    deny: list[str],
+    yes: bool,
+    reason: str = "approved by the operator",
+) -> PluginOut:
+    """Shows the sheet, asks, and tells the host."""
+    from rich.console import Group
+
+    from wirthforge_sdk.cli import views
+    from wirthforge_sdk.client.connection import given
+    from wirthforge_sdk.contracts.host_api import ApprovalIn
+
+    with given():
+        decision = ApprovalIn(
+            plugin=plugin.name,
+            digest=plugin.digest,
+            grant=[need for need in dict.fromkeys(grant) if need not in deny],
+            deny=list(dict.fromkeys(deny)),
+            reason=reason,
+        )
+    if not yes and can_ask():
+        title = views.text(f"{plugin.name} {plugin.version}", "bold")
+        say(Group(title, views.text(f"signed by {plugin.signer}", "dim"), views.sheet(plugin.permissions)))
+        confirm(f"Grant {', '.join(decision.grant) or 'nothing'}?")
+    with working(f"Starting {plugin.name}"):
+        return await host.decide(decision)
+
+
+def _required(plugin: PluginOut) -> list[str]:
+    return [each.need for each in plugin.permissions if not each.optional]
+
+
+def _logged(line: LogOut) -> Answer:
+    from wirthforge_sdk.cli import views
+
+    return Answer(line, lambda: views.log_line(line))
+
+
+def _object(given: str) -> dict[str, Any]:
+    source = sys.stdin.read(MAX_ARGUMENTS + 1) if given == "-" else given
+    try:
+        value = json.loads(source) if len(source) <= MAX_ARGUMENTS else None
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"the arguments are not JSON: {error}", field="arguments") from error
+    if not isinstance(value, dict):
+        raise InvalidInputError(
+            f"the arguments must be one JSON object of at most {MAX_ARGUMENTS} characters, "
+            """such as '{"city": "Oslo"}'""",
+            field="arguments",
+        )
+    return value
+
+
+def _pair(given: str) -> tuple[str, Any]:
+    key, equals, value = given.partition("=")
+    if not equals or not key:
+        raise InvalidInputError(f"--arg '{given}' has no value: write key=value", field="arg")
+    try:
+        return key, json.loads(value)
+    except (ValueError, RecursionError):
+        return key, value

@@ -1,0 +1,280 @@
+"""A host and a marketplace that answer as they are told, on a loopback port, and remember what was asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest_socket
+from wirthforge_sdk.contracts.problem import CONTENT_TYPE, problem_of
+from wirthforge_sdk.errors import NotFoundError, WirthForgeError
+
+HOST_TOKEN = "wfh_" + "h" * 43 + "0" * 8
+MARKET_TOKEN = "wfm_" + "m" * 43 + "0" * 8
+DIGEST = "sha256:" + "d" * 64
+KEYID = "sha256:" + "e" * 64
+AT = "2030-01-02T03:04:05Z"
+
+ASKED = {
+    "need": "storage.read",
+    "meaning": "read its own stored values",
+    "reason": "it keeps notes",
+    "optional": False,
+    "standing": "undecided",
+}
+FUNCTION = {
+    "name": "forecast",
+    "description": "Tells the weather.\nOf tomorrow.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "output_schema": None,
+    "annotations": {"read_only": True, "destructive": False, "idempotent": True, "open_world": False},
+    "timeout_s": 30.0,
+}
+LIMITS = {
+    "cpus": 0.5,
+    "memory_bytes": 134217728,
+    "pids": 64,
+    "tmpfs_bytes": 16777216,
+    "open_files": 256,
+    "storage_bytes": 16777216,
+}
+WAITING = {
+    "name": "acme/weather",
+    "version": "1.2.0",
+    "digest": DIGEST,
+    "signer": KEYID,
+    "summary": "Weather for cities",
+    "state": "awaiting_approval",
+    "cause": "storage.read is undecided",
+    "changed_at": AT,
+    "enabled": True,
+    "limits": LIMITS,
+    "permissions": [ASKED, ASKED | {"need": "ui.notify", "meaning": "show notifications", "optional": True}],
+    "functions": [FUNCTION],
+    "instance": None,
+}
+RUNNING = WAITING | {
+    "state": "running",
+    "cause": "approved",
+    "instance": {"id": "i1", "container": "c" * 64, "uid": 61000, "started_at": AT, "protocol": "2026-07-28"},
+}
+CALLED = {
+    "id": "c1",
+    "is_error": False,
+    "structured": {"sky": "blue"},
+    "content": [{"type": "text", "text": "blue"}],
+    "duration_ms": 1.5,
+}
+LOG = {
+    "id": 7,
+    "at": AT,
+    "plugin": "acme/weather",
+    "instance": "i1",
+    "level": "warning",
+    "message": "it rains",
+    "fields": {"mm": 3},
+}
+AUDIT = {
+    "id": 9,
+    "at": AT,
+    "actor": "plugin:acme/weather",
+    "action": "host_call",
+    "outcome": "denied",
+    "plugin": "acme/weather",
+    "detail": {"need": "storage.write"},
+}
+SUMMARY = {
+    "name": "acme/weather",
+    "summary": "Weather for cities",
+    "kind": "tool",
+    "categories": ["weather"],
+    "latest": "1.2.0",
+    "published_at": AT,
+}
+
+
+def release(version: str) -> dict[str, Any]:
+    """A release as the marketplace tells it."""
+    return {
+        "version": version,
+        "digest": DIGEST,
+        "size": 2048,
+        "keyid": KEYID,
+        "published_at": AT,
+        "manifest": {
+            "manifest_version": 1,
+            "name": "acme/weather",
+            "version": version,
+            "summary": "Weather for cities",
+            "authors": ["Ada"],
+            "license": "MIT",
+            "runtime": {"type": "python", "entry": "plugin:plugin"},
+            "permissions": [{"need": "net.connect:api.example.org:443", "reason": "it asks there"}],
+        },
+        "functions": [FUNCTION],
+        "public_key": "ed25519:" + "A" * 43 + "=",
+    }
+
+
+def listed(version: str) -> dict[str, Any]:
+    """A release in a list."""
+    return {key: release(version)[key] for key in ("version", "digest", "size", "keyid", "published_at")}
+
+
+DETAIL = SUMMARY | {
+    "owner": "acme",
+    "license": "MIT",
+    "homepage": None,
+    "permissions": [],
+    "releases": [listed(version) for version in ("1.2.0", "1.10.0-beta.1", "1.1.0", "0.9.0")],
+    "readme": "# Weather",
+}
+ACCOUNT = {"name": "acme", "namespaces": ["acme"], "created_at": AT}
+KEY = {
+    "keyid": KEYID,
+    "public_key": "ed25519:" + "A" * 43 + "=",
+    "account": "acme",
+    "label": "default",
+    "created_at": AT,
+    "revoked_at": None,
+}
+REGISTRATION = {
+    "account": ACCOUNT,
+    "token": {
+        "id": "0123456789abcdef",
+        "label": "first",
+        "scopes": ["account", "publish"],
+        "created_at": AT,
+        "expires_at": AT,
+        "secret": MARKET_TOKEN,
+    },
+}
+
+
+@dataclass
+class Asked:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Its body as JSON."""
+        return json.loads(self.body)
+
+
+def page(*items: Any) -> dict[str, Any]:
+    """A last page."""
+    return {"items": list(items), "next": None}
+
+
+Answering = Callable[[Asked], Any]
+
+
+@dataclass
+class Services:
+    """Answers by method and path; an error is answered as its problem document, a text as an event stream."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    url: str = ""
+
+    def answer(self, asked: Asked) -> tuple[int, str, bytes]:
+        """Status, content type and body for a request."""
+        self.asked.append(asked)
+        path = asked.path.partition("?")[0]
+        found = self.answers.get(f"{asked.method} {path}", NotFoundError(f"nothing at {path}"))
+        found = found(asked) if callable(found) else found
+        if isinstance(found, WirthForgeError):
+            problem = problem_of(found)
+            return problem.status, CONTENT_TYPE, problem.model_dump_json().encode()
+        if isinstance(found, str):
+            return 200, "text/event-stream", found.encode()
+        return 200, "application/json", json.dumps(found).encode()
+
+    def sent_to(self, what: str) -> Asked:
+        """The last request of that method and path."""
+        return next(each for each in reversed(self.asked) if f"{each.method} {each.path}" == what)
+
+
+@contextmanager
+def serving(answers: dict[str, Any]) -> Iterator[Services]:
+    """The services on a free port, until the block ends."""
+    pytest_socket.enable_socket()  # unit tests have none; this one stays on the machine
+    services = Services(answers)
+
+    class Exchange(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, kind, answer = services.answer(Asked(self.command, self.path, dict(self.headers), body))
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_POST = do_DELETE = do_GET  # noqa: N815 (the library's names)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Exchange) as server:
+        services.url = f"http://127.0.0.1:{server.server_port}"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        yield services
+        server.shutdown()
+        thread.join(10)
+
+
+def host_answers() -> dict[str, Any]:
+    """A host with one plugin."""
+    stream = f"event: log\ndata: {json.dumps(LOG | {'id': 8, 'message': 'it pours'})}\n\n"
+    at = "/v1/plugins/acme/weather"
+    effective = {
+        "plugin": "acme/weather",
+        "instance": "i1",
+        "settings": {"network_mode": "none", "pids": 64},
+        "mismatches": [],
+    }
+    return {
+        "GET /v1/plugins": page(RUNNING),
+        f"GET {at}": WAITING,
+        f"POST {at}/enable": RUNNING,
+        f"POST {at}/disable": RUNNING | {"state": "stopped", "cause": "by the operator", "instance": None},
+        f"DELETE {at}": {},
+        f"GET {at}/effective": effective,
+        f"GET {at}/logs": page(LOG),
+        f"GET {at}/logs/stream": stream,
+        "POST /v1/installs": WAITING,
+        "POST /v1/permissions": RUNNING,
+        "POST /v1/calls": CALLED,
+        "GET /v1/audit": page(AUDIT),
+        "GET /healthz": {"status": "ok", "checks": {}},
+        "GET /readyz": {"status": "ok", "checks": {"database": "ok", "engine": "ok", "image": "ok"}},
+    }
+
+
+def marketplace_answers() -> dict[str, Any]:
+    """A marketplace with one plugin and one account."""
+    at = "/v1/plugins/acme/weather"
+    return {
+        "GET /healthz": {"status": "ok", "checks": {}},
+        "GET /v1/plugins": page(SUMMARY),
+        f"GET {at}": DETAIL,
+        **{f"GET {at}/{each['version']}": release(each["version"]) for each in DETAIL["releases"]},
+        "POST /v1/accounts": REGISTRATION,
+        "GET /v1/accounts/me": ACCOUNT,
+        "GET /v1/keys": page(KEY),
+        "POST /v1/keys": KEY,
+        f"DELETE /v1/keys/{KEYID}": {},
+        "POST /v1/releases": release("1.2.0"),
+    }

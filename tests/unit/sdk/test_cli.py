@@ -1,0 +1,420 @@
+"""The commands of operators and of those who look around, against services that answer as told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner, Result
+from wirthforge_sdk.cli import output
+from wirthforge_sdk.cli.main import app
+from wirthforge_sdk.errors import KINDS, ConflictError, UnresolvableError, WirthForgeError
+
+from tests.unit.sdk import cli_services as fake
+
+COMMANDS = {
+    "search": ["search", "weather"],
+    "info": ["info", "acme/weather"],
+    "install": ["install", "acme/weather@^1"],
+    "approve": ["approve", "acme/weather"],
+    "call": ["call", "acme/weather.forecast", '{"city": "Oslo"}'],
+    "list": ["list"],
+    "logs": ["logs", "acme/weather"],
+    "inspect": ["inspect", "acme/weather"],
+    "enable": ["enable", "acme/weather"],
+    "disable": ["disable", "acme/weather"],
+    "uninstall": ["uninstall", "acme/weather"],
+    "audit": ["audit"],
+    "whoami": ["whoami"],
+    "doctor": ["doctor"],
+}
+
+
+@pytest.fixture
+def services() -> Iterator[fake.Services]:
+    # One server plays both: where their paths meet, it tells them apart by the token.
+    both = fake.marketplace_answers() | fake.host_answers()
+    for shared in ("GET /v1/plugins", "GET /v1/plugins/acme/weather"):
+        ours, theirs = fake.host_answers()[shared], fake.marketplace_answers()[shared]
+        both[shared] = lambda asked, ours=ours, theirs=theirs: (
+            ours if fake.HOST_TOKEN in asked.headers.get("Authorization", "") else theirs
+        )
+    with fake.serving(both) as services:
+        yield services
+
+
+@pytest.fixture
+def run(services: fake.Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, token in (("HOST", fake.HOST_TOKEN), ("MARKETPLACE", fake.MARKET_TOKEN)):
+        file = tmp_path / name
+        file.write_text(token + "\n")
+        file.chmod(0o600)
+        monkeypatch.setenv(f"WIRTHFORGE_{name}_URL", services.url)
+        monkeypatch.setenv(f"WIRTHFORGE_{name}_TOKEN_FILE", str(file))
+    monkeypatch.setenv("WIRTHFORGE_CONFIG_DIR", str(tmp_path / "config"))
+
+    def invoke(*words: str, stdin: str | None = None) -> Result:
+        return CliRunner().invoke(app, list(words), input=stdin)
+
+    return invoke
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_command_answers_in_words(run: Any, words: list[str]) -> None:
+    result = run(*words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip()
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_with_json_stdout_is_one_document_and_nothing_else(run: Any, words: list[str]) -> None:
+    result = run(*words, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("words", [words for name, words in COMMANDS.items() if name != "doctor"])
+def test_with_json_an_error_is_its_problem_document_on_stderr(
+    run: Any, services: fake.Services, words: list[str]
+) -> None:
+    for path in services.answers:
+        services.answers[path] = UnresolvableError("no version fits", plugin="acme/weather")
+    result = run(*words, "--json")
+    problem = json.loads(result.stderr)
+    assert result.exit_code == 6
+    assert result.stdout == ""
+    assert (problem["code"], problem["detail"], problem["status"]) == ("unresolvable", "no version fits", 409)
+    assert problem["details"] == {"plugin": "acme/weather"}
+
+
+EXIT_CODES = dict(
+    zip(
+        (
+            "invalid_input",
+            "unauthenticated",
+            "permission_denied",
+            "not_found",
+            "conflict",
+            "untrusted",
+            "limit_exceeded",
+            "unavailable",
+        ),
+        range(2, 10),
+        strict=True,
+    )
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_exit_code_tells_the_kind_of_error(
+    run: Any, services: fake.Services, kind: type[WirthForgeError]
+) -> None:
+    services.answers["POST /v1/calls"] = kind("what is wrong and what to do")
+    result = run("call", "acme/weather.forecast")
+    assert result.exit_code == EXIT_CODES[kind.code]
+    assert "Error: what is wrong and what to do" in result.stderr
+    assert result.stdout == ""
+
+
+def test_every_problem_of_an_error_is_told(run: Any, services: fake.Services) -> None:
+    services.answers["POST /v1/installs"] = ConflictError("two", problems=["first", "second"])
+    assert "- second" in run("install", "acme/weather").stderr
+
+
+@pytest.mark.parametrize("words", [["nonsense"], ["call"], ["logs", "acme/weather", "--limit", "many"]])
+def test_misuse_of_the_command_line_exits_with_2(run: Any, words: list[str]) -> None:
+    assert run(*words).exit_code == 2
+
+
+def test_an_unreachable_host_is_unavailable_and_the_remedy_is_told(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIRTHFORGE_HOST_URL", "http://127.0.0.1:9")
+    result = run("call", "acme/weather.forecast")
+    assert result.exit_code == 9
+    assert "start it with" in result.stderr
+
+
+def test_what_others_wrote_cannot_steer_the_terminal(run: Any, services: fake.Services) -> None:
+    hostile = "\x1b[2J\x1b]0;owned\x07[bold]x[/bold]\u202egnp\x9b31m"
+    services.answers["GET /v1/plugins/acme/weather/logs"] = fake.page(
+        fake.LOG | {"message": hostile, "level": hostile, "fields": {hostile: hostile}}
+    )
+    shown = run("logs", "acme/weather").stdout
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(shown)
+    assert "[bold]x[/bold]" in shown
+
+
+def test_an_error_of_another_cannot_steer_the_terminal(run: Any, services: fake.Services) -> None:
+    services.answers["POST /v1/installs"] = ConflictError("\x1b[2Jgone")
+    assert "\x1b" not in run("install", "acme/weather").stderr
+
+
+def test_the_token_goes_to_the_host_and_to_nobody_who_reads(run: Any, services: fake.Services) -> None:
+    run("list")
+    run("search")
+    listing, search = services.asked
+    assert listing.headers["Authorization"] == f"Bearer {fake.HOST_TOKEN}"
+    assert "Authorization" not in search.headers
+
+
+@pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
+def test_a_token_is_never_printed(run: Any, words: list[str]) -> None:
+    for result in (run(*words), run(*words, "--json")):
+        assert fake.HOST_TOKEN not in result.output
+        assert fake.MARKET_TOKEN not in result.output
+
+
+def test_installing_says_what_is_asked_for_and_how_to_decide(run: Any) -> None:
+    shown = run("install", "acme/weather").stdout
+    assert "may read its own stored values" in shown
+    assert "it keeps notes" in shown
+    assert "wirthforge approve acme/weather" in shown
+
+
+def test_installing_with_approval_grants_what_is_required_of_this_release(
+    run: Any, services: fake.Services
+) -> None:
+    result = run("install", "acme/weather", "--approve", "--json")
+    assert json.loads(result.stdout)["state"] == "running"
+    sent = services.sent_to("POST /v1/permissions").json
+    assert (sent["digest"], sent["grant"], sent["deny"]) == (fake.DIGEST, ["storage.read"], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "grant", "deny"),
+    [
+        ([], ["storage.read"], []),
+        (["--optional"], ["storage.read", "ui.notify"], []),
+        (["--grant", "ui.notify"], ["ui.notify"], []),
+        (["--optional", "--deny", "ui.notify"], ["storage.read"], ["ui.notify"]),
+        (["--deny", "storage.read"], [], ["storage.read"]),
+    ],
+)
+def test_approving_decides_what_was_said(
+    run: Any, services: fake.Services, options: list[str], grant: list[str], deny: list[str]
+) -> None:
+    assert run("approve", "acme/weather", *options, "--reason", "looked at it").exit_code == 0
+    sent = services.sent_to("POST /v1/permissions").json
+    assert (sent["grant"], sent["deny"], sent["reason"]) == (grant, deny, "looked at it")
+
+
+def test_an_unknown_permission_is_refused_before_anything_is_sent(run: Any, services: fake.Services) -> None:
+    result = run("approve", "acme/weather", "--grant", "storage.raed")
+    assert result.exit_code == 2
+    assert "did you mean 'storage.read'" in result.stderr
+    assert all(asked.method == "GET" for asked in services.asked)
+
+
+@pytest.mark.parametrize(("reply", "decided"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_on_a_terminal_the_sheet_is_shown_and_the_question_asked(
+    run: Any, services: fake.Services, monkeypatch: pytest.MonkeyPatch, reply: str, *, decided: bool
+) -> None:
+    monkeypatch.setattr("wirthforge_sdk.cli.operator.can_ask", lambda: True)
+    result = run("approve", "acme/weather", stdin=reply)
+    assert "may read its own stored values" in result.stderr
+    assert "Grant storage.read?" in result.stderr
+    assert any(asked.path == "/v1/permissions" for asked in services.asked) is decided
+    assert (result.exit_code == 0) is decided
+
+
+def test_yes_answers_the_question(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirthforge_sdk.cli.operator.can_ask", lambda: True)
+    assert run("approve", "acme/weather", "--yes").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "arguments"),
+    [
+        (['{"city": "Oslo"}'], None, {"city": "Oslo"}),
+        (["-"], '{"city": "Oslo"}', {"city": "Oslo"}),
+        (["--arg", "city=Oslo", "--arg", "days=3"], None, {"city": "Oslo", "days": 3}),
+        (['{"city": "Oslo"}', "--arg", "city=a=b"], None, {"city": "a=b"}),
+        ([], None, {}),
+    ],
+)
+def test_arguments_of_a_call(
+    run: Any, services: fake.Services, words: list[str], stdin: str | None, arguments: dict[str, Any]
+) -> None:
+    result = run("call", "acme/weather.forecast", *words, "--timeout", "3", stdin=stdin)
+    assert '"sky": "blue"' in result.stdout
+    assert services.sent_to("POST /v1/calls").json == {
+        "plugin": "acme/weather",
+        "function": "forecast",
+        "arguments": arguments,
+        "timeout_s": 3.0,
+    }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["acme/weather"],
+        ["acme/weather."],
+        ["acme/weather.forecast", "[1]"],
+        ["acme/weather.forecast", "{"],
+        ["acme/weather.forecast", "[" * 100_000],
+        ["acme/weather.forecast", "--arg", "city"],
+        ["Acme.forecast"],
+    ],
+)
+def test_a_call_that_makes_no_sense_is_wrong_input(
+    run: Any, services: fake.Services, words: list[str]
+) -> None:
+    assert run("call", *words).exit_code == 2
+    assert not services.asked
+
+
+def test_a_function_that_says_it_failed_exits_with_1_and_is_still_shown(
+    run: Any, services: fake.Services
+) -> None:
+    services.answers["POST /v1/calls"] = fake.CALLED | {"is_error": True}
+    result = run("call", "acme/weather.forecast", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["is_error"] is True
+
+
+def test_every_page_of_the_listing_is_fetched(run: Any, services: fake.Services) -> None:
+    first = {"items": [fake.RUNNING], "next": "more"}
+    services.answers["GET /v1/plugins"] = lambda asked: (
+        fake.page(fake.WAITING) if "cursor=more" in asked.path else first
+    )
+    assert [each["state"] for each in json.loads(run("list", "--json").stdout)] == [
+        "running",
+        "awaiting_approval",
+    ]
+
+
+def test_following_a_log_goes_on_after_the_lines_that_are_there(run: Any, services: fake.Services) -> None:
+    result = run("logs", "acme/weather", "--follow", "--json")
+    assert [json.loads(line)["message"] for line in result.stdout.splitlines()] == ["it rains", "it pours"]
+    assert services.asked[-1].headers["Last-Event-ID"] == "7"
+
+
+def test_the_effective_sandbox_is_shown_and_a_difference_exits_with_1(
+    run: Any, services: fake.Services
+) -> None:
+    assert "network_mode" in run("inspect", "acme/weather", "--effective").stdout
+    at = "GET /v1/plugins/acme/weather/effective"
+    services.answers[at] = services.answers[at] | {"mismatches": ["pids: 64 asked, 0 found"]}
+    result = run("inspect", "acme/weather", "--effective")
+    assert result.exit_code == 1
+    assert "64 asked, 0 found" in result.stdout
+
+
+def test_purging_is_asked_about_on_a_terminal(
+    run: Any, services: fake.Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wirthforge_sdk.cli.operator.can_ask", lambda: True)
+    assert run("uninstall", "acme/weather", "--purge", stdin="n\n").exit_code == 1
+    assert not services.asked
+    assert run("uninstall", "acme/weather", "--purge", "--yes").exit_code == 0
+    assert services.asked[0].path == "/v1/plugins/acme/weather?purge=true"
+
+
+def test_filters_of_the_audit_log_are_passed_on(run: Any, services: fake.Services) -> None:
+    run("audit", "--plugin", "acme/weather", "--outcome", "denied", "--limit", "5")
+    assert services.asked[0].path == "/v1/audit?plugin=acme%2Fweather&outcome=denied&limit=5"
+
+
+@pytest.mark.parametrize(
+    ("reference", "version"),
+    [("acme/weather", "1.2.0"), ("acme/weather@<1", "0.9.0"), ("acme/weather@^1", "1.2.0")],
+)
+def test_info_shows_the_newest_release_that_fits(run: Any, reference: str, version: str) -> None:
+    assert json.loads(run("info", reference, "--json").stdout)["release"]["version"] == version
+
+
+def test_info_of_a_range_without_release_names_those_there_are(run: Any) -> None:
+    result = run("info", "acme/weather@^7")
+    assert result.exit_code == 5
+    assert "1.2.0" in result.stderr
+
+
+def test_permissions_are_told_in_plain_words_before_installing(run: Any) -> None:
+    assert "may talk to api.example.org:443, and nothing else" in run("info", "acme/weather").stdout
+
+
+def test_a_healthy_machine_passes_the_doctor(run: Any) -> None:
+    checks = json.loads(run("doctor", "--json").stdout)
+    assert checks["ok"] is True
+    names = {check["name"] for check in checks["checks"]}
+    assert {
+        "uv",
+        "permissions",
+        "host",
+        "host's engine",
+        "host's image",
+        "marketplace",
+        "host token",
+    } <= names
+
+
+def test_the_doctor_tells_what_is_wrong_and_what_to_do(run: Any, services: fake.Services) -> None:
+    services.answers["GET /readyz"] = {"status": "unavailable", "checks": {"engine": "no answer"}}
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "start a container engine" in result.stdout
+
+
+def test_the_doctor_survives_a_machine_without_services(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIRTHFORGE_HOST_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WIRTHFORGE_MARKETPLACE_URL", "http://127.0.0.1:9")
+    result = run("doctor", "--json")
+    ill = {check["name"]: check["remedy"] for check in json.loads(result.stdout)["checks"] if not check["ok"]}
+    assert result.exit_code == 1
+    assert {"host", "marketplace"} <= set(ill)
+    assert all(ill.values())
+
+
+def test_a_stored_token_that_others_can_read_is_a_finding(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "host.token").write_text("x")
+    (tmp_path / "config" / "host.token").chmod(0o644)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "chmod 600" in result.stdout
+
+
+def test_a_clock_that_differs_is_a_finding(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wirthforge_sdk.cli.doctor.MAX_SKEW_S", -1)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "clock" in result.stdout
+
+
+def test_help_imports_nothing_that_is_slow() -> None:
+    code = (
+        "import sys\nfrom wirthforge_sdk.cli.main import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert not {"httpx", "pydantic", "cryptography", "msgspec"} & set(finished.stderr.split())
+
+
+def test_every_command_has_json_and_help(run: Any) -> None:
+    def commands(group: Any) -> Iterator[Any]:
+        for command in group.commands.values():
+            yield from commands(command) if hasattr(command, "commands") else [command]
+
+    every = list(commands(get_command(app)))
+    assert len(every) > 20
+    for command in every:
+        assert command.help
+        assert any("--json" in parameter.opts for parameter in command.params)
+        assert all(parameter.help for parameter in command.params)
+
+
+def test_text_that_is_fit_to_show_is_left_as_it_is() -> None:
+    assert output.clean("Grüße,\n\tzürich 東京") == "Grüße,\n\tzürich 東京"
