@@ -10,14 +10,20 @@ from wirthforge_sdk.errors import ConflictError, WirthForgeError
 
 from wirthforge_host.errors import SandboxMismatchError
 from wirthforge_host.sandbox.hardening import harden
-from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, ContainerState, SandboxRequest
+from wirthforge_host.sandbox.models import (
+    ContainerSettings,
+    ContainerSpec,
+    ContainerState,
+    EngineCapabilities,
+    SandboxRequest,
+)
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
 
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """A running container whose settings were read back and found right."""
+    """A started container whose settings were read back and found right."""
 
     container_id: str
     instance_id: str
@@ -32,6 +38,7 @@ class Sandboxes:
         """Uses ``engine`` for every container that carries the label of ``host_id``."""
         self._engine = engine
         self._host_id = host_id
+        self._capabilities: EngineCapabilities | None = None
 
     async def spec(self, request: SandboxRequest) -> ContainerSpec:
         """What ``open`` would start; a running container with the same spec label can be adopted instead.
@@ -45,7 +52,11 @@ class Sandboxes:
         if request.host_id != self._host_id:
             raise ValueError(f"this is host {self._host_id}, and the request is for host {request.host_id}")
         image = await self._engine.image(request.image)
-        return harden(request, image, await self._engine.capabilities())
+        if self._capabilities is None:
+            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
+            # by a lesser one meanwhile, reading back finds out.
+            self._capabilities = await self._engine.capabilities()
+        return harden(request, image, self._capabilities)
 
     async def open(self, request: SandboxRequest) -> Sandbox:
         """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.
