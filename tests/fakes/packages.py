@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -91,13 +92,22 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         "[dependencies]",
         *(f"{json.dumps(on)} = {json.dumps(to)}" for on, to in (dependencies or {}).items()),
     ]
+    files = {
+        "plugin.toml": "\n".join([*lines, extra, ""]),
+        "README.md": readme,
+        "LICENSE": "MIT\n",
+        "src/plugin.py": source,
+    }
     described = encode_functions(tuple(functions))
+    # In a thread: the build reads and writes files, and a test may well call this inside an event loop.
+    with ThreadPoolExecutor(1) as thread:
+        return sign(thread.submit(_built, files, described).result(), key or author_key())
+
+
+def _built(files: Mapping[str, str], described: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
-        project = Path(scratch)
-        (project / "src").mkdir()
-        (project / "plugin.toml").write_text("\n".join([*lines, extra, ""]), encoding="utf-8")
-        (project / "README.md").write_text(readme, encoding="utf-8")
-        (project / "LICENSE").write_text("MIT\n", encoding="utf-8")
-        (project / "src" / "plugin.py").write_text(source, encoding="utf-8")
-        package = build(project, describe=lambda _tree: described, platform="linux-x86_64")
-    return sign(package, key or author_key())
+        for name, text in files.items():
+            file = Path(scratch) / name
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text, encoding="utf-8")
+        return build(Path(scratch), describe=lambda _tree: described, platform="linux-x86_64")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from wirthforge_sdk.contracts.problem import Problem
 from wirthforge_sdk.contracts.wire import MAX_BODY_BYTES
 
 from wirthforge_marketplace.api import accounts, keys, packages, plugins, problems, service
@@ -21,7 +24,7 @@ TOO_LARGE = f"the body is over {MAX_BODY_BYTES} bytes"
 
 def create_app(wiring: Wiring) -> FastAPI:
     """The HTTP API over ``wiring``, whose owner starts and closes it."""
-    app = FastAPI(
+    app = Application(
         title="WirthForge marketplace",
         version="1",
         description=DESCRIPTION,
@@ -35,6 +38,16 @@ def create_app(wiring: Wiring) -> FastAPI:
     for module in (service, accounts, keys, packages, plugins):
         app.include_router(module.router)
     return app
+
+
+class Application(FastAPI):
+    """Describes problem documents once, for the operations to refer to."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
 
 
 class BodyBound:

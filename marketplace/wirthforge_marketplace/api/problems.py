@@ -70,7 +70,7 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What OpenAPI says of an operation's errors; ``statuses`` besides those that every operation has."""
     content = {CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        status: {"description": TITLES[status], "content": content, "model": Problem}
+        status: {"description": TITLES[status], "content": content}
         for status in sorted({*statuses, 422, 500, 503})
     }
 
