@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from wirthforge_host.errors import EngineUnavailableError, SandboxMismatchError
+from wirthforge_host.errors import EngineUnavailableError, EngineUnsuitableError, SandboxMismatchError
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.hardening import ENVIRONMENT, FILES_IN_TMP, harden
 from wirthforge_host.sandbox.models import (
@@ -330,6 +330,35 @@ async def test_a_bind_that_does_not_exist_is_refused_and_leaves_nothing(
     assert await docker.of_host(host_id) == []
 
 
-async def test_an_engine_that_does_not_answer_is_reported_with_the_remedy(tmp_path: Path) -> None:
+@asynccontextmanager
+async def engine_that_answers(directory: Path, answer: bytes) -> AsyncIterator[str]:
+    """Something on a socket that gives every request the same answer, and hangs up."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1):
+            writer.write(answer)
+        writer.close()
+        await writer.wait_closed()
+
+    path = directory / "engine.sock"
+    async with await asyncio.start_unix_server(serve, path):
+        yield f"unix://{path}"
+
+
+async def test_an_engine_too_old_for_the_settings_is_refused_with_its_version(tmp_path: Path) -> None:
+    body = b'{"ApiVersion": "1.40"}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    async with engine_that_answers(tmp_path, head % len(body) + body) as url:
+        with pytest.raises(EngineUnsuitableError, match=r"API 1\.40"):
+            await DockerEngine.connect(url)
+
+
+async def test_an_engine_that_hangs_up_is_reported_as_unavailable(tmp_path: Path) -> None:
+    async with engine_that_answers(tmp_path, b"") as url:
+        with pytest.raises(EngineUnavailableError, match="does not answer"):
+            await DockerEngine.connect(url)
+
+
+async def test_an_engine_that_is_not_there_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailableError, match=r"No such file or directory.*ensure-engine"):
         await DockerEngine.connect(f"unix://{tmp_path}/no-engine.sock")
