@@ -117,6 +117,7 @@ class _Request(Struct):
 
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
+decode = msgspec.json.decode
 decode_message = msgspec.json.Decoder(Message).decode
 
 

@@ -1,0 +1,153 @@
+"""A plugin under test: its real runtime at one end of a socket, a host in memory at the other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from wirthforge_sdk.errors import UnavailableError
+from wirthforge_sdk.runtime import Plugin
+from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
+from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
+from wirthforge_sdk.testing.places import InProcess, InThread, Place
+
+TIMEOUT_S = 30.0
+
+
+class FunctionFailedError(UnavailableError):
+    """The function raised; the message is what a caller sees: the exception's type and text."""
+
+    code = "function_failed"
+
+
+class PluginHarness:
+    """Runs a plugin and calls it, with ``async with`` and :meth:`call` or with ``with`` and :meth:`call_now`.
+
+    Example::
+
+        async with PluginHarness("path/to/project", grants=["storage"]) as harness:
+            assert await harness.call("add", text="milk") == {"id": 1, "text": "milk"}
+
+    Args:
+        subject: A Plugin, run in a thread of this process; or the directory of a project, run as in a
+        sandbox:
+            in a process of its own, from its ``plugin.toml``. Dependencies that are not in its ``vendor/``
+            are taken from this Python's.
+        grants: Rules the operator granted.
+        denied: Rules the operator denied; they win.
+        storage: What is stored to begin with.
+        timeout_s: How long a call may take.
+    """
+
+    def __init__(
+        self,
+        subject: Plugin | str | Path,
+        *,
+        grants: Iterable[str] = (),
+        denied: Iterable[str] = (),
+        storage: Mapping[str, Any] | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.host = MemoryHost(grants, denied, storage)
+        self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
+        self._timeout_s = timeout_s
+        self._end: HostEnd | None = None
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        """What the plugin stores, by key."""
+        return self.host.storage
+
+    @property
+    def events(self) -> list[Event]:
+        """What it published."""
+        return self.host.events
+
+    @property
+    def logs(self) -> list[LogLine]:
+        """What it logged, printed, and the traceback of every exception it did not catch."""
+        return self.host.logs
+
+    @property
+    def denials(self) -> list[str]:
+        """Every permission it needed and did not have."""
+        return self.host.denials
+
+    async def call(self, function: str, /, **arguments: Any) -> dict[str, Any]:
+        """Calls a function.
+
+        Returns:
+            What its caller sees: the object it returned, or ``{"result": value}`` for anything else.
+
+        Raises:
+            FunctionFailedError: It raised.
+            CallRefusedError: The call was refused: wrong arguments, no such function, a permission missing.
+            TimeoutError: It took longer than the harness's ``timeout_s``.
+        """
+        answer = await asyncio.to_thread(self._plugin.begin, "tools/call", _call(function, arguments))
+        return _returned(await asyncio.wait_for(asyncio.wrap_future(answer), self._timeout_s))
+
+    def call_now(self, function: str, /, **arguments: Any) -> dict[str, Any]:
+        """As :meth:`call`, for tests without asyncio."""
+        return _returned(self._plugin.ask("tools/call", _call(function, arguments)))
+
+    def functions(self) -> list[dict[str, Any]]:
+        """What it offers, as MCP tools: ``name``, ``inputSchema`` and the rest."""
+        tools: list[dict[str, Any]] = self._plugin.ask("tools/list", {})["tools"]
+        return tools
+
+    def start(self) -> None:
+        """Starts the plugin and waits until it answers.
+
+        Raises:
+            UnavailableError: It ended instead; the message has what it logged.
+        """
+        self._end = HostEnd(self._place.open(self._timeout_s), self.host, self._timeout_s)
+        try:
+            self._end.ask("server/discover", {})
+        except (CallRefusedError, TimeoutError) as error:
+            self.stop()
+            said = "\n".join(line.message for line in self.logs)
+            raise UnavailableError(f"the plugin did not start: {said or error}") from error
+
+    def stop(self) -> None:
+        """Hangs up and waits for the plugin to end."""
+        self._place.close(self._timeout_s)
+        if self._end is not None:
+            self._end.join(self._timeout_s)
+
+    @property
+    def _plugin(self) -> HostEnd:
+        if self._end is None:
+            raise RuntimeError("the harness is not started: use it in a with statement")
+        return self._end
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"name": function, "arguments": arguments}
+
+
+def _returned(result: dict[str, Any]) -> dict[str, Any]:
+    if result["isError"]:
+        raise FunctionFailedError(result["content"][0]["text"])
+    structured: dict[str, Any] = result["structuredContent"]
+    return structured

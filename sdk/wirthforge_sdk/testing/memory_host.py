@@ -1,0 +1,170 @@
+"""What a host does for a plugin, kept in memory: permissions, storage, events and the log.
+
+It decides with the same permission grammar and the same table of host calls as the real host, and the
+contract test ``tests/contract/test_host_calls.py`` holds both to one behaviour. It has no quota and no rate
+limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from wirthforge_sdk.contracts.bridge import (
+    HOST_CALLS,
+    MAX_KEY_BYTES,
+    MAX_LOG_BYTES,
+    MAX_VALUE_BYTES,
+)
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, parse_rule
+from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+
+MAX_PAGE = 1000
+DEFAULT_PAGE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something the plugin published."""
+
+    topic: str
+    data: Any
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """Something the plugin logged or printed."""
+
+    level: str
+    message: str
+    fields: Mapping[str, Any]
+
+
+class MemoryHost:
+    """One plugin's host.
+
+    Args:
+        grants: Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``.
+        denied: Rules the operator denied; they win.
+        storage: What is stored to begin with.
+
+    Raises:
+        InvalidInputError: A rule is none.
+    """
+
+    def __init__(
+        self,
+        grants: Iterable[str] = (),
+        denied: Iterable[str] = (),
+        storage: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.permissions = PermissionSet(
+            frozenset(map(parse_rule, grants)), frozenset(map(parse_rule, denied))
+        )
+        self.storage: dict[str, Any] = dict(storage or {})
+        self.events: list[Event] = []
+        self.logs: list[LogLine] = []
+        self.denials: list[str] = []
+        """Every permission that was needed and not granted, in order."""
+
+    def grant(self, rule: str) -> None:
+        """Grants a rule, at once."""
+        self.permissions = PermissionSet(
+            self.permissions.granted | {parse_rule(rule)}, self.permissions.denied
+        )
+
+    def revoke(self, rule: str) -> None:
+        """Takes a grant back, at once."""
+        self.permissions = PermissionSet(self.permissions.granted - {rule}, self.permissions.denied)
+
+    def answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Does one host call.
+
+        Raises:
+            PermissionDeniedError: ``details["permission"]`` names what is not granted.
+            InvalidInputError: The parameters are wrong.
+            NotFoundError: There is no such host call.
+        """
+        if method not in HOST_CALLS:
+            raise NotFoundError(f"the host has no call '{method[:100]}'")
+        self._check(method, params)
+        act: Callable[[Mapping[str, Any]], dict[str, Any]] = getattr(self, _ACTS[method])
+        return act(params)
+
+    def _check(self, method: str, params: Mapping[str, Any]) -> None:
+        need = HOST_CALLS[method]
+        if need == "events.publish":
+            need = str(Permission.parse(f"{need}:{_text(params, 'topic')}"))
+        if need is not None and not self.permissions.allows(need):
+            self.denials.append(need)
+            raise PermissionDeniedError(f"the permission {need} is not granted", permission=need)
+
+    def _log(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        level, message = _text(params, "level"), _text(params, "message")
+        if level not in {"debug", "info", "warning", "error"}:
+            raise InvalidInputError("level: must be debug, info, warning or error", field="level")
+        cut = message.encode()[:MAX_LOG_BYTES].decode(errors="ignore")
+        self.logs.append(LogLine(level, cut, dict(params.get("fields") or {})))
+        return {}
+
+    def _get(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        key = _key(params)
+        return {"found": key in self.storage, "value": self.storage.get(key)}
+
+    def _set(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        key = _key(params)
+        if "value" not in params:
+            raise InvalidInputError("value: missing", field="value")
+        if len(msgspec.json.encode(params["value"])) > MAX_VALUE_BYTES:
+            raise InvalidInputError(f"value: over {MAX_VALUE_BYTES} bytes as JSON", field="value")
+        self.storage[key] = params["value"]
+        return {}
+
+    def _delete(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        absent = object()
+        return {"deleted": self.storage.pop(_key(params), absent) is not absent}
+
+    def _list(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        limit = params.get("limit", DEFAULT_PAGE)
+        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
+            raise InvalidInputError(f"limit: must be 1 to {MAX_PAGE}", field="limit")
+        prefix, after = (_text({field: "", **params}, field) for field in ("prefix", "after"))
+        # By code points, which is the order of the UTF-8 bytes.
+        found = sorted(key for key in self.storage if key.startswith(prefix) and key > after)
+        return {"keys": found[:limit], "more": len(found) > limit}
+
+    def _publish(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        self.events.append(Event(_text(params, "topic"), params.get("data")))
+        return {}
+
+    def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
+
+
+_ACTS = {
+    "host/log": "_log",
+    "host/storage.get": "_get",
+    "host/storage.list": "_list",
+    "host/storage.set": "_set",
+    "host/storage.delete": "_delete",
+    "host/events.publish": "_publish",
+    "host/permissions.list": "_permissions",
+}
+"""One for each of ``HOST_CALLS``."""
+
+
+def _text(params: Mapping[str, Any], field: str) -> str:
+    value = params.get(field)
+    if not isinstance(value, str):
+        raise InvalidInputError(f"{field}: must be a string", field=field)
+    return value
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    key = _text(params, "key")
+    if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
+        raise InvalidInputError(f"key: must be 1 to {MAX_KEY_BYTES} bytes of UTF-8", field="key")
+    return key
