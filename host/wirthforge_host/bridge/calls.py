@@ -1,0 +1,132 @@
+"""Requests of ours and their replies: numbered by us, each with a deadline, none waiting for ever.
+
+No task and no timer for each: a call is a future in a table, and one timer serves all deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET
+
+from wirthforge_host.bridge import messages
+from wirthforge_host.bridge.deadlines import Deadlines
+from wirthforge_host.bridge.messages import Failure, Message
+from wirthforge_host.bridge.outbox import Outbox
+from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT
+from wirthforge_sdk.errors import LimitExceededError
+
+MAX_ABANDONED = 4_096
+"""Calls we gave up whose late reply is still known to be one."""
+
+
+class ReplyError(Exception):
+    """The plugin answered a call with a JSON-RPC error."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    number: int
+    method: str
+    label: str | None
+    cancellable: bool
+    timeout_s: float
+    future: asyncio.Future[Any]
+
+
+class Calls:
+    """The calls of one connection that are not answered."""
+
+    def __init__(self, outbox: Outbox, deadlines: Deadlines) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._outbox = outbox
+        self._deadlines = deadlines
+        self._open: dict[int, _Call] = {}
+        self._abandoned: OrderedDict[int, None] = OrderedDict()
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def label_of(self, number: object) -> str | None:
+        """The label of an open call, or None: a plugin can name only what it was really asked."""
+        call = self._open.get(number) if type(number) is int else None
+        return None if call is None else call.label
+
+    async def request(
+        self, method: str, params: Any, *, timeout_s: float, label: str | None, cancellable: bool
+    ) -> Any:
+        """Sends a request and returns the result of its reply; see :meth:`Connection.request`."""
+        if not self._outbox.is_open:
+            raise PluginUnavailableError("the plugin's instance is not connected")
+        if len(self._open) >= MAX_IN_FLIGHT:
+            raise LimitExceededError(f"{MAX_IN_FLIGHT} calls of the plugin are open: try again later")
+        self._last += 1
+        line = messages.request(self._last, method, params)
+        call = _Call(self._last, method, label, cancellable, timeout_s, self._loop.create_future())
+        self._outbox.post(line, lambda: not call.future.done())
+        self._open[call.number] = call
+        deadline = self._deadlines.add(timeout_s, lambda: self._expire(call))
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            self._abandon(call, "nobody waits for it any more")
+            raise
+        finally:
+            self._deadlines.remove(deadline)
+
+    def settle(self, reply: Message) -> str | None:
+        """Gives a reply to who waits for it. Returns what is wrong with it, or None."""
+        number = reply.id
+        if type(number) is not int:
+            return "a reply has an id that no call of ours had"
+        if number in self._abandoned:
+            del self._abandoned[number]
+            return None
+        call = self._open.pop(number, None)
+        if call is None:
+            return "a reply is to no open call"
+        if (reply.error is UNSET) == (reply.result is UNSET):
+            self._fail(call, PluginUnavailableError("the plugin's reply was malformed"))
+            return "a reply has not exactly one of result and error"
+        if call.future.done():
+            return None
+        if isinstance(reply.error, Failure):
+            call.future.set_exception(ReplyError(reply.error))
+        else:
+            call.future.set_result(reply.result)
+        return None
+
+    def fail_all(self) -> None:
+        """The connection is over."""
+        for call in self._open.values():
+            self._fail(call, PluginUnavailableError("the plugin's instance went away during the call"))
+        self._open.clear()
+
+    def _expire(self, call: _Call) -> None:
+        if not call.future.done():
+            self._abandon(call, "its deadline passed")
+            self._fail(call, CallTimedOutError(f"no answer within {call.timeout_s:g} s"))
+
+    def _abandon(self, call: _Call, reason: str) -> None:
+        if self._open.pop(call.number, None) is None:
+            return
+        self._abandoned[call.number] = None
+        if len(self._abandoned) > MAX_ABANDONED:
+            self._abandoned.popitem(last=False)
+        if call.cancellable and self._outbox.is_open:
+            params = {"requestId": call.number, "reason": reason}
+            self._outbox.write(messages.notification("notifications/cancelled", params))
+
+    @staticmethod
+    def _fail(call: _Call, error: Exception) -> None:
+        if not call.future.done():
+            call.future.set_exception(error)

@@ -1,0 +1,255 @@
+"""One connection to an instance: what it sends is read, bounded, and answered.
+
+Nothing here waits for the plugin without a deadline, and nothing grows with what the plugin sends: lines,
+open calls both ways, host calls at work, unread replies and breaches of the protocol have bounds, and so has
+the rate of what it asks. A breach is answered where JSON-RPC has an answer, counted, and past a bound ends
+the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import structlog
+from msgspec import UNSET
+
+from wirthforge_host.bridge import messages
+from wirthforge_host.bridge.calls import Calls
+from wirthforge_host.bridge.deadlines import Deadline, Deadlines
+from wirthforge_host.bridge.dispatcher import Dispatcher
+from wirthforge_host.bridge.host_calls import LOG
+from wirthforge_host.bridge.messages import Id, Lines, LineTooLongError, MalformedLineError, Message
+from wirthforge_host.bridge.outbox import Outbox
+from wirthforge_host.rates import TokenBucket
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_MESSAGE_BYTES, META_CALL, ErrorCode
+from wirthforge_sdk.errors import (
+    InvalidInputError,
+    LimitExceededError,
+    NotFoundError,
+    PermissionDeniedError,
+    WirthForgeError,
+)
+
+AT_WORK = 16
+"""Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""
+MAX_BREACHES = 16
+"""Breaches of the protocol after which the connection is closed."""
+LINE_S = 30.0
+"""How long a line may take from its first byte to its last."""
+ASKS_PER_S = 2_000.0
+"""Requests and notifications a second, each 4 KiB of them counting as one more; past it, we read later."""
+ASK_BYTES = 4 * 1024
+MAX_ID_CHARACTERS = 128
+
+_CODES: dict[type[WirthForgeError], ErrorCode] = {
+    InvalidInputError: ErrorCode.INVALID_PARAMETERS,
+    PermissionDeniedError: ErrorCode.PERMISSION_DENIED,
+    NotFoundError: ErrorCode.FUNCTION_NOT_FOUND,
+    LimitExceededError: ErrorCode.RESOURCE_EXHAUSTED,
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class Report(Protocol):
+    """Told of each breach of the protocol."""
+
+    def __call__(self, reason: str, *, ended: bool) -> None:
+        """``ended``: it was one too many, and the connection is closed."""
+
+
+class Connection(asyncio.Protocol):
+    """The host's end. Its owner uses :attr:`calls` and :meth:`close`; asyncio calls the rest."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, deadlines: Deadlines, *, report: Report, on_lost: Callable[[], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._dispatcher = dispatcher
+        self._deadlines = deadlines
+        self._report = report
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._outbox = Outbox(lambda: self._end("it does not read the replies to what it asks"))
+        self.calls = Calls(self._outbox, deadlines)
+        self._lost = asyncio.Event()
+        self._lines = Lines()
+        self._backlog: deque[bytes] = deque()
+        self._line_deadline: Deadline | None = None
+        self._asks = TokenBucket(ASKS_PER_S, 2 * ASKS_PER_S, self._loop.time())
+        self._throttle: asyncio.TimerHandle | None = None
+        self._breaches = 0
+        self._serving: dict[Id, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(AT_WORK)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be sent."""
+        return self._outbox.is_open
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Sends a notification."""
+        self._outbox.write(messages.notification(method, params))
+
+    async def close(self) -> None:
+        """Ends the connection, fails open calls, cancels host calls at work; returns when that is over."""
+        if self._transport is not None:
+            self._transport.abort()
+            await self._lost.wait()
+        if tasks := list(self._serving.values()):
+            await asyncio.wait(tasks)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begins."""
+        # uvloop's transports do not inherit from asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        self._outbox.open(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes what has arrived, line by line."""
+        try:
+            lines = self._lines.feed(data)
+        except LineTooLongError:
+            self._end(f"a line is over {MAX_MESSAGE_BYTES} bytes")
+            return
+        self._watch_line(progress=bool(lines))
+        self._backlog.extend(lines)
+        self._read_backlog()
+
+    def pause_writing(self) -> None:
+        """The plugin does not read as fast as we write."""
+        self._outbox.pause()
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        self._outbox.resume()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Fails every call that waits, at once."""
+        self._outbox.close()
+        self.calls.fail_all()
+        self._backlog.clear()
+        self._watch_line(progress=True, over=True)
+        if self._throttle is not None:
+            self._throttle.cancel()
+        for task in self._serving.values():
+            task.cancel()
+        self._lost.set()
+        self._on_lost()
+
+    def _watch_line(self, *, progress: bool, over: bool = False) -> None:
+        """Sees to it that a line that has begun also ends."""
+        if progress and self._line_deadline is not None:
+            self._deadlines.remove(self._line_deadline)
+            self._line_deadline = None
+        if self._lines.waits and self._line_deadline is None and not over:
+            stalled = f"a line was not complete after {LINE_S:.0f} s"
+            self._line_deadline = self._deadlines.add(LINE_S, lambda: self._end(stalled))
+
+    def _read_backlog(self) -> None:
+        while self._backlog and self._throttle is None:
+            line = self._backlog.popleft()
+            try:
+                message = messages.read(line)
+            except MalformedLineError as error:
+                self._charge(line)
+                self._outbox.write(messages.malformed(error))
+                self._breach(error.reason)
+                continue
+            if message.method is UNSET:
+                if (wrong := self.calls.settle(message)) is not None:
+                    self._breach(wrong)
+            else:
+                self._charge(line)
+                self._take(message, str(message.method))
+
+    def _charge(self, line: bytes) -> None:
+        """Counts an ask; past the rate, reading stops until it is paid for, and the plugin has to wait."""
+        debt_s = self._asks.owe(1 + len(line) / ASK_BYTES, self._loop.time())
+        if debt_s and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._throttle = self._loop.call_later(debt_s, self._read_on)
+
+    def _read_on(self) -> None:
+        self._throttle = None
+        self._read_backlog()
+        if self._throttle is None and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take(self, message: Message, method: str) -> None:
+        if message.id is UNSET:
+            self._take_notification(method, message.params)
+        elif message.id is None or (isinstance(message.id, str) and len(message.id) > MAX_ID_CHARACTERS):
+            self._breach("a request has an id that is null or too long")
+        elif message.id in self._serving:
+            self._breach("a request has the id of one that is open")
+        elif method == "ping":
+            # Of 2025-11-25; the only request of MCP itself that a server may send to a host without
+            # capabilities.
+            self._outbox.write(messages.reply(message.id, {}))
+        elif len(self._serving) >= MAX_IN_FLIGHT:
+            reason = f"{MAX_IN_FLIGHT} host calls are open: wait for their answers"
+            self._outbox.write(messages.refusal(message.id, ErrorCode.RESOURCE_EXHAUSTED, reason))
+        else:
+            self._start(message.id, method, message.params)
+
+    def _take_notification(self, method: str, params: dict[str, Any]) -> None:
+        if method == LOG:
+            try:
+                self._dispatcher.log(params)
+            except InvalidInputError as error:
+                self._breach(f"a log line is malformed: {error.message}")
+        elif method == "notifications/cancelled":
+            task = self._serving.get(params["requestId"]) if _is_id(params.get("requestId")) else None
+            if task is not None:
+                task.cancel()
+        elif method.startswith("host/"):
+            self._breach("a host call that needs an answer has no id")
+        # Others (progress, log messages, changed lists) are MCP's, and nothing here depends on them.
+
+    def _start(self, number: Id, method: str, params: dict[str, Any]) -> None:
+        task = self._loop.create_task(self._serve(number, method, params))
+        self._serving[number] = task
+        task.add_done_callback(lambda _: self._serving.pop(number))
+
+    async def _serve(self, number: Id, method: str, params: dict[str, Any]) -> None:
+        async with self._slots:
+            line = await self._answer(number, method, params)
+            # The slot is held until the plugin reads: replies to who does not read cannot pile up.
+            await self._outbox.until_writable()
+            self._outbox.write(line)
+
+    async def _answer(self, number: Id, method: str, params: dict[str, Any]) -> bytes:
+        meta = params.get("_meta")
+        label = self.calls.label_of(meta.get(META_CALL)) if isinstance(meta, dict) else None
+        try:
+            return messages.reply(number, await self._dispatcher.call(method, params, label))
+        except WirthForgeError as error:
+            code = next(
+                (_CODES[kind] for kind in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL_ERROR
+            )
+            return messages.refusal(number, code, error.message, error.details)
+        except Exception:  # noqa: BLE001  (a loop that must survive)
+            # A fault of ours in one host call must not end the plugin's other calls; it is loud in our log.
+            _log.exception("a host call failed", method=method[:100])
+            return messages.refusal(number, ErrorCode.INTERNAL_ERROR, "the host failed at this call")
+
+    def _breach(self, reason: str) -> None:
+        self._breaches += 1
+        if self._breaches >= MAX_BREACHES:
+            self._end(f"{reason}, and it broke the protocol {MAX_BREACHES} times")
+        else:
+            self._report(reason, ended=False)
+
+    def _end(self, reason: str) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._report(reason, ended=True)
+            self._backlog.clear()
+            self._transport.abort()
+
+
+def _is_id(value: object) -> bool:
+    return type(value) in (int, str)

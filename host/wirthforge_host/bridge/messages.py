@@ -1,0 +1,167 @@
+"""Lines of JSON-RPC as values: cut from a stream, read, and written. No meaning of any method lives here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from wirthforge_sdk.contracts.bridge import (
+    INVALID_REQUEST,
+    JSONRPC_NUMBER,
+    MAX_MESSAGE_BYTES,
+    PARSE_ERROR,
+    REFUSED,
+    ErrorCode,
+    too_deep,
+)
+from wirthforge_sdk.errors import InvalidInputError
+
+Id = int | str
+
+
+class MalformedLineError(Exception):
+    """A line that is no message. ``number`` is JSON-RPC's for the answer."""
+
+    def __init__(self, reason: str, number: int) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.number = number
+
+
+class LineTooLongError(Exception):
+    """A line over the bound: there is no telling where the next one begins."""
+
+
+class Failure(Struct):
+    """A JSON-RPC error object."""
+
+    code: int
+    message: str
+    data: Any = UNSET
+
+
+class Message(Struct):
+    """A request (method and id), a notification (method) or a reply (id, and a result or an error)."""
+
+    jsonrpc: Literal["2.0"]
+    id: Id | UnsetType | None = UNSET
+    method: str | UnsetType = UNSET
+    params: dict[str, Any] = msgspec.field(default_factory=dict)
+    result: Any = UNSET
+    error: Failure | UnsetType = UNSET
+
+
+class _Request(Struct):
+    method: str
+    params: Any
+    id: int | UnsetType = UNSET
+    jsonrpc: str = "2.0"
+
+
+class _Reply(Struct):
+    id: Id
+    result: Any
+    jsonrpc: str = "2.0"
+
+
+class _Refusal(Struct):
+    id: Id | None
+    error: Failure
+    jsonrpc: str = "2.0"
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Message).decode
+
+
+class Lines:
+    """Cuts a stream into lines. Holds at most one line that is not complete."""
+
+    def __init__(self) -> None:
+        self._partial = bytearray()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a line has begun and not ended."""
+        return bool(self._partial)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines that ``data`` completes, without their newlines.
+
+        Raises:
+            LineTooLongError: One is over ``MAX_MESSAGE_BYTES``, complete or not.
+        """
+        first, *others = data.split(b"\n")
+        self._partial += first
+        if not others:
+            lines = []
+        else:
+            lines = [bytes(self._partial), *others]
+            self._partial = bytearray(lines.pop())
+        if len(self._partial) > MAX_MESSAGE_BYTES or (lines and len(lines[0]) > MAX_MESSAGE_BYTES):
+            raise LineTooLongError
+        return lines
+
+
+def read(line: bytes) -> Message:
+    """The message in ``line``: all of it valid UTF-8 and JSON, no deeper than the bridge allows.
+
+    Raises:
+        MalformedLineError: It is none.
+    """
+    if too_deep(line):
+        raise MalformedLineError("a message is nested too deep", INVALID_REQUEST)
+    try:
+        return _decode(line)
+    except msgspec.ValidationError as error:
+        raise MalformedLineError(f"a line is no JSON-RPC message: {error}", INVALID_REQUEST) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # What too_deep says of a line that is not JSON means nothing: such a line can still make the decoder
+        # recurse.
+        raise MalformedLineError("a line is not JSON in UTF-8", PARSE_ERROR) from None
+
+
+def request(number: int, method: str, params: Any) -> bytes:
+    """The line of a request.
+
+    Raises:
+        InvalidInputError: ``params`` is not JSON, or the other side would not take it: too long, or nested
+            too deep.
+    """
+    return _outgoing(_Request(method, params, number))
+
+
+def notification(method: str, params: Any) -> bytes:
+    """The line of a notification; raises as :func:`request`."""
+    return _outgoing(_Request(method, params))
+
+
+def reply(number: Id, result: Any) -> bytes:
+    """The line that answers a request."""
+    return _encode(_Reply(number, result)) + b"\n"
+
+
+def refusal(number: Id, code: ErrorCode, message: str, details: dict[str, Any] | None = None) -> bytes:
+    """The line that refuses a request with a code of ours; ``details`` stand beside it."""
+    failure = Failure(JSONRPC_NUMBER.get(code, REFUSED), message, {**(details or {}), "code": code.value})
+    return _encode(_Refusal(number, failure)) + b"\n"
+
+
+def malformed(error: MalformedLineError) -> bytes:
+    """The line that answers one which is no message."""
+    return _encode(_Refusal(None, Failure(error.number, error.reason))) + b"\n"
+
+
+def _outgoing(message: _Request) -> bytes:
+    try:
+        line = _encode(message)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        # Lone surrogates, integers over 64 bits: Python's JSON has them, the wire does not.
+        raise InvalidInputError(f"arguments: not JSON that can be sent: {error}", field="arguments") from None
+    if len(line) > MAX_MESSAGE_BYTES:
+        raise InvalidInputError(f"arguments: over {MAX_MESSAGE_BYTES} bytes as JSON", field="arguments")
+    if too_deep(line):
+        raise InvalidInputError("arguments: nested too deep", field="arguments")
+    return line + b"\n"

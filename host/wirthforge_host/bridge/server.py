@@ -1,0 +1,198 @@
+"""The host's sockets: one for each instance, which one peer may connect to, once at a time.
+
+The directory is bound read-only into the instance's container. Who connects is known by two things that the
+kernel says and no process can choose: the socket's path, and the user id on the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from wirthforge_host.audit.records import Outcome, Record
+from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.bridge.deadlines import Deadlines
+from wirthforge_host.bridge.dispatcher import Dispatcher
+from wirthforge_host.bridge.host_calls import Peer, Services
+from wirthforge_host.bridge.session import Session
+from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_sdk.contracts.bridge import SOCKET_PATH
+from wirthforge_sdk.errors import InvalidInputError, UnavailableError
+
+MAX_PATH_BYTES = 107
+"""Of a Unix socket's path on Linux (``sun_path`` is 108 with its end)."""
+
+_CREDENTIALS = struct.Struct("iII")
+"""``struct ucred``: process, user and group id (socket(7), SO_PEERCRED)."""
+
+
+class Bridge:
+    """All bridges of this host."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._deadlines = Deadlines()
+
+    async def listen(self, peer: Peer, directory: Path, *, on_lost: Callable[[], None]) -> Endpoint:
+        """Makes the socket that ``peer`` shall connect to; it is there when this returns.
+
+        Args:
+            peer: Whom to expect. Nobody but a process of its user id can connect.
+            directory: Absolute; made when missing, for ``peer`` to pass and nobody to write. It holds nothing
+                else.
+            on_lost: Called when a connection that was accepted is over.
+
+        Raises:
+            InvalidInputError: The path is too long for a socket.
+            UnavailableError: The directory or the socket cannot be made.
+        """
+        endpoint = Endpoint(
+            peer, directory / Path(SOCKET_PATH).name, self._services, self._deadlines, on_lost
+        )
+        await endpoint.reopen()
+        return endpoint
+
+
+class Endpoint:
+    """The host's end of one instance's bridge."""
+
+    def __init__(
+        self,
+        peer: Peer,
+        path: Path,
+        services: Services,
+        deadlines: Deadlines,
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._peer = peer
+        self._path = path
+        self._services = services
+        self._deadlines = deadlines
+        self._on_lost = on_lost
+        self._listening: socket.socket | None = None
+        self._connection: Connection | None = None
+        self._notes: set[asyncio.Task[None]] = set()
+
+    async def reopen(self) -> None:
+        """Listens again, for an instance whose process restarted and connects anew.
+
+        Raises:
+            RuntimeError: Its connection is still open.
+        """
+        if self._connection is not None and self._connection.is_open:
+            raise RuntimeError("an instance has one connection at a time")
+        self._stop_listening()
+        self._listening = await asyncio.to_thread(_listen, self._path, self._peer.uid)
+
+    async def accept(self, *, timeout_s: float) -> Session:
+        """Waits for the instance to connect. Once it has, nobody else can. Cancel it before :meth:`close`.
+
+        Raises:
+            PluginUnavailableError: It did not connect in time.
+        """
+        if self._listening is None:
+            raise RuntimeError("the endpoint does not listen")
+        try:
+            async with asyncio.timeout(timeout_s):
+                stream = await self._expected(self._listening)
+        except TimeoutError:
+            raise PluginUnavailableError(f"the plugin did not connect within {timeout_s:g} s") from None
+        finally:
+            self._stop_listening()
+        connection = Connection(
+            Dispatcher(self._peer, self._services),
+            self._deadlines,
+            report=self._report,
+            on_lost=self._on_lost,
+        )
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, stream)
+        self._connection = connection
+        return Session(connection, self._peer.plugin)
+
+    async def close(self) -> None:
+        """Ends the connection and removes the socket and its directory."""
+        self._stop_listening()
+        if self._connection is not None:
+            await self._connection.close()
+        if self._notes:
+            await asyncio.wait(self._notes)
+        await asyncio.to_thread(_remove, self._path)
+
+    async def _expected(self, listening: socket.socket) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        while True:
+            stream, _ = await loop.sock_accept(listening)
+            uid = _uid_of(stream)
+            if uid == self._peer.uid:
+                return stream
+            stream.close()
+            self._audit(Outcome.DENIED, {"reason": "another user id connected", "uid": uid})
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            self._listening.close()
+            self._listening = None
+
+    def _report(self, reason: str, *, ended: bool) -> None:
+        self._audit(
+            Outcome.DENIED if ended else Outcome.FAILED, {"reason": reason, "connection_ended": ended}
+        )
+        if ended:
+            self._services.events.emit("bridge.ended", plugin=self._peer.plugin, reason=reason)
+
+    def _audit(self, outcome: Outcome, detail: dict[str, object]) -> None:
+        record = Record(
+            actor=f"plugin:{self._peer.plugin}",
+            action="bridge.breach",
+            outcome=outcome,
+            plugin=self._peer.plugin,
+            detail={**detail, "instance": self._peer.instance},
+        )
+        if not self._services.audit.offer(record):
+            note = asyncio.get_running_loop().create_task(self._services.audit.enqueue(record))
+            self._notes.add(note)
+            note.add_done_callback(self._notes.discard)
+
+
+def _listen(path: Path, uid: int) -> socket.socket:
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise InvalidInputError(
+            f"the socket path {path} is over {MAX_PATH_BYTES} bytes: choose a shorter data_dir",
+            field="data_dir",
+        )
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listening.settimeout(0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # To pass through for the instance, to write for nobody else. A socket that does not listen yet
+        # refuses everybody, so there is no moment at which another could connect.
+        path.parent.chmod(0o711)
+        path.unlink(missing_ok=True)
+        listening.bind(str(path))
+        os.chown(path, uid, uid)
+        path.chmod(0o600)
+        listening.listen(1)
+    except OSError as error:
+        listening.close()
+        raise UnavailableError(f"cannot listen on {path}: {error.strerror}") from error
+    return listening
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnavailableError(f"cannot remove {path.parent}: {error.strerror}") from error
+
+
+def _uid_of(stream: socket.socket) -> int:
+    credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(credentials)
+    return int(uid)

@@ -1,0 +1,305 @@
+"""The host as an MCP client of one instance: settles the revision, lists the functions, calls them.
+
+The revision is settled once, when the session opens, and never mixed: 2026-07-28 is asked for with
+``server/discover``; whoever does not know that is greeted with ``initialize`` of 2025-11-25.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+from pydantic import ValidationError
+
+from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.errors import (
+    CallTimedOutError,
+    FunctionMissingError,
+    PluginFailedError,
+    PluginLacksPermissionError,
+    PluginUnavailableError,
+)
+from wirthforge_sdk.contracts.bridge import (
+    INVALID_PARAMS,
+    LEGACY,
+    META_CAPABILITIES,
+    META_CLIENT,
+    META_PROTOCOL,
+    META_TIMEOUT_MS,
+    METHOD_NOT_FOUND,
+    MODERN,
+    UNSUPPORTED_VERSION,
+    ErrorCode,
+)
+from wirthforge_sdk.contracts.manifest import Annotations, Function
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
+
+CLIENT = {"name": "wirthforge-host", "version": "1.0.0"}
+DISCOVER_S = 10.0
+"""How long an old server may leave ``server/discover`` unanswered before it is greeted in its own way."""
+GREETED = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LEGACY})
+"""Revisions that begin with ``initialize``; what we use of them is the same in all."""
+MAX_FUNCTIONS = 1_000
+MAX_PAGES = 100
+MAX_TEXT = 500
+"""Characters of an error message of a plugin that reach a caller."""
+
+_TRACE = "traceparent"
+
+_ERRORS: dict[str, type[WirthForgeError]] = {
+    ErrorCode.INVALID_PARAMETERS: InvalidInputError,
+    ErrorCode.FUNCTION_NOT_FOUND: FunctionMissingError,
+    ErrorCode.RESOURCE_EXHAUSTED: LimitExceededError,
+    ErrorCode.TIMEOUT: CallTimedOutError,
+    ErrorCode.CANCELLED: CallTimedOutError,
+    ErrorCode.PLUGIN_UNAVAILABLE: PluginUnavailableError,
+}
+_CODE_OF_NUMBER = {
+    INVALID_PARAMS: ErrorCode.INVALID_PARAMETERS,
+    METHOD_NOT_FOUND: ErrorCode.FUNCTION_NOT_FOUND,
+}
+"""For servers that do not use our codes."""
+
+Form = TypeVar("Form", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a function answered."""
+
+    is_error: bool
+    """The function ran, and says that it failed."""
+    structured: Any
+    """``structuredContent``, or None."""
+    content: list[dict[str, Any]]
+
+
+class _Content(msgspec.Struct):
+    content: list[dict[str, Any]] = []
+    structured: Any = msgspec.field(name="structuredContent", default=None)
+    is_error: bool = msgspec.field(name="isError", default=False)
+    kind: str = msgspec.field(name="resultType", default="complete")
+
+
+class _Hints(msgspec.Struct, rename="camel"):
+    read_only_hint: bool | None = None
+    destructive_hint: bool | None = None
+    idempotent_hint: bool | None = None
+    open_world_hint: bool | None = None
+
+
+class _Tool(msgspec.Struct, rename="camel"):
+    name: str
+    input_schema: dict[str, Any]
+    description: str | None = None
+    output_schema: dict[str, Any] | None = None
+    annotations: _Hints | None = None
+
+
+class _Tools(msgspec.Struct, rename="camel"):
+    tools: list[_Tool]
+    next_cursor: str | None = None
+
+
+class _Discovered(msgspec.Struct, rename="camel"):
+    supported_versions: list[str]
+
+
+class _Initialized(msgspec.Struct, rename="camel"):
+    protocol_version: str
+
+
+class Session:
+    """One instance, as its functions' caller sees it. :meth:`open` first."""
+
+    def __init__(self, connection: Connection, plugin: str) -> None:
+        self._connection = connection
+        self._plugin = plugin
+        self._meta: dict[str, Any] = {}
+        self.protocol = ""
+        """The MCP revision spoken, once open."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the instance is connected."""
+        return self._connection.is_open
+
+    @property
+    def calls_in_flight(self) -> int:
+        """Requests that the instance has not answered."""
+        return len(self._connection.calls)
+
+    async def open(self, *, timeout_s: float, protocol: str | None = None) -> str:
+        """Settles the revision, and returns it.
+
+        Args:
+            timeout_s: For all of it.
+            protocol: The revision this release is known to speak: no other is tried. None: not known.
+
+        Raises:
+            PluginUnavailableError: It does not answer, or speaks no revision we do.
+        """
+        probe_s = min(DISCOVER_S, timeout_s / 2)
+        modern = protocol in {None, MODERN} and await self._discover(probe_s, final=protocol == MODERN)
+        self.protocol = MODERN if modern else await self._initialize(timeout_s)
+        return self.protocol
+
+    async def list_tools(self, *, timeout_s: float) -> tuple[Function, ...]:
+        """The plugin's functions, by name.
+
+        Raises:
+            PluginFailedError: The list is malformed, has a name twice, or is over :data:`MAX_FUNCTIONS`.
+            PluginUnavailableError: The instance is gone.
+            CallTimedOutError: It does not answer.
+        """
+        found: dict[str, Function] = {}
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            asked = {} if cursor is None else {"cursor": cursor}
+            page = self._read(await self._ask("tools/list", asked, timeout_s), _Tools)
+            for tool in page.tools:
+                if tool.name in found:
+                    raise PluginFailedError(f"{self._plugin} lists the function '{tool.name[:80]}' twice")
+                found[tool.name] = self._function(tool)
+            cursor = page.next_cursor
+            if cursor is None and len(found) <= MAX_FUNCTIONS:
+                return tuple(found[name] for name in sorted(found))
+            if len(found) > MAX_FUNCTIONS:
+                break
+        raise PluginFailedError(f"{self._plugin} lists over {MAX_FUNCTIONS} functions")
+
+    async def call(
+        self,
+        function: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        call_id: str,
+        traceparent: str | None = None,
+    ) -> ToolResult:
+        """Calls one function.
+
+        Args:
+            function: Its name.
+            arguments: JSON; the plugin checks them against its schema.
+            timeout_s: How long the caller waits; the plugin is told, and then told to stop.
+            call_id: By which the audit log knows the call, and the host calls made for it.
+            traceparent: W3C trace context to pass on.
+
+        Raises:
+            FunctionMissingError: The plugin has no such function.
+            InvalidInputError: The plugin does not take these arguments, or they cannot be sent.
+            CallTimedOutError: No answer in time.
+            PluginLacksPermissionError: The plugin was denied something; what, is not told here.
+            LimitExceededError: The plugin, or its connection, has too much to do.
+            PluginUnavailableError: The instance is gone.
+            PluginFailedError: The plugin broke, or answered with what is no result.
+        """
+        meta: dict[str, Any] = {META_TIMEOUT_MS: round(timeout_s * 1000)}
+        if traceparent is not None:
+            meta[_TRACE] = traceparent
+        params = {"name": function, "arguments": arguments}
+        answer = self._read(
+            await self._ask("tools/call", params, timeout_s, meta=meta, label=call_id), _Content
+        )
+        if answer.kind != "complete":
+            raise PluginFailedError(
+                f"{self._plugin} answered {function} with '{answer.kind[:40]}', not a result"
+            )
+        return ToolResult(answer.is_error, answer.structured, answer.content)
+
+    async def _discover(self, timeout_s: float, *, final: bool) -> bool:
+        """Whether the plugin speaks the modern revision; with ``final``, no answer is an error."""
+        meta = {META_PROTOCOL: MODERN, META_CLIENT: CLIENT, META_CAPABILITIES: {}}
+        try:
+            answer = await self._connection.calls.request(
+                "server/discover", {"_meta": meta}, timeout_s=timeout_s, label=None, cancellable=False
+            )
+        except (ReplyError, CallTimedOutError) as error:
+            modern = isinstance(error, ReplyError) and error.failure.code == UNSUPPORTED_VERSION
+            if modern or final:
+                raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}") from None
+            return False
+        if MODERN not in self._read(answer, _Discovered).supported_versions:
+            raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}")
+        self._meta = meta
+        return True
+
+    async def _initialize(self, timeout_s: float) -> str:
+        """Greets as before 2026-07-28, and returns the revision the plugin chose."""
+        params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": CLIENT}
+        try:
+            answer = await self._connection.calls.request(
+                "initialize", params, timeout_s=timeout_s, label=None, cancellable=False
+            )
+        except (ReplyError, CallTimedOutError) as error:
+            raise PluginUnavailableError(f"{self._plugin} answers no greeting of MCP: {error}") from None
+        version = self._read(answer, _Initialized).protocol_version
+        if version not in GREETED:
+            raise PluginUnavailableError(f"{self._plugin} speaks MCP {_clean(version)[:40]}, which we do not")
+        self._connection.notify("notifications/initialized", {})
+        return version
+
+    async def _ask(
+        self,
+        method: str,
+        params: dict[str, Any],
+        timeout_s: float,
+        *,
+        meta: dict[str, Any] | None = None,
+        label: str | None = None,
+    ) -> Any:
+        whole = {**params, "_meta": {**self._meta, **(meta or {})}}
+        try:
+            return await self._connection.calls.request(
+                method, whole, timeout_s=timeout_s, label=label, cancellable=True
+            )
+        except ReplyError as error:
+            raise self._translated(error, params.get("name", method)) from None
+
+    def _translated(self, error: ReplyError, what: str) -> WirthForgeError:
+        """Our error for one of the plugin's. Its text is cut and cleaned; of a denial nothing is repeated."""
+        failure = error.failure
+        data = failure.data if isinstance(failure.data, dict) else {}
+        code = data.get("code") if isinstance(data.get("code"), str) else _CODE_OF_NUMBER.get(failure.code)
+        if code == ErrorCode.PERMISSION_DENIED:
+            return PluginLacksPermissionError(f"{self._plugin} lacks a permission it needs for {what}")
+        kind = _ERRORS.get(code or "", PluginFailedError)
+        return kind(f"{self._plugin}, {what}: {_clean(failure.message)}", plugin=self._plugin)
+
+    def _function(self, tool: _Tool) -> Function:
+        hints = tool.annotations or _Hints()
+        told = {
+            "read_only": hints.read_only_hint,
+            "destructive": hints.destructive_hint,
+            "idempotent": hints.idempotent_hint,
+            "open_world": hints.open_world_hint,
+        }
+        try:
+            return Function(
+                name=tool.name,
+                description=tool.description or "",
+                input_schema=tool.input_schema,
+                output_schema=tool.output_schema,
+                annotations=Annotations(**{key: hint for key, hint in told.items() if hint is not None}),
+            )
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_input=False)[0]
+            raise PluginFailedError(
+                f"{self._plugin} lists the function '{_clean(tool.name)[:80]}' wrongly: "
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            ) from None
+
+    def _read(self, answer: Any, form: type[Form]) -> Form:
+        try:
+            return msgspec.convert(answer, form)
+        except msgspec.ValidationError as error:
+            raise PluginFailedError(
+                f"{self._plugin} answered with what is no result of MCP: {error}"
+            ) from None
+
+
+def _clean(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text[:MAX_TEXT])
