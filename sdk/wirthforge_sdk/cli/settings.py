@@ -29,7 +29,6 @@ DEFAULT_URL: Final[dict[ServiceName, str]] = {
 }
 MAX_FILE_BYTES: Final = 64 * 1024
 _KNOWN: Final = {"url", "account"}
-_TOKEN: Final = re.compile(r"wf[hm]_[0-9A-Za-z_-]{43}[0-9a-f]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +110,10 @@ def read_secret(path: Path) -> str:
 
 def checked_token(text: str, name: ServiceName) -> str:
     """``text`` when it has the form of a token of the service; the text itself is never repeated."""
+    from wirthforge_sdk.contracts.wire import TOKEN_FORM  # noqa: PLC0415 (pydantic is slow to import)
+
     token = text.strip()
-    if not _TOKEN.fullmatch(token) or token[2] != name[0]:
+    if not re.match(TOKEN_FORM, token) or token[2] != name[0]:
         raise InvalidInputError(
             f"that is not a token of a {name}: one starts with wf{name[0]}_ and is pasted whole",
             field="token",
