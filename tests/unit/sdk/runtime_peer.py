@@ -1,0 +1,72 @@
+"""The other end of a plugin's socket, for tests that look at single lines."""
+
+import json
+import socket
+import threading
+from contextlib import contextmanager
+
+from wirthforge_sdk.contracts.bridge import META_CAPABILITIES, META_PROTOCOL, META_TIMEOUT_MS, MODERN
+from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
+
+PATIENCE_S = 5.0
+ENVELOPE = {META_PROTOCOL: MODERN, META_CAPABILITIES: {}}
+
+
+class Peer:
+    def __init__(self, stream):
+        self._stream = stream
+        self._stream.settimeout(PATIENCE_S)
+        self._file = stream.makefile("rb")
+
+    def send(self, *messages):
+        lines = (each if isinstance(each, bytes) else json.dumps(each).encode() for each in messages)
+        self._stream.sendall(b"".join(line + b"\n" for line in lines))
+
+    def receive(self):
+        """The next line, None at the end."""
+        line = self._file.readline()
+        return json.loads(line) if line else None
+
+    def request(self, method, number=1, meta=ENVELOPE, **params):
+        self.send({"jsonrpc": "2.0", "id": number, "method": method, "params": {**params, "_meta": meta}})
+
+    def ask(self, method, number=1, meta=ENVELOPE, **params):
+        self.request(method, number, meta, **params)
+        return self.receive()
+
+    def call(self, function, number=1, timeout_ms=None, **arguments):
+        meta = ENVELOPE if timeout_ms is None else {**ENVELOPE, META_TIMEOUT_MS: timeout_ms}
+        return self.ask("tools/call", number, meta, name=function, arguments=arguments)
+
+    def start(self, function, number=1, **arguments):
+        self.request("tools/call", number, name=function, arguments=arguments)
+
+    def cancel(self, number):
+        self.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}})
+
+    def hang_up(self):
+        self._file.close()
+        self._stream.close()
+
+
+@contextmanager
+def serving(plugin):
+    """Runs a plugin's runtime in a thread; gives the peer, and checks that the runtime ends with it."""
+    ours, theirs = socket.socketpair()
+
+    def serve():
+        with theirs:
+            try:
+                plugin.serve(Connection(theirs))
+            except LineTooLongError:
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    peer = Peer(ours)
+    try:
+        yield peer
+    finally:
+        peer.hang_up()
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
