@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m wirthforge_marketplace", description="The marketplace.")
     commands = parser.add_subparsers(required=True, metavar="command")
-    serve = commands.add_parser("serve", help="serve the HTTP API; settings come from the environment")
-    serve.add_argument("--migrate", action="store_true", help="bring the database up to date first")
+    server = commands.add_parser("serve", help="serve the HTTP API; settings come from the environment")
+    server.add_argument("--migrate", action="store_true", help="bring the database up to date first")
     wanted = parser.parse_args(arguments)
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if wanted.migrate:
             migrate(settings)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(wiring))
+            return runner.run(serve(wiring))
     except WirthForgeError as error:
         print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 (this is the program's own output)
         return 2
@@ -101,7 +101,8 @@ class Server(uvicorn.Server):
         yield
 
 
-async def _serve(wiring: Wiring) -> int:
+async def serve(wiring: Wiring) -> int:
+    """Serves until a signal asks to stop; returns the exit code."""
     settings = wiring.settings
     server = Server(
         uvicorn.Config(
