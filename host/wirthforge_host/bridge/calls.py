@@ -56,6 +56,11 @@ class Calls:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can be sent."""
+        return self._outbox.is_open
+
     def label_of(self, number: object) -> str | None:
         """The label of an open call, or None: a plugin can name only what it was really asked."""
         call = self._open.get(number) if type(number) is int else None
@@ -64,7 +69,22 @@ class Calls:
     async def request(
         self, method: str, params: Any, *, timeout_s: float, label: str | None, cancellable: bool
     ) -> Any:
-        """Sends a request and returns the result of its reply; see :meth:`Connection.request`."""
+        """Sends a request and returns the result of its reply.
+
+        Args:
+            method: Of the plugin.
+            params: JSON.
+            timeout_s: Until when the reply must be there, from now.
+            label: The id by which the audit log knows the call; host calls made for it are recorded with it.
+            cancellable: Whether the plugin is told when nobody waits any more.
+
+        Raises:
+            ReplyError: The reply is an error.
+            CallTimedOutError: There was none in time.
+            PluginUnavailableError: The connection is closed, or closed before the reply came.
+            LimitExceededError: Too many calls are open, or the plugin does not read.
+            InvalidInputError: ``params`` cannot be sent.
+        """
         if not self._outbox.is_open:
             raise PluginUnavailableError("the plugin's instance is not connected")
         if len(self._open) >= MAX_IN_FLIGHT:
@@ -82,6 +102,10 @@ class Calls:
             raise
         finally:
             self._deadlines.remove(deadline)
+
+    def notify(self, method: str, params: dict[str, Any]) -> None:
+        """Sends a notification."""
+        self._outbox.write(messages.notification(method, params))
 
     def settle(self, reply: Message) -> str | None:
         """Gives a reply to who waits for it. Returns what is wrong with it, or None."""

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-import structlog
 from msgspec import UNSET
 
 from wirthforge_host.bridge import messages
@@ -21,20 +20,13 @@ from wirthforge_host.bridge.calls import Calls
 from wirthforge_host.bridge.deadlines import Deadline, Deadlines
 from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.host_calls import LOG
-from wirthforge_host.bridge.messages import Id, Lines, LineTooLongError, MalformedLineError, Message
+from wirthforge_host.bridge.messages import Lines, LineTooLongError, MalformedLineError, Message
 from wirthforge_host.bridge.outbox import Outbox
+from wirthforge_host.bridge.serving import Serving
 from wirthforge_host.rates import TokenBucket
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_MESSAGE_BYTES, META_CALL, ErrorCode
-from wirthforge_sdk.errors import (
-    InvalidInputError,
-    LimitExceededError,
-    NotFoundError,
-    PermissionDeniedError,
-    WirthForgeError,
-)
+from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
+from wirthforge_sdk.errors import InvalidInputError
 
-AT_WORK = 16
-"""Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""
 MAX_BREACHES = 16
 """Breaches of the protocol after which the connection is closed."""
 LINE_S = 30.0
@@ -43,15 +35,6 @@ ASKS_PER_S = 2_000.0
 """Requests and notifications a second, each 4 KiB of them counting as one more; past it, we read later."""
 ASK_BYTES = 4 * 1024
 MAX_ID_CHARACTERS = 128
-
-_CODES: dict[type[WirthForgeError], ErrorCode] = {
-    InvalidInputError: ErrorCode.INVALID_PARAMETERS,
-    PermissionDeniedError: ErrorCode.PERMISSION_DENIED,
-    NotFoundError: ErrorCode.FUNCTION_NOT_FOUND,
-    LimitExceededError: ErrorCode.RESOURCE_EXHAUSTED,
-}
-
-_log = structlog.get_logger(__name__)
 
 
 class Report(Protocol):
@@ -82,25 +65,14 @@ class Connection(asyncio.Protocol):
         self._asks = TokenBucket(ASKS_PER_S, 2 * ASKS_PER_S, self._loop.time())
         self._throttle: asyncio.TimerHandle | None = None
         self._breaches = 0
-        self._serving: dict[Id, asyncio.Task[None]] = {}
-        self._slots = asyncio.Semaphore(AT_WORK)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls can be sent."""
-        return self._outbox.is_open
-
-    def notify(self, method: str, params: dict[str, Any]) -> None:
-        """Sends a notification."""
-        self._outbox.write(messages.notification(method, params))
+        self._serving = Serving(dispatcher, self.calls, self._outbox)
 
     async def close(self) -> None:
         """Ends the connection, fails open calls, cancels host calls at work; returns when that is over."""
         if self._transport is not None:
             self._transport.abort()
             await self._lost.wait()
-        if tasks := list(self._serving.values()):
-            await asyncio.wait(tasks)
+        await self._serving.ended()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins."""
@@ -135,8 +107,7 @@ class Connection(asyncio.Protocol):
         self._watch_line(progress=True, over=True)
         if self._throttle is not None:
             self._throttle.cancel()
-        for task in self._serving.values():
-            task.cancel()
+        self._serving.stop()
         self._lost.set()
         self._on_lost()
 
@@ -190,11 +161,8 @@ class Connection(asyncio.Protocol):
             # Of 2025-11-25; the only request of MCP itself that a server may send to a host without
             # capabilities.
             self._outbox.write(messages.reply(message.id, {}))
-        elif len(self._serving) >= MAX_IN_FLIGHT:
-            reason = f"{MAX_IN_FLIGHT} host calls are open: wait for their answers"
-            self._outbox.write(messages.refusal(message.id, ErrorCode.RESOURCE_EXHAUSTED, reason))
         else:
-            self._start(message.id, method, message.params)
+            self._serving.begin(message.id, method, message.params)
 
     def _take_notification(self, method: str, params: dict[str, Any]) -> None:
         if method == LOG:
@@ -203,39 +171,10 @@ class Connection(asyncio.Protocol):
             except InvalidInputError as error:
                 self._breach(f"a log line is malformed: {error.message}")
         elif method == "notifications/cancelled":
-            task = self._serving.get(params["requestId"]) if _is_id(params.get("requestId")) else None
-            if task is not None:
-                task.cancel()
+            self._serving.cancel(params.get("requestId"))
         elif method.startswith("host/"):
             self._breach("a host call that needs an answer has no id")
         # Others (progress, log messages, changed lists) are MCP's, and nothing here depends on them.
-
-    def _start(self, number: Id, method: str, params: dict[str, Any]) -> None:
-        task = self._loop.create_task(self._serve(number, method, params))
-        self._serving[number] = task
-        task.add_done_callback(lambda _: self._serving.pop(number))
-
-    async def _serve(self, number: Id, method: str, params: dict[str, Any]) -> None:
-        async with self._slots:
-            line = await self._answer(number, method, params)
-            # The slot is held until the plugin reads: replies to who does not read cannot pile up.
-            await self._outbox.until_writable()
-            self._outbox.write(line)
-
-    async def _answer(self, number: Id, method: str, params: dict[str, Any]) -> bytes:
-        meta = params.get("_meta")
-        label = self.calls.label_of(meta.get(META_CALL)) if isinstance(meta, dict) else None
-        try:
-            return messages.reply(number, await self._dispatcher.call(method, params, label))
-        except WirthForgeError as error:
-            code = next(
-                (_CODES[kind] for kind in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL_ERROR
-            )
-            return messages.refusal(number, code, error.message, error.details)
-        except Exception:  # noqa: BLE001  (a loop that must survive)
-            # A fault of ours in one host call must not end the plugin's other calls; it is loud in our log.
-            _log.exception("a host call failed", method=method[:100])
-            return messages.refusal(number, ErrorCode.INTERNAL_ERROR, "the host failed at this call")
 
     def _breach(self, reason: str) -> None:
         self._breaches += 1
@@ -249,7 +188,3 @@ class Connection(asyncio.Protocol):
             self._report(reason, ended=True)
             self._backlog.clear()
             self._transport.abort()
-
-
-def _is_id(value: object) -> bool:
-    return type(value) in (int, str)

@@ -83,7 +83,7 @@ class Endpoint:
         Raises:
             RuntimeError: Its connection is still open.
         """
-        if self._connection is not None and self._connection.is_open:
+        if self._connection is not None and self._connection.calls.is_open:
             raise RuntimeError("an instance has one connection at a time")
         self._stop_listening()
         self._listening = await asyncio.to_thread(_listen, self._path, self._peer.uid)

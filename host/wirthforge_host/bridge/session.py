@@ -124,7 +124,7 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether the instance is connected."""
-        return self._connection.is_open
+        return self._connection.calls.is_open
 
     @property
     def calls_in_flight(self) -> int:
@@ -239,7 +239,7 @@ class Session:
         version = self._read(answer, _Initialized).protocol_version
         if version not in GREETED:
             raise PluginUnavailableError(f"{self._plugin} speaks MCP {_clean(version)[:40]}, which we do not")
-        self._connection.notify("notifications/initialized", {})
+        self._connection.calls.notify("notifications/initialized", {})
         return version
 
     async def _ask(

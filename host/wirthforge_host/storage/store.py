@@ -55,10 +55,13 @@ async def size_of(tx: Transaction, plugin: str, key: bytes) -> int:
 
 async def lock_usage(tx: Transaction, plugin: str) -> int:
     """What the plugin uses; nobody else can change it until we commit."""
-    await tx.execute(
-        tx.insert(usage).values(plugin=plugin, used_bytes=0).on_conflict_do_nothing(index_elements=["plugin"])
-    )
-    return int(await tx.scalar(select(usage.c.used_bytes).where(usage.c.plugin == plugin).with_for_update()))
+    locked = select(usage.c.used_bytes).where(usage.c.plugin == plugin).with_for_update()
+    used = await tx.scalar(locked)
+    if used is None:
+        first = tx.insert(usage).values(plugin=plugin, used_bytes=0)
+        await tx.execute(first.on_conflict_do_nothing(index_elements=["plugin"]))
+        used = await tx.scalar(locked)
+    return int(used)
 
 
 async def set_usage(tx: Transaction, plugin: str, used_bytes: int) -> None:

@@ -1,0 +1,98 @@
+"""The host calls of one connection that are at work: how many, how many at once, how they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from wirthforge_host.bridge import messages
+from wirthforge_host.bridge.calls import Calls
+from wirthforge_host.bridge.dispatcher import Dispatcher
+from wirthforge_host.bridge.messages import Id
+from wirthforge_host.bridge.outbox import Outbox
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, META_CALL, ErrorCode
+from wirthforge_sdk.errors import (
+    InvalidInputError,
+    LimitExceededError,
+    NotFoundError,
+    PermissionDeniedError,
+    WirthForgeError,
+)
+
+AT_WORK = 16
+"""Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""
+
+_CODES: dict[type[WirthForgeError], ErrorCode] = {
+    InvalidInputError: ErrorCode.INVALID_PARAMETERS,
+    PermissionDeniedError: ErrorCode.PERMISSION_DENIED,
+    NotFoundError: ErrorCode.FUNCTION_NOT_FOUND,
+    LimitExceededError: ErrorCode.RESOURCE_EXHAUSTED,
+}
+"""The rest is a trouble of ours, of which a plugin learns no more than the sentence."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Serving:
+    """Answers the requests of one instance, each in a task."""
+
+    def __init__(self, dispatcher: Dispatcher, calls: Calls, outbox: Outbox) -> None:
+        self._dispatcher = dispatcher
+        self._calls = calls
+        self._outbox = outbox
+        self._slots = asyncio.Semaphore(AT_WORK)
+        self._tasks: dict[Id, asyncio.Task[None]] = {}
+
+    def __contains__(self, number: Id) -> bool:
+        return number in self._tasks
+
+    def begin(self, number: Id, method: str, params: dict[str, Any]) -> None:
+        """Has a request answered; refuses it when too many are open."""
+        if len(self._tasks) >= MAX_IN_FLIGHT:
+            reason = f"{MAX_IN_FLIGHT} host calls are open: wait for their answers"
+            self._outbox.write(messages.refusal(number, ErrorCode.RESOURCE_EXHAUSTED, reason))
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(number, method, params))
+        self._tasks[number] = task
+        # Not in the task itself: one that is cancelled before its first step runs none of its code.
+        task.add_done_callback(lambda _: self._tasks.pop(number))
+
+    def cancel(self, number: object) -> None:
+        """The plugin no longer waits for an answer, and gets none."""
+        task = self._tasks.get(number) if isinstance(number, int | str) else None
+        if task is not None:
+            task.cancel()
+
+    def stop(self) -> None:
+        """Nobody waits for any answer."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Returns when nothing is at work."""
+        if tasks := list(self._tasks.values()):
+            await asyncio.wait(tasks)
+
+    async def _serve(self, number: Id, method: str, params: dict[str, Any]) -> None:
+        async with self._slots:
+            line = await self._answer(number, method, params)
+            # The slot is held until the plugin reads: replies to who does not read cannot pile up.
+            await self._outbox.until_writable()
+            self._outbox.write(line)
+
+    async def _answer(self, number: Id, method: str, params: dict[str, Any]) -> bytes:
+        meta = params.get("_meta")
+        label = self._calls.label_of(meta.get(META_CALL)) if isinstance(meta, dict) else None
+        try:
+            return messages.reply(number, await self._dispatcher.call(method, params, label))
+        except WirthForgeError as error:
+            code = next(
+                (_CODES[kind] for kind in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL_ERROR
+            )
+            return messages.refusal(number, code, error.message, error.details)
+        except Exception:  # noqa: BLE001  (a loop that must survive)
+            # A fault of ours in one host call must not end the plugin's other calls; it is loud in our log.
+            _log.exception("a host call failed", method=method[:100])
+            return messages.refusal(number, ErrorCode.INTERNAL_ERROR, "the host failed at this call")
