@@ -8,6 +8,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_MESSAGE_BYTES, ErrorCode
 from wirthforge_sdk.contracts.manifest import Function, Manifest
 from wirthforge_sdk.contracts.permissions import MEANING, SCOPES
 from wirthforge_sdk.contracts.problem import Problem
@@ -37,6 +38,7 @@ class _Plain(GenerateJsonSchema):
 def documents() -> dict[str, dict[str, Any]]:
     """Every schema by its name."""
     made = {name: _document(name, title, _schema(model)) for name, (title, model) in _MODELS.items()}
+    made["bridge"] = _document("bridge", "A message between an instance and its host", _message())
     made["permission"] = _document("permission", "A permission a plugin may ask for", _permission())
     # An editor can then offer the permissions there are, where the models know only a text.
     definitions = made["manifest"]["$defs"]
@@ -66,3 +68,34 @@ def _permission() -> dict[str, Any]:
 
 def _pattern(name: str, scope: str) -> str:
     return f"^{re.escape(name)}:(?:{scope})$"
+
+
+def _message() -> dict[str, Any]:
+    """JSON-RPC 2.0 as the bridge speaks it; what MCP's own methods carry is MCP's to say."""
+    identity = {"type": ["string", "integer"]}
+    head = {"jsonrpc": {"const": "2.0"}}
+    method = {"type": "string", "anyOf": [{"enum": list(HOST_CALLS)}, {"not": {"pattern": "^host/"}}]}
+    asking = {"method": method, "params": {"type": "object"}}
+    failure = {
+        "type": "object",
+        "properties": {
+            "code": {"type": "integer"},
+            "message": {"type": "string"},
+            "data": {"type": "object", "properties": {"code": {"enum": [code.value for code in ErrorCode]}}},
+        },
+        "required": ["code", "message"],
+    }
+    forms = {
+        "request": ({"id": identity, **asking}, ["id", "method"]),
+        "notification": ({"id": False, **asking}, ["method"]),
+        "result": ({"id": identity, "result": {"type": "object"}}, ["id", "result"]),
+        "error": ({"id": {"type": ["string", "integer", "null"]}, "error": failure}, ["id", "error"]),
+    }
+    return {
+        "description": f"One UTF-8 JSON document a line, of at most {MAX_MESSAGE_BYTES} bytes.",
+        "type": "object",
+        "anyOf": [
+            {"title": title, "properties": head | properties, "required": ["jsonrpc", *required]}
+            for title, (properties, required) in forms.items()
+        ],
+    }
