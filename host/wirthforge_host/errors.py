@@ -96,3 +96,15 @@ class PolicyViolationError(PermissionDeniedError):
     """The operator's policy does not allow it; the message names the rule."""
 
     code = "policy_violation"
+
+
+class FunctionDriftError(UntrustedError):
+    """A running plugin offers other functions than those that were signed and approved."""
+
+    code = "function_drift"
+
+
+class AuthorChangedError(UntrustedError):
+    """A release is signed by another author than the plugin's first one on this host."""
+
+    code = "author_changed"

@@ -1,4 +1,4 @@
-"""The first tables: audit log, tokens, permission rules, plugins' storage.
+"""The first tables: audit log, tokens, permission rules, plugins' storage, plugins and their instances.
 
 Revision ID: 0001
 Revises:
@@ -36,9 +36,14 @@ def upgrade() -> None:
     _create_audit()
     _create_permissions_and_tokens()
     _create_storage()
+    _create_plugins()
 
 
 def downgrade() -> None:
+    op.drop_table("transitions")
+    op.drop_table("instances")
+    op.drop_table("author_pins")
+    op.drop_table("plugins")
     op.drop_table("storage_usage")
     op.drop_table("storage_items")
     op.drop_table("tokens")
@@ -127,3 +132,50 @@ def _create_storage() -> None:
         sa.Column("used_bytes", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("plugin", name=op.f("pk_storage_usage")),
     )
+
+
+def _create_plugins() -> None:
+    op.create_table(
+        "plugins",
+        sa.Column("name", sa.String(80), nullable=False),
+        sa.Column("version", sa.String(256), nullable=False),
+        sa.Column("digest", sa.String(71), nullable=False),
+        sa.Column("signer", sa.String(71), nullable=False),
+        sa.Column("public_key", sa.String(64), nullable=False),
+        sa.Column("state", sa.String(20), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("enabled", sa.Boolean(), nullable=False),
+        sa.Column("manifest", sa.Text(), nullable=False),
+        sa.Column("functions", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name="pk_plugins"),
+    )
+    op.create_table(
+        "author_pins",
+        sa.Column("plugin", sa.String(80), nullable=False),
+        sa.Column("public_key", sa.String(64), nullable=False),
+        sa.Column("pinned_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("plugin", name="pk_author_pins"),
+    )
+    op.create_table(
+        "instances",
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("plugin", sa.String(80), nullable=False),
+        sa.Column("digest", sa.String(71), nullable=False),
+        sa.Column("uid", sa.Integer(), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_instances"),
+        sa.UniqueConstraint("uid", name="uq_instances_uid"),
+    )
+    op.create_index("ix_instances_plugin", "instances", ["plugin"])
+    op.create_table(
+        "transitions",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("plugin", sa.String(80), nullable=False),
+        sa.Column("before", sa.String(20), nullable=False),
+        sa.Column("after", sa.String(20), nullable=False),
+        sa.Column("cause", sa.Text(), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_transitions"),
+    )
+    op.create_index("ix_transitions_plugin", "transitions", ["plugin"])

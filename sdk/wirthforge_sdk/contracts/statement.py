@@ -8,7 +8,7 @@ missing file breaks the statement as surely as a changed byte. The author signs 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -19,8 +19,8 @@ SIGNATURES = ".wirthforge/"
 STATEMENT_PATH = f"{SIGNATURES}statement.json"
 ENVELOPE_PATH = f"{SIGNATURES}author.dsse.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://wirthforge.dev/statement/package/v1"
+STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE: Final = "https://wirthforge.dev/statement/package/v1"
 
 MAX_FILES = 20_000
 MAX_FILE_BYTES = 64 * 1024 * 1024

@@ -1,0 +1,96 @@
+"""What can be watched: audit, events, logs, metrics, health."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response, status
+from fastapi.responses import EventSourceResponse
+from fastapi.sse import ServerSentEvent
+
+from wirthforge_host.api.security import Reader, Wired
+from wirthforge_sdk.contracts.host_api import AuditOut, HealthOut, LogOut
+from wirthforge_sdk.contracts.identifiers import PluginName
+from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
+
+router = APIRouter()
+
+
+@router.get("/v1/audit", tags=["audit"])
+async def audit(  # noqa: PLR0913 (the filters of one query)
+    _: Reader,
+    wiring: Wired,
+    after: Annotated[int | None, Query(description="Id to continue below: `next` of the last page.")] = None,
+    plugin: Annotated[PluginName | None, Query()] = None,
+    action: Annotated[str | None, Query(max_length=64)] = None,
+    outcome: Annotated[str | None, Query(pattern="^(allowed|denied|failed)$")] = None,
+    limit: Limit = DEFAULT_PAGE,
+) -> Page[AuditOut]:
+    """Audit records, newest first."""
+    await wiring.audit.flush()
+    items = await wiring.audit.page(after=after, plugin=plugin, action=action, outcome=outcome, limit=limit)
+    return Page(items=items, next=str(items[-1].id) if len(items) == limit else None)
+
+
+@router.get("/v1/events", tags=["events"], response_class=EventSourceResponse)
+async def events(
+    _: Reader, wiring: Wired, last_event_id: Annotated[int | None, Header()] = None
+) -> AsyncIterator[ServerSentEvent]:
+    """Events of the host and its plugins as they happen; ``Last-Event-ID`` repeats the recent ones missed."""
+    async with wiring.events.subscribe(after=last_event_id) as stream:
+        async for event in stream:
+            yield ServerSentEvent(event=event.type, id=str(event.id), data=event.as_dict())
+
+
+@router.get("/v1/plugins/{namespace}/{name}/logs", tags=["plugins"])
+async def logs(
+    namespace: str,
+    name: str,
+    _: Reader,
+    wiring: Wired,
+    after: Annotated[int | None, Query(ge=0)] = None,
+    limit: Limit = DEFAULT_PAGE,
+) -> Page[LogOut]:
+    """The newest lines of the plugin's log, oldest first; ``after`` continues from an id."""
+    plugin = (await wiring.plugins.get(f"{namespace}/{name}")).name
+    items = wiring.logs.tail(plugin, after=after, limit=limit)
+    return Page(items=items, next=str(items[-1].id) if items else None)
+
+
+@router.get(
+    "/v1/plugins/{namespace}/{name}/logs/stream",
+    tags=["plugins"],
+    response_class=EventSourceResponse,
+)
+async def follow(
+    namespace: str, name: str, _: Reader, wiring: Wired, last_event_id: Annotated[int | None, Header()] = None
+) -> AsyncIterator[ServerSentEvent]:
+    """The plugin's log as it is written."""
+    plugin = (await wiring.plugins.get(f"{namespace}/{name}")).name
+    async with wiring.logs.subscribe(plugin, after=last_event_id) as stream:
+        async for line in stream:
+            yield ServerSentEvent(event="log", id=str(line.id), data=line.model_dump(mode="json"))
+
+
+@router.get("/metrics", tags=["health"], response_class=Response)
+async def metrics(_: Reader, wiring: Wired) -> Response:
+    """Prometheus metrics, in its text format."""
+    states = [record.state.value for record in await wiring.plugins.records()]
+    return Response(wiring.metrics.exposition(states), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/healthz", tags=["health"])
+async def healthz() -> HealthOut:
+    """Whether the process answers."""
+    return HealthOut(status="ok", checks={})
+
+
+@router.get("/readyz", tags=["health"])
+async def readyz(response: Response, wiring: Wired) -> HealthOut:
+    """Whether it can do its work: database, engine and image."""
+    checks = await wiring.readiness()
+    ready = all(check == "ok" for check in checks.values())
+    if not ready:
+        response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    return HealthOut(status="ok" if ready else "unavailable", checks=checks)

@@ -1,0 +1,53 @@
+"""Who may use the admin API: bearer tokens with scopes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from wirthforge_host.tokens.service import Operator
+from wirthforge_host.wiring import Wiring
+from wirthforge_sdk.errors import PermissionDeniedError, UnauthenticatedError
+
+_bearer = HTTPBearer(
+    auto_error=False, description="An operator's token; the first is in the host's token file."
+)
+
+
+def wiring_of(request: Request) -> Wiring:
+    """The object graph the application was made with."""
+    wiring: Wiring = request.app.state.wiring
+    return wiring
+
+
+async def _operator(
+    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+) -> Operator:
+    if credentials is None:
+        raise UnauthenticatedError("send an operator's token as 'Authorization: Bearer …'")
+    return wiring_of(request).tokens.authenticate(credentials.credentials)
+
+
+class Scoped:
+    """A dependency that lets operators with ``scope`` through."""
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+
+    async def __call__(self, operator: Annotated[Operator, Depends(_operator)]) -> Operator:
+        """The operator.
+
+        Raises:
+            PermissionDeniedError: The token lacks the scope.
+        """
+        if self._scope not in operator.scopes:
+            raise PermissionDeniedError(f"this token lacks the scope '{self._scope}'", scope=self._scope)
+        return operator
+
+
+Reader = Annotated[Operator, Depends(Scoped("read"))]
+Caller = Annotated[Operator, Depends(Scoped("call"))]
+Keeper = Annotated[Operator, Depends(Scoped("operate"))]
+Wired = Annotated[Wiring, Depends(wiring_of)]

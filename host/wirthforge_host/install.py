@@ -1,0 +1,181 @@
+"""Brings releases onto this host: resolve, fetch, verify, unpack, register. Nothing half-done, nothing untrusted.
+
+The marketplace is asked which releases there are and for their bytes; it is not believed. Every package is verified
+whole before a byte of it is written, its author's key is pinned at the first install, and another author's key is
+refused ever after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Protocol
+
+from wirthforge_host.audit.records import Outcome, Record
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.database import Database
+from wirthforge_host.errors import AuthorChangedError
+from wirthforge_host.events import Events
+from wirthforge_host.plugins.models import Release
+from wirthforge_host.plugins.service import Plugins
+from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.tokens.service import Operator
+from wirthforge_sdk.client.marketplace import MarketplaceClient
+from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.identifiers import parse_reference
+from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
+from wirthforge_sdk.contracts.versions import Version, VersionRange
+from wirthforge_sdk.errors import ConflictError, DigestMismatchError, LimitExceededError, WirthForgeError
+from wirthforge_sdk.packaging.keys import PublicKey
+from wirthforge_sdk.packaging.verification import VerifiedPackage, verify
+
+HOST_VERSION = "1.0.0"
+"""What ``[compatibility] host`` of a manifest is compared with: the version of the host's contracts."""
+
+MAX_CLOSURE = 50
+"""Releases one install may bring."""
+
+
+class Source(Protocol):
+    """Where releases come from."""
+
+    async def resolve(self, requirements: Mapping[str, str], locked: Mapping[str, str]) -> ResolveOut:
+        """The releases that satisfy ``requirements``, dependencies first."""
+        ...
+
+    async def download(self, release: ResolvedRelease) -> bytes:
+        """The package. At most ``release.size`` bytes; they are checked here again."""
+        ...
+
+
+class Marketplace:
+    """The source that is a marketplace. A connection a request: installs are rare."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def resolve(self, requirements: Mapping[str, str], locked: Mapping[str, str]) -> ResolveOut:
+        """See :class:`Source`."""
+        async with MarketplaceClient(self._url) as client:
+            return await client.resolve(requirements, locked=locked)
+
+    async def download(self, release: ResolvedRelease) -> bytes:
+        """See :class:`Source`."""
+        async with MarketplaceClient(self._url) as client:
+            return await client.download(release.digest, size=release.size)
+
+
+class Installer:
+    """Installs plugins and what they depend on."""
+
+    def __init__(  # noqa: PLR0913 (its collaborators, once)
+        self, source: Source, trees: Trees, plugins: Plugins, database: Database, audit: Audit, events: Events
+    ) -> None:
+        self._source = source
+        self._trees = trees
+        self._plugins = plugins
+        self._database = database
+        self._audit = audit
+        self._events = events
+        self._one_at_a_time = asyncio.Lock()
+
+    async def install(self, reference: str, operator: Operator) -> str:
+        """Installs what ``reference`` names, and returns the plugin's name.
+
+        Raises:
+            InvalidInputError: The reference or the package is malformed.
+            UnresolvableError: No versions fit together.
+            UntrustedError: A signature, digest or author is not the expected one.
+            ConflictError: Another version is installed.
+        """
+        wanted = parse_reference(reference)
+        VersionRange.parse(wanted.requirement)
+        try:
+            async with self._one_at_a_time:
+                await self._install(wanted.plugin, wanted.requirement, operator)
+        except WirthForgeError as error:
+            await self._record_failure(wanted.plugin, error, operator)
+            raise
+        return wanted.plugin
+
+    async def _install(self, plugin: str, requirement: str, operator: Operator) -> None:
+        installed = {record.name: record for record in await self._plugins.records()}
+        locked = {name: record.release.manifest.version for name, record in installed.items()}
+        resolved = await self._source.resolve({plugin: requirement}, locked)
+        if len(resolved.releases) > MAX_CLOSURE:
+            raise LimitExceededError(
+                f"{plugin} needs more than {MAX_CLOSURE} releases: refuse", plugin=plugin
+            )
+        for release in resolved.releases:
+            present = installed.get(release.plugin)
+            if present is None:
+                await self._bring(release, operator)
+            elif present.release.digest != release.digest:
+                raise ConflictError(
+                    f"{release.plugin} {present.release.manifest.version} is installed, and {release.version} is "
+                    f"needed: `wirthforge uninstall {release.plugin}` first",
+                    plugin=release.plugin,
+                )
+
+    async def _bring(self, resolved: ResolvedRelease, operator: Operator) -> None:
+        self._tell(resolved, State.FETCHING)
+        package = await self._source.download(resolved)
+        self._tell(resolved, State.VERIFYING)
+        key = PublicKey.parse(resolved.public_key)
+        await self._check_author(resolved.plugin, key)
+        verified = await asyncio.to_thread(verify, package, [key])
+        _check_promised(resolved, verified)
+        await self._trees.unpack(verified)
+        release = Release(
+            manifest=verified.manifest,
+            functions=verified.functions,
+            digest=verified.digest,
+            signer=key.keyid,
+            public_key=str(key),
+        )
+        await self._plugins.admit(release, operator)
+
+    async def _check_author(self, plugin: str, key: PublicKey) -> None:
+        pinned = await self._plugins.pinned_key(plugin)
+        if pinned is not None and pinned != str(key):
+            raise AuthorChangedError(
+                f"{plugin} was installed here signed by {PublicKey.parse(pinned).keyid}, and is now signed by "
+                f"{key.keyid}: ask its author why; `wirthforge uninstall --purge {plugin}` forgets the old key",
+                plugin=plugin,
+            )
+
+    def _tell(self, release: ResolvedRelease, state: State) -> None:
+        self._events.emit(
+            "plugin.state", plugin=release.plugin, state=state.value, cause=f"install {release.version}"
+        )
+
+    async def _record_failure(self, plugin: str, error: WirthForgeError, operator: Operator) -> None:
+        record = Record(
+            actor=operator.actor,
+            action="plugin.install",
+            outcome=Outcome.FAILED,
+            plugin=plugin,
+            detail={"code": error.code, "message": error.message},
+        )
+        async with self._database.transaction() as tx:
+            await self._audit.append(tx, record)
+
+
+def _check_promised(resolved: ResolvedRelease, verified: VerifiedPackage) -> None:
+    """Refuses a genuine package that is not the one that was resolved."""
+    manifest = verified.manifest
+    if verified.digest != resolved.digest:
+        raise DigestMismatchError(
+            f"{resolved.plugin} {resolved.version}: the marketplace sent {verified.digest} for {resolved.digest}",
+            plugin=resolved.plugin,
+        )
+    if (manifest.name, manifest.version) != (resolved.plugin, resolved.version):
+        raise DigestMismatchError(
+            f"{resolved.plugin} {resolved.version}: the package is of {manifest.name} {manifest.version}",
+            plugin=resolved.plugin,
+        )
+    if Version.parse(HOST_VERSION) not in VersionRange.parse(manifest.compatibility.host):
+        raise ConflictError(
+            f"{manifest.name} {manifest.version} needs a host {manifest.compatibility.host}, this is {HOST_VERSION}",
+            plugin=manifest.name,
+        )

@@ -1,0 +1,44 @@
+"""Prometheus metrics of the host, named by OpenMetrics' rules (base units, ``_total`` for counters)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """One registry; nothing global, so that two hosts in one process do not meet."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._calls = Counter(
+            "wirthforge_calls",
+            "Calls of plugin functions, by how they ended.",
+            ["plugin", "function", "code"],
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "wirthforge_call_seconds",
+            "How long calls took.",
+            ["plugin"],
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+        self._plugins = Gauge(
+            "wirthforge_plugins", "Plugins on this host, by state.", ["state"], registry=self._registry
+        )
+
+    def called(self, plugin: str, function: str, code: str, seconds: float) -> None:
+        """Counts one call. The labels are bounded: installed plugins, their functions, our error codes."""
+        self._calls.labels(plugin, function, code).inc()
+        self._seconds.labels(plugin).observe(seconds)
+
+    def exposition(self, states: Iterable[str]) -> bytes:
+        """Everything, in Prometheus' text format; ``states`` is the state of each plugin now."""
+        self._plugins.clear()
+        for state in states:
+            self._plugins.labels(state).inc()
+        return generate_latest(self._registry)

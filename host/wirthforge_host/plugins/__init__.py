@@ -1,0 +1,1 @@
+"""The plugins of this host: their lives, their instances, and the calls to them."""

@@ -1,0 +1,338 @@
+"""Opens and closes instances: a user id, a socket, a sandbox, a handshake, the functions compared, a self-test.
+
+What is begun is written down first and forgotten last, so that whatever interrupts, :meth:`Instances.sweep` finds what is
+left and removes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.database import Database
+from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
+from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins import store
+from wirthforge_host.plugins.drift import differences
+from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
+from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.sandbox.models import LABEL_INSTANCE, EventKind, SandboxRequest
+from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.sandbox.readback import compare
+from wirthforge_host.sandbox.service import Sandbox, Sandboxes
+from wirthforge_host.settings import Settings
+from wirthforge_sdk.contracts.manifest import Function, Health
+from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
+
+EXIT_S = 2.0
+"""How long after its connection ended a process may take to end itself, before its death is explained without it."""
+
+RESUBSCRIBE_S = 1.0
+"""Pause before asking an engine for its events again."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Instance:
+    """One running sandbox of a release, ready for calls."""
+
+    id: str
+    plugin: str
+    uid: int
+    sandbox: Sandbox
+    endpoint: Endpoint
+    session: Session
+    functions: dict[str, Function]
+    started_at: datetime
+    began: float
+    """Monotonic seconds."""
+    lost: asyncio.Event
+    """Set when its connection is over."""
+    gate: Gate
+
+    @property
+    def protocol(self) -> str:
+        """The MCP revision spoken with it."""
+        return self.session.protocol
+
+    @property
+    def container_id(self) -> str:
+        """As the engine knows it."""
+        return self.sandbox.container_id
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Begun:
+    """An instance from its first trace to its last."""
+
+    record: InstanceRecord
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    endpoint: Endpoint | None = None
+    sandbox: Sandbox | None = None
+
+
+class Instances:
+    """The instances of this host."""
+
+    def __init__(  # noqa: PLR0913 (its collaborators, once)
+        self,
+        *,
+        database: Database,
+        engine: ContainerEngine,
+        host_id: str,
+        bridge: Bridge,
+        permissions: Permissions,
+        logs: Logs,
+        trees: Trees,
+        settings: Settings,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._engine = engine
+        self._host_id = host_id
+        self._sandboxes = Sandboxes(engine, host_id)
+        self._bridge = bridge
+        self._permissions = permissions
+        self._logs = logs
+        self._trees = trees
+        self._settings = settings
+        self._now = now
+        self._directory = settings.data_dir / "bridges"
+        self._begun: dict[str, _Begun] = {}
+
+    async def open(self, record: PluginRecord, *, on_lost: Callable[[], None]) -> Instance:
+        """Starts an instance of the plugin's release. When it fails, nothing is left.
+
+        Raises:
+            FunctionDriftError: It offers other functions than those that were signed and approved.
+            SandboxMismatchError: The engine did not lock it down as asked.
+            PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
+            LimitExceededError: The host runs as many instances as it may.
+        """
+        begun = await self._begin(record)
+        began = time.monotonic()
+        try:
+            session = await self._connect(begun, record, on_lost)
+            await self._examine(session, record)
+        except PluginUnavailableError as error:
+            cause = await self._obituary(begun, error.message)
+            await self._end(begun)
+            raise PluginUnavailableError(cause, plugin=record.name) from error
+        except BaseException:
+            await asyncio.shield(self._end(begun))
+            raise
+        assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
+        return Instance(
+            id=begun.record.id,
+            plugin=record.name,
+            uid=begun.record.uid,
+            sandbox=begun.sandbox,
+            endpoint=begun.endpoint,
+            session=session,
+            functions={function.name: function for function in record.release.functions},
+            started_at=begun.record.started_at,
+            began=began,
+            lost=begun.lost,
+            gate=Gate(record.name),
+        )
+
+    async def close(self, instance: Instance) -> None:
+        """Ends an instance and returns when nothing of it is left."""
+        begun = self._begun.get(instance.id)
+        if begun is not None:
+            await self._end(begun)
+
+    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
+        """The settings the engine says are in force now, and each that is not as asked."""
+        found = await self._engine.effective(instance.container_id)
+        return found.as_dict(), [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+
+    async def cause_of_death(self, instance: Instance) -> str:
+        """Why an instance ended, in a sentence."""
+        begun = self._begun.get(instance.id)
+        return await self._obituary(begun, "its connection ended") if begun else "its connection ended"
+
+    async def sweep(self) -> None:
+        """Removes every trace of instances that are not of this process: containers, directories, records."""
+        for state in await self._sandboxes.running():
+            if state.labels.get(LABEL_INSTANCE) not in self._begun:
+                await self._sandboxes.close(state.id)
+        await asyncio.to_thread(self._sweep_directories)
+        async with self._database.reading() as tx:
+            records = await store.all_instances(tx)
+        for record in records:
+            if record.id not in self._begun:
+                await self._forget(record.id)
+
+    async def watch(self) -> None:
+        """Notes exits of containers, until cancelled."""
+        while True:
+            try:
+                async with self._engine.events(self._host_id) as events:
+                    async for event in events:
+                        begun = self._begun.get(event.instance_id)
+                        if begun is not None and event.kind is EventKind.EXITED:
+                            begun.exited.set()
+            except UnavailableError as error:
+                # Exits are also seen as ended connections; without events they are only explained less well.
+                log.warning("engine.events_lost", error=error.message)
+                await asyncio.sleep(RESUBSCRIBE_S)
+
+    async def _begin(self, record: PluginRecord) -> _Begun:
+        """Takes a user id that no other instance has, and writes the instance down."""
+        async with self._database.transaction() as tx:
+            taken = {other.uid for other in await store.all_instances(tx)}
+            if len(taken) >= self._settings.max_instances:
+                raise LimitExceededError(
+                    f"the host runs {len(taken)} instances and may run no more: disable some, or raise "
+                    "WIRTHFORGE_HOST_MAX_INSTANCES"
+                )
+            base = self._settings.uid_base
+            uid = next(uid for uid in range(base, base + self._settings.uid_count) if uid not in taken)
+            begun = _Begun(
+                record=InstanceRecord(
+                    id=secrets.token_hex(8),
+                    plugin=record.name,
+                    digest=record.release.digest,
+                    uid=uid,
+                    started_at=self._now(),
+                )
+            )
+            self._begun[begun.record.id] = begun
+            await store.add_instance(tx, begun.record)
+        return begun
+
+    async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> Session:
+        manifest = record.release.manifest
+        limits = manifest.resources.limits()
+        own = begun.record
+
+        def lost() -> None:
+            begun.lost.set()
+            on_lost()
+
+        begun.endpoint = await self._bridge.listen(
+            Peer(
+                instance=own.id,
+                plugin=own.plugin,
+                uid=own.uid,
+                rights=self._permissions.of(own.plugin, own.digest),
+                storage_bytes=limits.storage_bytes,
+            ),
+            self._directory / own.id,
+            on_lost=lost,
+        )
+        begun.sandbox = await self._sandboxes.open(
+            SandboxRequest(
+                instance_id=own.id,
+                plugin=own.plugin,
+                version=manifest.version,
+                digest=own.digest,
+                host_id=self._host_id,
+                uid=own.uid,
+                limits=limits,
+                image=self._settings.image,
+                runtime=manifest.runtime.type.value,
+                bridge_directory=self._directory / own.id,
+                code_directory=self._trees.path(own.digest),
+            )
+        )
+        return await self._accept(begun, begun.endpoint)
+
+    async def _accept(self, begun: _Begun, endpoint: Endpoint) -> Session:
+        """The session once it connected; does not wait on for a process that ended."""
+        accepted = asyncio.create_task(endpoint.accept(timeout_s=self._settings.start_timeout_s))
+        exited = asyncio.create_task(begun.exited.wait())
+        try:
+            await asyncio.wait({accepted, exited}, return_when=asyncio.FIRST_COMPLETED)
+            if accepted.done():
+                return accepted.result()
+            raise PluginUnavailableError("it ended before it connected")
+        finally:
+            for task in (accepted, exited):
+                task.cancel()
+            await asyncio.gather(accepted, exited, return_exceptions=True)
+
+    async def _examine(self, session: Session, record: PluginRecord) -> None:
+        timeout_s = self._settings.start_timeout_s
+        await session.open(timeout_s=timeout_s)
+        told = await session.list_tools(timeout_s=timeout_s)
+        drifted = differences(record.release.functions, told)
+        if drifted:
+            raise FunctionDriftError(
+                f"{record.name} offers other functions than were signed and approved: {'; '.join(drifted[:5])}",
+                plugin=record.name,
+                differences=drifted,
+            )
+        if record.release.manifest.health is not None:
+            await _test(session, record.release.manifest.health)
+
+    async def _obituary(self, begun: _Begun, what: str) -> str:
+        """``what`` happened, with what the engine and the plugin's own log know of it."""
+        parts = [what]
+        if begun.sandbox is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXIT_S):
+                    await begun.exited.wait()
+            with suppress(UnavailableError):
+                state = await self._engine.state(begun.sandbox.container_id)
+                if state is not None and state.oom_killed:
+                    parts.append("it ran out of memory")
+                elif state is not None and not state.running:
+                    parts.append(f"its process ended with exit code {state.exit_code}")
+        errors = [
+            line.message
+            for line in self._logs.tail(begun.record.plugin, limit=20)
+            if line.level == "error" and line.instance == begun.record.id
+        ]
+        if errors:
+            parts.append(f"its last error: {errors[-1].strip().splitlines()[-1][:300]}")
+        return "; ".join(parts)
+
+    async def _end(self, begun: _Begun) -> None:
+        """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
+        try:
+            if begun.sandbox is not None:
+                await self._sandboxes.close(begun.sandbox.container_id)
+            if begun.endpoint is not None:
+                await begun.endpoint.close()
+            await self._forget(begun.record.id)
+        finally:
+            # What could not be removed is nobody's from here on, and the next sweep takes it.
+            self._begun.pop(begun.record.id, None)
+
+    async def _forget(self, instance_id: str) -> None:
+        async with self._database.transaction() as tx:
+            await store.remove_instance(tx, instance_id)
+
+    def _sweep_directories(self) -> None:
+        entries: list[Path] = list(self._directory.iterdir()) if self._directory.is_dir() else []
+        for entry in entries:
+            if entry.name not in self._begun:
+                shutil.rmtree(entry)
+
+
+async def _test(session: Session, health: Health) -> None:
+    try:
+        result = await session.call(
+            health.function, health.arguments, timeout_s=health.timeout_s, call_id="self-test"
+        )
+    except WirthForgeError as error:
+        raise PluginUnavailableError(f"its self-test failed: {error.message}") from error
+    if result.is_error:
+        raise PluginUnavailableError(f"its self-test {health.function} answered that it failed")

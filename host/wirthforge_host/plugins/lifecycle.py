@@ -1,0 +1,81 @@
+"""The life of a plugin on a host, as functions of values: which state may follow which, and when to try again.
+
+    available → fetching → verifying → awaiting_approval → starting → running → draining → stopped
+                                                              ↑          ↓
+                                                              └─ unhealthy → crash_loop
+    any → quarantined, failed
+
+``fetching`` and ``verifying`` are seen as events only: a release is not on the host before it is verified, so a host
+that dies meanwhile has nothing to forget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.errors import ConflictError
+
+FOLLOWING: dict[State, frozenset[State]] = {
+    State.FETCHING: frozenset({State.VERIFYING, State.FAILED}),
+    State.VERIFYING: frozenset({State.AWAITING_APPROVAL, State.FAILED}),
+    State.AWAITING_APPROVAL: frozenset({State.STARTING, State.STOPPED}),
+    State.STARTING: frozenset(
+        {State.RUNNING, State.UNHEALTHY, State.CRASH_LOOP, State.FAILED, State.QUARANTINED, State.DRAINING}
+    ),
+    State.RUNNING: frozenset({State.DRAINING, State.UNHEALTHY, State.QUARANTINED}),
+    State.UNHEALTHY: frozenset({State.STARTING, State.CRASH_LOOP, State.DRAINING, State.QUARANTINED}),
+    State.CRASH_LOOP: frozenset({State.STARTING, State.DRAINING, State.STOPPED}),
+    State.DRAINING: frozenset({State.STOPPED}),
+    State.STOPPED: frozenset({State.STARTING, State.AWAITING_APPROVAL}),
+    State.QUARANTINED: frozenset({State.STOPPED}),
+    State.FAILED: frozenset({State.STARTING, State.STOPPED}),
+}
+
+WANTS_INSTANCE = frozenset({State.STARTING, State.RUNNING, State.UNHEALTHY})
+"""States in which an enabled plugin is meant to have a running sandbox."""
+
+MAX_CRASHES = 5
+FIRST_DELAY_S = 0.5
+LONGEST_DELAY_S = 30.0
+FORGIVEN_AFTER_S = 60.0
+"""A plugin that ran this long has its crashes forgotten."""
+
+
+def advance(plugin: str, state: State, following: State) -> State:
+    """Returns ``following`` when it may come after ``state``.
+
+    Raises:
+        ConflictError: It may not; the message tells what the plugin is doing.
+    """
+    if following not in FOLLOWING[state]:
+        raise ConflictError(
+            f"{plugin} is {state.replace('_', ' ')} and cannot become {following.replace('_', ' ')}",
+            plugin=plugin,
+            state=state.value,
+        )
+    return following
+
+
+@dataclass(frozen=True, slots=True)
+class Crashes:
+    """How often an instance ended unasked, and what follows from it."""
+
+    count: int = 0
+    last_at: float = 0.0
+    """Monotonic seconds."""
+
+    def after(self, now: float, ran_s: float) -> Crashes:
+        """One more crash at ``now``, of an instance that ran ``ran_s`` seconds."""
+        return Crashes(1 if ran_s >= FORGIVEN_AFTER_S else self.count + 1, now)
+
+    @property
+    def looping(self) -> bool:
+        """Whether to stop trying until an operator enables the plugin again."""
+        return self.count >= MAX_CRASHES
+
+    def due_at(self) -> float:
+        """When to start the next instance: exponential back-off, in monotonic seconds."""
+        if not self.count:
+            return 0.0
+        return self.last_at + min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (self.count - 1))

@@ -1,0 +1,49 @@
+"""What the host knows of a plugin and of its instances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.manifest import Function, Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A verified release whose files are on this host."""
+
+    manifest: Manifest
+    functions: tuple[Function, ...]
+    digest: str
+    signer: str
+    """Key id of the author's key."""
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginRecord:
+    """A plugin as it stands in the database."""
+
+    release: Release
+    state: State
+    cause: str
+    changed_at: datetime
+    enabled: bool
+    """What the operator wants; the reconciler makes it so."""
+
+    @property
+    def name(self) -> str:
+        """``namespace/name``."""
+        return self.release.manifest.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRecord:
+    """An instance that was begun and not yet ended. Written before its container exists, so that none is forgotten."""
+
+    id: str
+    plugin: str
+    digest: str
+    uid: int
+    started_at: datetime

@@ -1,0 +1,283 @@
+"""What an operator does with plugins. Each method is one use case: one transaction, then the reconciler settles it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from wirthforge_host.audit.records import Outcome, Record
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.database import Database, Transaction
+from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins import store
+from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.models import PluginRecord, Release
+from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.storage.service import Storage
+from wirthforge_host.tokens.service import Operator
+from wirthforge_sdk.contracts.host_api import (
+    ApprovalIn,
+    AskedPermission,
+    EffectiveOut,
+    InstanceOut,
+    PluginOut,
+    State,
+)
+from wirthforge_sdk.contracts.permissions import Permission
+from wirthforge_sdk.errors import ConflictError, InvalidInputError
+
+RESTING = frozenset(
+    {State.STOPPED, State.AWAITING_APPROVAL, State.FAILED, State.CRASH_LOOP, State.QUARANTINED}
+)
+"""States in which nothing of the plugin runs."""
+
+
+class Plugins:
+    """The plugins of this host."""
+
+    def __init__(  # noqa: PLR0913 (its collaborators, once)
+        self,
+        *,
+        database: Database,
+        audit: Audit,
+        states: States,
+        reconciler: Reconciler,
+        instances: Instances,
+        permissions: Permissions,
+        storage: Storage,
+        logs: Logs,
+        trees: Trees,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._audit = audit
+        self._states = states
+        self._reconciler = reconciler
+        self._instances = instances
+        self._permissions = permissions
+        self._storage = storage
+        self._logs = logs
+        self._trees = trees
+        self._now = now
+
+    async def records(self) -> Sequence[PluginRecord]:
+        """Every plugin as the database has it."""
+        async with self._database.reading() as tx:
+            return await store.all_plugins(tx)
+
+    async def sweep(self) -> None:
+        """Removes the files of installs that never came to be; before anything else is done."""
+        await self._trees.sweep({record.release.digest for record in await self.records()})
+
+    async def all(self) -> list[PluginOut]:
+        """Every plugin, by name."""
+        return [await self._out(record) for record in await self.records()]
+
+    async def get(self, name: str) -> PluginOut:
+        """One plugin.
+
+        Raises:
+            NotFoundError: It is not on this host.
+        """
+        async with self._database.reading() as tx:
+            record = await store.get_plugin(tx, name)
+        return await self._out(record)
+
+    async def pinned_key(self, name: str) -> str | None:
+        """The author's key this host holds the plugin to."""
+        async with self._database.reading() as tx:
+            return await store.find_pin(tx, name)
+
+    async def admit(self, release: Release, operator: Operator) -> None:
+        """Registers a verified, unpacked release. It starts when nothing it requires is undecided.
+
+        Raises:
+            ConflictError: The plugin is installed already.
+        """
+        name = release.manifest.name
+        async with self._reconciler.alone_with(name):
+            async with self._database.transaction() as tx:
+                if await store.find_plugin(tx, name):
+                    raise ConflictError(f"{name} is installed already", plugin=name)
+                record = PluginRecord(
+                    release=release,
+                    state=State.VERIFYING,
+                    cause="verified",
+                    changed_at=self._now(),
+                    enabled=True,
+                )
+                await store.add_plugin(tx, record)
+                if await store.find_pin(tx, name) is None:
+                    await store.add_pin(tx, name, release.public_key, self._now())
+                await self._note(tx, "plugin.install", record, operator)
+                waiting = await self._states.move_in(
+                    tx, record, State.AWAITING_APPROVAL, cause="installed", actor=operator.actor
+                )
+                await self._start_if_approved(tx, waiting, operator)
+            await self._reconciler.settle(name)
+
+    async def approve(self, approval: ApprovalIn, operator: Operator) -> None:
+        """Decides on permissions of exactly the release that the operator saw.
+
+        Raises:
+            ConflictError: Another release is installed than the one approved.
+            InvalidInputError: It decides on something the release does not ask for.
+        """
+        name = approval.plugin
+        async with self._reconciler.alone_with(name):
+            async with self._database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                _check_decidable(record, approval)
+                await self._permissions.decide(tx, approval, operator.actor)
+                if record.state is State.AWAITING_APPROVAL and record.enabled:
+                    await self._start_if_approved(tx, record, operator)
+            self._reconciler.forget_crashes(name)
+            await self._reconciler.settle(name)
+
+    async def enable(self, name: str, operator: Operator) -> None:
+        """Wants the plugin to run.
+
+        Raises:
+            ConflictError: It is quarantined; disable it first, which says that its cause was seen.
+        """
+        async with self._reconciler.alone_with(name):
+            async with self._database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                await store.set_enabled(tx, name, enabled=True)
+                await self._note(tx, "plugin.enable", record, operator)
+                if record.state is State.STOPPED:
+                    record = await self._states.move_in(
+                        tx, record, State.AWAITING_APPROVAL, cause="enabled", actor=operator.actor
+                    )
+                if record.state is State.AWAITING_APPROVAL:
+                    await self._start_if_approved(tx, record, operator)
+                elif record.state in RESTING:
+                    await self._states.move_in(
+                        tx, record, State.STARTING, cause="enabled", actor=operator.actor
+                    )
+            self._reconciler.forget_crashes(name)
+            await self._reconciler.settle(name)
+
+    async def disable(self, name: str, operator: Operator) -> None:
+        """Wants the plugin not to run: calls inside end, then its sandbox is removed."""
+        async with self._reconciler.alone_with(name):
+            await self._disable(name, operator)
+
+    async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
+        """Stops and forgets the plugin; with ``purge`` also its values, decisions, log and author pin."""
+        async with self._reconciler.alone_with(name):
+            await self._disable(name, operator)
+            async with self._database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                await store.remove_plugin(tx, name)
+                if purge:
+                    await self._storage.purge(tx, name)
+                    await self._permissions.purge(tx, name, operator.actor)
+                    await store.remove_pin(tx, name)
+                    tx.after_commit(lambda: self._logs.forget(name))
+                await self._note(tx, "plugin.purge" if purge else "plugin.uninstall", record, operator)
+            self._reconciler.forget_crashes(name)
+            await self._trees.remove(record.release.digest)
+
+    async def effective(self, name: str) -> EffectiveOut:
+        """What the engine says is in force for the plugin's instance, now.
+
+        Raises:
+            PluginUnavailableError: It has no instance.
+        """
+        record = await self.get(name)
+        instance = self._reconciler.live(name)
+        if instance is None:
+            raise PluginUnavailableError(
+                f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
+            )
+        settings, mismatches = await self._instances.effective(instance)
+        return EffectiveOut(plugin=name, instance=instance.id, settings=settings, mismatches=mismatches)
+
+    async def _disable(self, name: str, operator: Operator) -> None:
+        async with self._database.transaction() as tx:
+            record = await store.get_plugin(tx, name)
+            await store.set_enabled(tx, name, enabled=False)
+            await self._note(tx, "plugin.disable", record, operator)
+            if record.state is not State.STOPPED:
+                after = State.STOPPED if record.state in RESTING else State.DRAINING
+                if record.state is not after:
+                    await self._states.move_in(tx, record, after, cause="disabled", actor=operator.actor)
+        await self._reconciler.settle(name)
+
+    async def _start_if_approved(self, tx: Transaction, record: PluginRecord, operator: Operator) -> None:
+        rules = await self._permissions.compiled(tx, record.name, record.release.digest)
+        missing = [need for need in record.release.manifest.required() if not rules.allows(need)]
+        if not missing:
+            await self._states.move_in(tx, record, State.STARTING, cause="approved", actor=operator.actor)
+
+    async def _note(self, tx: Transaction, action: str, record: PluginRecord, operator: Operator) -> None:
+        detail = {"version": record.release.manifest.version, "digest": record.release.digest}
+        await self._audit.append(
+            tx,
+            Record(
+                actor=operator.actor,
+                action=action,
+                outcome=Outcome.ALLOWED,
+                plugin=record.name,
+                detail=detail,
+            ),
+        )
+
+    async def _out(self, record: PluginRecord) -> PluginOut:
+        manifest = record.release.manifest
+        rights = self._permissions.of(record.name, record.release.digest)
+        instance = self._reconciler.live(record.name)
+        return PluginOut(
+            name=manifest.name,
+            version=manifest.version,
+            digest=record.release.digest,
+            signer=record.release.signer,
+            summary=manifest.summary,
+            state=record.state,
+            cause=record.cause,
+            changed_at=record.changed_at,
+            enabled=record.enabled,
+            limits=manifest.resources.limits(),
+            permissions=[
+                AskedPermission(
+                    need=asked.need,
+                    meaning=Permission.parse(asked.need).meaning,
+                    reason=asked.reason,
+                    optional=asked.optional,
+                    standing=rights.standing(asked.need).value,
+                )
+                for asked in manifest.permissions
+            ],
+            functions=list(record.release.functions),
+            instance=_instance_out(instance) if instance else None,
+        )
+
+
+def _check_decidable(record: PluginRecord, approval: ApprovalIn) -> None:
+    if record.release.digest != approval.digest:
+        raise ConflictError(
+            f"{record.name} {record.release.manifest.version} is {record.release.digest}, not the release you looked "
+            "at: look again, then decide",
+            plugin=record.name,
+        )
+    asked = {request.need for request in record.release.manifest.permissions}
+    strange = [need for need in (*approval.grant, *approval.deny) if need not in asked]
+    if strange:
+        raise InvalidInputError(
+            f"{record.name} does not ask for '{strange[0]}'", field="grant", plugin=record.name
+        )
+
+
+def _instance_out(instance: Instance) -> InstanceOut:
+    return InstanceOut(
+        id=instance.id,
+        container=instance.container_id,
+        uid=instance.uid,
+        started_at=instance.started_at,
+        protocol=instance.protocol,
+    )

@@ -1,0 +1,67 @@
+"""Moves plugins from state to state: each move is checked, stored with its cause, audited and announced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from wirthforge_host.audit.records import Outcome, Record
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.database import Database, Transaction
+from wirthforge_host.events import Events
+from wirthforge_host.plugins import store
+from wirthforge_host.plugins.lifecycle import advance
+from wirthforge_host.plugins.models import PluginRecord
+from wirthforge_sdk.contracts.host_api import State
+
+HOST = "host"
+"""The actor of what nobody asked for."""
+
+
+class States:
+    """The only writer of a plugin's state."""
+
+    def __init__(self, database: Database, audit: Audit, events: Events, now: Callable[[], datetime]) -> None:
+        self._database = database
+        self._audit = audit
+        self._events = events
+        self._now = now
+
+    async def move(self, name: str, after: State, *, cause: str, actor: str = HOST) -> PluginRecord:
+        """One transaction: reads the plugin, moves it, and tells.
+
+        Raises:
+            NotFoundError: There is no such plugin.
+            ConflictError: ``after`` may not follow its state.
+        """
+        async with self._database.transaction() as tx:
+            record = await store.get_plugin(tx, name)
+            return await self.move_in(tx, record, after, cause=cause, actor=actor)
+
+    async def move_in(
+        self, tx: Transaction, record: PluginRecord, after: State, *, cause: str, actor: str = HOST
+    ) -> PluginRecord:
+        """The same within the caller's transaction; listeners are told once that is committed."""
+        advance(record.name, record.state, after)
+        at = self._now()
+        await store.record_transition(tx, record, after, cause=cause, at=at)
+        detail = {
+            "before": record.state.value,
+            "after": after.value,
+            "cause": cause,
+            "version": record.release.manifest.version,
+            "digest": record.release.digest,
+        }
+        await self._audit.append(
+            tx,
+            Record(
+                actor=actor, action="plugin.state", outcome=Outcome.ALLOWED, plugin=record.name, detail=detail
+            ),
+        )
+        told = {"state": after.value, "cause": cause}
+        tx.after_commit(lambda: self._announce(record.name, told))
+        return replace(record, state=after, cause=cause, changed_at=at)
+
+    def _announce(self, plugin: str, told: dict[str, str]) -> None:
+        self._events.emit("plugin.state", plugin=plugin, **told)

@@ -1,0 +1,193 @@
+"""The tables of plugins, pinned author keys, instances and transitions, and the SQL over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Boolean, Column, Integer, Row, String, Table, Text, delete, insert, select, update
+
+from wirthforge_host.database import Transaction, UtcDateTime, metadata
+from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release
+from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.manifest import Manifest, encode_functions, parse_functions
+from wirthforge_sdk.errors import ConflictError, NotFoundError
+
+plugins = Table(
+    "plugins",
+    metadata,
+    Column("name", String(80), primary_key=True),
+    Column("version", String(256), nullable=False),
+    Column("digest", String(71), nullable=False),
+    Column("signer", String(71), nullable=False),
+    Column("public_key", String(64), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("manifest", Text, nullable=False),
+    Column("functions", Text, nullable=False),
+)
+
+pins = Table(
+    "author_pins",
+    metadata,
+    Column("plugin", String(80), primary_key=True),
+    Column("public_key", String(64), nullable=False),
+    Column("pinned_at", UtcDateTime, nullable=False),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("plugin", String(80), nullable=False, index=True),
+    Column("digest", String(71), nullable=False),
+    Column("uid", Integer, nullable=False, unique=True),
+    Column("started_at", UtcDateTime, nullable=False),
+)
+
+transitions = Table(
+    "transitions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("plugin", String(80), nullable=False, index=True),
+    Column("before", String(20), nullable=False),
+    Column("after", String(20), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+
+async def find_plugin(tx: Transaction, name: str) -> PluginRecord | None:
+    """The plugin, or None."""
+    row = (await tx.execute(select(plugins).where(plugins.c.name == name))).one_or_none()
+    return _plugin(row) if row else None
+
+
+async def get_plugin(tx: Transaction, name: str) -> PluginRecord:
+    """The plugin.
+
+    Raises:
+        NotFoundError: It is not on this host.
+    """
+    found = await find_plugin(tx, name)
+    if found is None:
+        raise NotFoundError(f"{name} is not installed on this host: `wirthforge install {name}`", plugin=name)
+    return found
+
+
+async def all_plugins(tx: Transaction) -> Sequence[PluginRecord]:
+    """Every plugin, by name."""
+    return [_plugin(row) for row in await tx.execute(select(plugins).order_by(plugins.c.name))]
+
+
+async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
+    """Writes a plugin that is not there."""
+    release = record.release
+    await tx.execute(
+        insert(plugins).values(
+            name=record.name,
+            version=release.manifest.version,
+            digest=release.digest,
+            signer=release.signer,
+            public_key=release.public_key,
+            state=record.state.value,
+            cause=record.cause,
+            changed_at=record.changed_at,
+            enabled=record.enabled,
+            manifest=release.manifest.model_dump_json(),
+            functions=encode_functions(release.functions).decode(),
+        )
+    )
+
+
+async def remove_plugin(tx: Transaction, name: str) -> None:
+    """Forgets the plugin; the pin of its author's key stays."""
+    await tx.execute(delete(plugins).where(plugins.c.name == name))
+
+
+async def set_enabled(tx: Transaction, name: str, *, enabled: bool) -> None:
+    """Writes what the operator wants."""
+    await tx.execute(update(plugins).where(plugins.c.name == name).values(enabled=enabled))
+
+
+async def record_transition(
+    tx: Transaction, record: PluginRecord, after: State, *, cause: str, at: datetime
+) -> None:
+    """Moves the plugin to ``after`` and keeps why.
+
+    Raises:
+        ConflictError: Somebody else moved it since ``record`` was read.
+    """
+    moved = await tx.execute(
+        update(plugins)
+        .where(plugins.c.name == record.name, plugins.c.state == record.state.value)
+        .values(state=after.value, cause=cause, changed_at=at)
+    )
+    if moved.rowcount != 1:
+        raise ConflictError(f"{record.name} changed meanwhile: look again, then repeat", plugin=record.name)
+    await tx.execute(
+        insert(transitions).values(
+            plugin=record.name, before=record.state.value, after=after.value, cause=cause, at=at
+        )
+    )
+
+
+async def find_pin(tx: Transaction, plugin: str) -> str | None:
+    """The author's key that was pinned when the plugin was first installed here."""
+    found: str | None = await tx.scalar(select(pins.c.public_key).where(pins.c.plugin == plugin))
+    return found
+
+
+async def add_pin(tx: Transaction, plugin: str, public_key: str, at: datetime) -> None:
+    """Pins the author's key of a plugin that has none yet."""
+    await tx.execute(insert(pins).values(plugin=plugin, public_key=public_key, pinned_at=at))
+
+
+async def remove_pin(tx: Transaction, plugin: str) -> None:
+    """Forgets the pin."""
+    await tx.execute(delete(pins).where(pins.c.plugin == plugin))
+
+
+async def all_instances(tx: Transaction) -> Sequence[InstanceRecord]:
+    """Every instance that was begun and not ended."""
+    rows = await tx.execute(select(instances).order_by(instances.c.started_at, instances.c.id))
+    return [InstanceRecord(**row._mapping) for row in rows]  # noqa: SLF001 (SQLAlchemy's public name for it)
+
+
+async def add_instance(tx: Transaction, record: InstanceRecord) -> None:
+    """Writes an instance that is about to begin."""
+    await tx.execute(
+        insert(instances).values(
+            id=record.id,
+            plugin=record.plugin,
+            digest=record.digest,
+            uid=record.uid,
+            started_at=record.started_at,
+        )
+    )
+
+
+async def remove_instance(tx: Transaction, instance_id: str) -> None:
+    """Forgets an instance of which nothing is left."""
+    await tx.execute(delete(instances).where(instances.c.id == instance_id))
+
+
+def _plugin(row: Row[Any]) -> PluginRecord:
+    # Both documents were checked when they were installed; the database is the host's own.
+    return PluginRecord(
+        release=Release(
+            manifest=Manifest.model_validate(msgspec.json.decode(row.manifest)),
+            functions=parse_functions(row.functions.encode()),
+            digest=row.digest,
+            signer=row.signer,
+            public_key=row.public_key,
+        ),
+        state=State(row.state),
+        cause=row.cause,
+        changed_at=row.changed_at,
+        enabled=row.enabled,
+    )

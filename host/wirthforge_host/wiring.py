@@ -1,0 +1,177 @@
+"""The object graph, built once, before the event loop runs; each object gets only what it works with."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.bridge import Bridge, Services
+from wirthforge_host.database import Database
+from wirthforge_host.events import Events
+from wirthforge_host.install import Installer, Marketplace, Source
+from wirthforge_host.logs import Logs
+from wirthforge_host.metrics import Metrics
+from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.calls import Calls
+from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.service import Plugins
+from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.sandbox.docker_engine import DockerEngine, _open
+from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.settings import Settings
+from wirthforge_host.storage.service import Storage
+from wirthforge_host.tokens.service import Tokens
+from wirthforge_sdk.errors import WirthForgeError
+
+TOKEN_FILE = "operator.token"  # noqa: S105 (a file's name)
+
+
+def utc_now() -> datetime:
+    """The clock of a server."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """All that the admin API offers, and what it is made of."""
+
+    settings: Settings
+    database: Database
+    engine: ContainerEngine
+    audit: Audit
+    events: Events
+    logs: Logs
+    metrics: Metrics
+    tokens: Tokens
+    permissions: Permissions
+    storage: Storage
+    plugins: Plugins
+    calls: Calls
+    installer: Installer
+    instances: Instances
+    reconciler: Reconciler
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The host at work: what is wanted is made to run. At the end every sandbox is gone.
+
+        Raises:
+            SchemaMissingError: The migrations were not run.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.engine.close)
+            stack.push_async_callback(self.database.dispose)
+            await self.database.require_schema()
+            await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
+            await self.tokens.load()
+            await self.permissions.load()
+            await self.plugins.sweep()
+            await stack.enter_async_context(self.audit.running())
+            stack.push_async_callback(self.reconciler.shut_down)
+            for name, work in {"reconciler": self.reconciler.run, "exits": self.instances.watch}.items():
+                stack.push_async_callback(_ended, asyncio.create_task(work(), name=name))
+            yield
+
+    async def readiness(self) -> dict[str, str]:
+        """What the host depends on, each ``ok`` or a sentence with the remedy."""
+        checks = {
+            "database": self.database.require_schema(),
+            "engine": self.engine.capabilities(),
+            "image": self.engine.image(self.settings.image),
+        }
+        return {name: await _told(check) for name, check in checks.items()}
+
+
+def build_wiring(
+    settings: Settings,
+    *,
+    engine: ContainerEngine | None = None,
+    source: Source | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Wiring:
+    """Builds the graph; makes the data directory, which only its owner reads."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    host_id = settings.host_id or _own_id(settings.data_dir / "host.id")
+    database = Database(settings.database)
+    engine = engine or DockerEngine(_open(settings.engine_url))
+    audit = Audit(database, now=now)
+    events = Events(now=now)
+    logs = Logs(now=now, monotonic=time.monotonic)
+    metrics = Metrics()
+    permissions = Permissions(database, audit, events, now=now)
+    storage = Storage(database)
+    trees = Trees(settings.data_dir / "releases")
+    states = States(database, audit, events, now)
+    services = Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=time.monotonic)
+    instances = Instances(
+        database=database,
+        engine=engine,
+        host_id=host_id,
+        bridge=Bridge(services),
+        permissions=permissions,
+        logs=logs,
+        trees=trees,
+        settings=settings,
+        now=now,
+    )
+    reconciler = Reconciler(database, instances, states, drain_s=settings.drain_timeout_s)
+    plugins = Plugins(
+        database=database,
+        audit=audit,
+        states=states,
+        reconciler=reconciler,
+        instances=instances,
+        permissions=permissions,
+        storage=storage,
+        logs=logs,
+        trees=trees,
+        now=now,
+    )
+    source = source or Marketplace(settings.marketplace_url)
+    return Wiring(
+        settings=settings,
+        database=database,
+        engine=engine,
+        audit=audit,
+        events=events,
+        logs=logs,
+        metrics=metrics,
+        tokens=Tokens(database, audit, now=now),
+        permissions=permissions,
+        storage=storage,
+        plugins=plugins,
+        calls=Calls(plugins, reconciler, audit, metrics),
+        installer=Installer(source, trees, plugins, database, audit, events),
+        instances=instances,
+        reconciler=reconciler,
+    )
+
+
+def _own_id(path: Path) -> str:
+    """A random id that stays: by it the host knows its own containers after a restart."""
+    with suppress(FileExistsError), path.open("x") as file:
+        file.write(secrets.token_hex(8))
+    return path.read_text().strip()
+
+
+async def _told(check: Awaitable[object]) -> str:
+    try:
+        await check
+    except WirthForgeError as error:
+        return error.message
+    return "ok"
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
