@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from msgspec import UNSET
+from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
+from wirthforge_sdk.errors import InvalidInputError
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.calls import Calls
@@ -24,8 +26,6 @@ from wirthforge_host.bridge.messages import Lines, LineTooLongError, MalformedLi
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.bridge.serving import Serving
 from wirthforge_host.rates import TokenBucket
-from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
-from wirthforge_sdk.errors import InvalidInputError
 
 MAX_BREACHES = 16
 """Breaches of the protocol after which the connection is closed."""

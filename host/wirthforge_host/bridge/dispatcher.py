@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
-
-from wirthforge_host.audit.records import Outcome, Record, shape_of
-from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
 from wirthforge_sdk.contracts.bridge import HOST_CALLS
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError, WirthForgeError
+
+from wirthforge_host.audit.records import Outcome, Record, shape_of
+from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
 
 Form = TypeVar("Form", bound=Parameters)
 

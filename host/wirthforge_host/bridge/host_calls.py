@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
+from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.events import Events
@@ -20,8 +22,6 @@ from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.storage import Storage
-from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES
-from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 LOG = "host/log"
 MAX_EVENT_BYTES = 64 * 1024

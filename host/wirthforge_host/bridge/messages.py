@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
-
 from wirthforge_sdk.contracts.bridge import (
     INVALID_REQUEST,
     JSONRPC_NUMBER,

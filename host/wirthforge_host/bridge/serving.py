@@ -6,12 +6,6 @@ import asyncio
 from typing import Any
 
 import structlog
-
-from wirthforge_host.bridge import messages
-from wirthforge_host.bridge.calls import Calls
-from wirthforge_host.bridge.dispatcher import Dispatcher
-from wirthforge_host.bridge.messages import Id
-from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, META_CALL, ErrorCode
 from wirthforge_sdk.errors import (
     InvalidInputError,
@@ -20,6 +14,12 @@ from wirthforge_sdk.errors import (
     PermissionDeniedError,
     WirthForgeError,
 )
+
+from wirthforge_host.bridge import messages
+from wirthforge_host.bridge.calls import Calls
+from wirthforge_host.bridge.dispatcher import Dispatcher
+from wirthforge_host.bridge.messages import Id
+from wirthforge_host.bridge.outbox import Outbox
 
 AT_WORK = 16
 """Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""

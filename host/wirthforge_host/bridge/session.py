@@ -11,16 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 from pydantic import ValidationError
-
-from wirthforge_host.bridge.calls import ReplyError
-from wirthforge_host.bridge.connection import Connection
-from wirthforge_host.errors import (
-    CallTimedOutError,
-    FunctionMissingError,
-    PluginFailedError,
-    PluginLacksPermissionError,
-    PluginUnavailableError,
-)
 from wirthforge_sdk.contracts.bridge import (
     INVALID_PARAMS,
     LEGACY,
@@ -35,6 +25,16 @@ from wirthforge_sdk.contracts.bridge import (
 )
 from wirthforge_sdk.contracts.manifest import Annotations, Function
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
+
+from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.errors import (
+    CallTimedOutError,
+    FunctionMissingError,
+    PluginFailedError,
+    PluginLacksPermissionError,
+    PluginUnavailableError,
+)
 
 CLIENT = {"name": "wirthforge-host", "version": "1.0.0"}
 DISCOVER_S = 10.0
