@@ -2,9 +2,9 @@
 
     python scripts/export_schemas.py [--check]
 
-`schemas/*.schema.json` are the documents of the contracts, `schemas/openapi/*.json` the HTTP APIs, `docs/cli.md`
-the commands. The same code gives the same bytes. `--check` writes nothing, names what has drifted, and then ends
-with 1.
+`schemas/*.schema.json` are the documents of the contracts, `schemas/openapi/*.json` the HTTP APIs, and
+`docs/cli.md` the commands. The same code gives the same bytes. `--check` writes nothing, names what has
+drifted, and then ends with 1.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from wirthforge_sdk.errors import DigestMismatchError, LimitExceededError, Unava
 
 ATTEMPTS: Final = 5
 """Connections one download may use."""
-CHUNK_BYTES: Final = 1024 * 1024
 
 Progress = Callable[[int], None]
 """Told how many bytes have arrived, from time to time."""
@@ -64,7 +63,7 @@ class Download:
                     "the marketplace sent another part of the package than was asked for: try again",
                     digest=self._digest,
                 )
-            async for chunk in response.aiter_bytes(CHUNK_BYTES):
+            async for chunk in response.aiter_bytes():
                 await asyncio.to_thread(self._take, chunk)
         if self._done < self._size:
             raise UnavailableError(

@@ -12,7 +12,7 @@ from typing import IO, Self
 import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
-from wirthforge_sdk.client.download import CHUNK_BYTES, Download, Progress
+from wirthforge_sdk.client.download import Download, Progress
 from wirthforge_sdk.contracts.marketplace_api import (
     AccountIn,
     AccountOut,
@@ -32,6 +32,7 @@ from wirthforge_sdk.contracts.marketplace_api import (
 )
 from wirthforge_sdk.contracts.wire import Page
 
+CHUNK_BYTES = 1024 * 1024
 PUBLISH_S = 120.0
 """The marketplace verifies the whole package before it answers."""
 

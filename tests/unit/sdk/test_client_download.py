@@ -46,11 +46,6 @@ class Mirror:
             yield chunk
 
 
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "CHUNK_BYTES", 1000)
-
-
 async def fetch(answer: Mirror, digest: str = DIGEST, size: int = len(PACKAGE)) -> bytes:
     async with MarketplaceClient("http://market.test", None, httpx.MockTransport(answer)) as client:
         client._connection.pause_s = 0
