@@ -50,7 +50,7 @@ async def memory_engine() -> AsyncIterator[ContainerEngine]:
 
 @asynccontextmanager
 async def docker_engine() -> AsyncIterator[ContainerEngine]:
-    engine = await DockerEngine.connect(SOCKET)
+    engine = DockerEngine(SOCKET)
     yield engine
     await engine.close()
 

@@ -46,7 +46,7 @@ on_x86_64 = pytest.mark.skipif(
 
 @asynccontextmanager
 async def docker_engine() -> AsyncIterator[tuple[DockerEngine, str]]:
-    engine = await DockerEngine.connect(SOCKET)
+    engine = DockerEngine(SOCKET)
     host_id = f"integration-{uuid.uuid4().hex}"
     try:
         yield engine, host_id
@@ -307,7 +307,7 @@ class LaxDocker(DockerEngine):
 
 async def test_a_container_that_is_not_as_asked_for_never_starts_and_is_removed(tmp_path: Path) -> None:
     host_id = f"integration-{uuid.uuid4().hex}"
-    engine = await LaxDocker.connect(SOCKET)
+    engine = LaxDocker(SOCKET)
     try:
         with pytest.raises(SandboxMismatchError) as caught:
             await Sandboxes(engine, host_id).open(request_in(tmp_path, host_id))
@@ -350,15 +350,15 @@ async def test_an_engine_too_old_for_the_settings_is_refused_with_its_version(tm
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
     async with engine_that_answers(tmp_path, head % len(body) + body) as url:
         with pytest.raises(EngineUnsuitableError, match=r"API 1\.40"):
-            await DockerEngine.connect(url)
+            await DockerEngine(url).capabilities()
 
 
 async def test_an_engine_that_hangs_up_is_reported_as_unavailable(tmp_path: Path) -> None:
     async with engine_that_answers(tmp_path, b"") as url:
         with pytest.raises(EngineUnavailableError, match="does not answer"):
-            await DockerEngine.connect(url)
+            await DockerEngine(url).capabilities()
 
 
 async def test_an_engine_that_is_not_there_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailableError, match=r"No such file or directory.*ensure-engine"):
-        await DockerEngine.connect(f"unix://{tmp_path}/no-engine.sock")
+        await DockerEngine(f"unix://{tmp_path}/no-engine.sock").capabilities()

@@ -10,7 +10,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from typing import Any, Literal, TypeVar
@@ -40,6 +40,7 @@ from wirthforge_host.sandbox.models import (
 from wirthforge_host.sandbox.subscription import Subscription
 
 T = TypeVar("T")
+Condition = Literal["not-running", "removed"]
 
 OLDEST_API = (1, 41)
 
@@ -54,42 +55,24 @@ WAITS_AT_ONCE = 64
 
 
 class DockerEngine:
-    """Implements ``ContainerEngine``. The library's calls block, so each runs in one of a few threads."""
+    """Implements ``ContainerEngine``."""
 
-    def __init__(self, client: docker.APIClient) -> None:
-        """Takes over a connected client; ``connect`` makes one."""
-        self._client = client
-        self._requests = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="engine")
-        # Apart from the requests: whoever waits for an exit must not keep others from causing it.
-        self._waits = ThreadPoolExecutor(WAITS_AT_ONCE, thread_name_prefix="engine-wait")
+    def __init__(self, url: str) -> None:
+        """Says where the engine is; it is asked for the first time when something is needed of it.
 
-    @classmethod
-    async def connect(cls, url: str) -> DockerEngine:
-        """Connects to an engine and agrees on an API version with it.
+        Every method may therefore raise ``EngineUnsuitableError``: for an engine older than 20.10.
 
         Args:
             url: Such as ``unix:///var/run/docker.sock``.
-
-        Raises:
-            EngineUnavailableError: It does not answer.
-            EngineUnsuitableError: It is older than 20.10.
         """
-        with _translated():
-            client = await asyncio.to_thread(_open, url)
-        version = str(client.api_version)
-        if tuple(int(part) for part in version.split(".")) < OLDEST_API:
-            client.close()
-            raise EngineUnsuitableError(
-                f"the engine at {url} speaks API {version}; install Docker Engine 20.10 (API 1.41) or newer",
-                api_version=version,
-            )
-        return cls(client)
+        self._line = _Line(url)
 
     async def create(self, spec: ContainerSpec) -> str:
         """See ``ContainerEngine``."""
+        body = forms.create_body(spec)
         try:
-            made = await self._ask(
-                self._client.create_container_from_config, forms.create_body(spec), spec.name
+            made = await self._line.ask(
+                lambda client: client.create_container_from_config(body, spec.name)  # type: ignore[no-untyped-call]
             )
         except ContainerMissingError as error:
             # The only thing a create request can miss is its image.
@@ -98,77 +81,77 @@ class DockerEngine:
 
     async def start(self, container: str) -> None:
         """See ``ContainerEngine``."""
-        await self._ask(self._client.start, container)
+        await self._line.ask(lambda client: client.start(container))
 
     async def effective(self, container: str) -> ContainerSettings:
         """See ``ContainerEngine``."""
-        return forms.settings(await self._ask(self._client.inspect_container, container))
+        return forms.settings(await self._line.ask(lambda client: client.inspect_container(container)))
 
     async def state(self, container: str) -> ContainerState | None:
         """See ``ContainerEngine``."""
         try:
-            return await self._existing(container)
+            return await self._line.state(container)
         except ContainerMissingError:
             return None
 
     async def kill(self, container: str) -> None:
         """See ``ContainerEngine``."""
         try:
-            await self._ask(self._client.kill, container)
+            await self._line.ask(lambda client: client.kill(container))
         except (ContainerMissingError, ConflictError):
             return  # gone, or not running: there is nothing to end
 
     async def remove(self, container: str) -> None:
         """See ``ContainerEngine``."""
         try:
-            await self._ask(self._client.remove_container, container, v=True, force=True)
+            await self._line.ask(lambda client: client.remove_container(container, v=True, force=True))
         except ContainerMissingError:
             return
         except ConflictError:
-            await self._until_removed(container)
+            await self._line.until_removed(container)
 
     async def pause(self, container: str) -> None:
         """See ``ContainerEngine``."""
-        if not (await self._existing(container)).paused:
-            await self._ask(self._client.pause, container)
+        if not (await self._line.state(container)).paused:
+            await self._line.ask(lambda client: client.pause(container))
 
     async def unpause(self, container: str) -> None:
         """See ``ContainerEngine``."""
-        if (await self._existing(container)).paused:
-            await self._ask(self._client.unpause, container)
+        if (await self._line.state(container)).paused:
+            await self._line.ask(lambda client: client.unpause(container))
 
     async def wait(self, container: str, *, timeout_s: float) -> int | None:
         """See ``ContainerEngine``."""
-        return await self._in(self._waits, self._wait, container, "not-running", timeout_s)
+        return await self._line.wait(container, "not-running", timeout_s)
 
     async def of_host(self, host_id: str) -> list[ContainerState]:
         """See ``ContainerEngine``."""
         mine = {"label": [f"{LABEL_HOST}={host_id}"]}
-        listed = await self._ask(self._client.containers, all=True, filters=mine)
+        listed = await self._line.ask(lambda client: client.containers(all=True, filters=mine))
         states = await asyncio.gather(*(self.state(container["Id"]) for container in listed))
         return sorted((state for state in states if state is not None), key=lambda state: state.name)
 
     async def image(self, reference: str) -> ImageInfo:
         """See ``ContainerEngine``."""
         try:
-            return forms.image(await self._ask(self._client.inspect_image, reference))
+            found = await self._line.ask(
+                lambda client: client.inspect_image(reference)  # type: ignore[no-untyped-call]
+            )
         except ContainerMissingError as error:
             raise _image_missing(reference) from error
+        return forms.image(found)
 
     async def capabilities(self) -> EngineCapabilities:
         """See ``ContainerEngine``."""
-        info = await self._ask(self._client.info)
-        return forms.capabilities(info, api_version=str(self._client.api_version))
+        return await self._line.ask(
+            lambda client: forms.capabilities(client.info(), api_version=str(client.api_version))
+        )
 
     @asynccontextmanager
     async def events(self, host_id: str) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
         """See ``ContainerEngine``."""
-        # The engine answers before it has subscribed us: from the time on its own clock it tells what came
-        # between.
-        info = await self._ask(self._client.info)
         filters = {"type": "container", "event": ["die", "oom"], "label": [f"{LABEL_HOST}={host_id}"]}
-        since = f"{datetime.fromisoformat(info['SystemTime']).timestamp():.6f}"
-        stream = await self._ask(self._client.events, since=since, filters=filters, decode=True)
+        stream = await self._line.ask(lambda client: _event_stream(client, filters))
         subscription = Subscription()
         reader = threading.Thread(
             target=_read_events,
@@ -181,28 +164,44 @@ class DockerEngine:
             yield subscription
         finally:
             stream.close()
-            await self._in(self._waits, reader.join, REQUEST_TIMEOUT_S)
+            # It must not outlive the loop that it tells.
+            await asyncio.to_thread(reader.join, REQUEST_TIMEOUT_S)
 
     async def close(self) -> None:
         """See ``ContainerEngine``."""
-        self._requests.shutdown(wait=False, cancel_futures=True)
-        self._waits.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
+        self._line.close()
 
-    async def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        return await self._in(self._requests, call, *args, **kwargs)
 
-    async def _in(self, threads: Executor, call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+class _Line:
+    """The client, opened on first use, and the threads in which its calls block."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._opening = threading.Lock()
+        self._client: docker.APIClient | None = None
+        self._requests = ThreadPoolExecutor(REQUESTS_AT_ONCE, thread_name_prefix="engine")
+        # Apart from the requests: whoever waits for an exit must not keep others from causing it.
+        self._waits = ThreadPoolExecutor(WAITS_AT_ONCE, thread_name_prefix="engine-wait")
+
+    async def ask(self, call: Callable[[docker.APIClient], T]) -> T:
+        loop = asyncio.get_running_loop()
         with _translated():
-            return await asyncio.get_running_loop().run_in_executor(threads, lambda: call(*args, **kwargs))
+            return await loop.run_in_executor(self._requests, lambda: call(self._opened()))
 
-    async def _existing(self, container: str) -> ContainerState:
-        return forms.state(await self._ask(self._client.inspect_container, container))
+    async def state(self, container: str) -> ContainerState:
+        return forms.state(await self.ask(lambda client: client.inspect_container(container)))
 
-    async def _until_removed(self, container: str) -> None:
-        # Somebody else is removing it already.
+    async def wait(self, container: str, condition: Condition, timeout_s: float) -> int | None:
+        loop = asyncio.get_running_loop()
+        with _translated():
+            return await loop.run_in_executor(
+                self._waits, lambda: _wait(self._opened(), container, condition, timeout_s)
+            )
+
+    async def until_removed(self, container: str) -> None:
+        """Waits for a removal that somebody else began."""
         try:
-            gone = await self._in(self._waits, self._wait, container, "removed", REQUEST_TIMEOUT_S)
+            gone = await self.wait(container, "removed", REQUEST_TIMEOUT_S)
         except ContainerMissingError:
             return
         if gone is None:
@@ -211,17 +210,17 @@ class DockerEngine:
                 container=container,
             )
 
-    def _wait(
-        self, container: str, condition: Literal["not-running", "removed"], timeout_s: float
-    ) -> int | None:
-        try:
-            # The library's types say whole seconds; what it calls takes any.
-            ended = self._client.wait(container, timeout=timeout_s, condition=condition)  # type: ignore[arg-type]
-        except requests.exceptions.ConnectionError as error:
-            if _is_timeout(error):
-                return None
-            raise
-        return ended["StatusCode"]
+    def close(self) -> None:
+        self._requests.shutdown(wait=False, cancel_futures=True)
+        self._waits.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    def _opened(self) -> docker.APIClient:
+        with self._opening:
+            if self._client is None:
+                self._client = _open(self._url)
+            return self._client
 
 
 def _open(url: str) -> docker.APIClient:
@@ -230,9 +229,36 @@ def _open(url: str) -> docker.APIClient:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(REQUEST_TIMEOUT_S)
             probe.connect(url.removeprefix("unix://"))
-    return docker.APIClient(
+    client = docker.APIClient(
         base_url=url, version="auto", timeout=REQUEST_TIMEOUT_S, max_pool_size=REQUESTS_AT_ONCE
     )
+    version = str(client.api_version)
+    if tuple(int(part) for part in version.split(".")) < OLDEST_API:
+        client.close()
+        raise EngineUnsuitableError(
+            f"the engine at {url} speaks API {version}; install Docker Engine 20.10 (API 1.41) or newer",
+            api_version=version,
+        )
+    return client
+
+
+def _wait(client: docker.APIClient, container: str, condition: Condition, timeout_s: float) -> int | None:
+    try:
+        # The library's types say whole seconds; what it calls takes any.
+        ended = client.wait(container, timeout=timeout_s, condition=condition)  # type: ignore[arg-type]
+    except requests.exceptions.ConnectionError as error:
+        if _is_timeout(error):
+            return None
+        raise
+    return ended["StatusCode"]
+
+
+def _event_stream(client: docker.APIClient, filters: dict[str, Any]) -> Any:
+    # The engine answers before it has subscribed us: given a time of its clock, it tells what came between.
+    now = datetime.fromisoformat(client.info()["SystemTime"])
+    # A part of a second goes through as text only, which the library's types do not know.
+    since: Any = f"{now.timestamp():.6f}"
+    return client.events(since=since, filters=filters, decode=True)
 
 
 def _is_timeout(error: requests.exceptions.ConnectionError) -> bool:

@@ -31,7 +31,8 @@ from wirthforge_host.sandbox.models import (
 from wirthforge_host.sandbox.subscription import Subscription
 
 Process = Callable[[ContainerSpec], Coroutine[Any, Any, int]]
-"""What runs when a container starts; returns its exit code, and is cancelled when the container is killed."""
+"""What runs when a container starts. It returns its exit code, is cancelled when the container is killed, and
+raises ``MemoryError`` to be ended as one that took too much."""
 
 KILLED = 137
 CRASHED = 1
@@ -83,6 +84,142 @@ class Faults:
     errors: dict[str, WirthForgeError] = field(default_factory=dict)
     """Method name → the error it raises."""
 
+    def strike(self, method: str) -> None:
+        """Raises the error that was put in for a method."""
+        if method in self.errors:
+            raise self.errors[method]
+
+
+class MemoryEngine:
+    """Implements ``ContainerEngine``; ``faults`` may be changed at any time."""
+
+    def __init__(
+        self,
+        *,
+        process: Process = wait_forever,
+        images: Mapping[str, ImageInfo] | None = None,
+        capabilities: EngineCapabilities = CAPABLE,
+    ) -> None:
+        """Makes an empty engine.
+
+        Args:
+            process: What runs when a container starts.
+            images: The images it has, by reference; without it every reference names ``IMAGE``.
+            capabilities: What it says that it can enforce.
+        """
+        self.faults = Faults()
+        self._process = process
+        self._images = images
+        self._capabilities = capabilities
+        self._containers = _Containers()
+
+    async def create(self, spec: ContainerSpec) -> str:
+        """See ``ContainerEngine``."""
+        self.faults.strike("create")
+        if spec.settings.image not in {image.id for image in (self._images or {"": IMAGE}).values()}:
+            raise _image_missing(str(spec.settings.image))
+        return self._containers.add(spec).id
+
+    async def start(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self.faults.strike("start")
+        found = self._containers.get(container)
+        if not found.running:
+            found.run(self._process, self._containers.tell)
+
+    async def effective(self, container: str) -> ContainerSettings:
+        """See ``ContainerEngine``."""
+        self.faults.strike("effective")
+        found = self._containers.get(container)
+        changed = self.faults.settings | (self.faults.settings_after_start if found.task else {})
+        return replace(found.spec.settings, **changed)
+
+    async def state(self, container: str) -> ContainerState | None:
+        """See ``ContainerEngine``."""
+        self.faults.strike("state")
+        found = self._containers.find(container)
+        return found.state() if found is not None else None
+
+    async def kill(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self.faults.strike("kill")
+        found = self._containers.find(container)
+        if found is not None:
+            await found.end()
+
+    async def remove(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self.faults.strike("remove")
+        found = self._containers.find(container)
+        if found is not None:
+            await found.end()
+            self._containers.by_id.pop(found.id, None)
+
+    async def pause(self, container: str) -> None:
+        """See ``ContainerEngine``. The process goes on: only the state says that it is frozen."""
+        self.faults.strike("pause")
+        found = self._containers.get(container)
+        if not found.running:
+            raise ConflictError(f"container {found.spec.name} does not run", container=container)
+        found.paused = True
+
+    async def unpause(self, container: str) -> None:
+        """See ``ContainerEngine``."""
+        self.faults.strike("unpause")
+        self._containers.get(container).paused = False
+
+    async def wait(self, container: str, *, timeout_s: float) -> int | None:
+        """See ``ContainerEngine``."""
+        self.faults.strike("wait")
+        found = self._containers.get(container)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await found.ended.wait()
+        except TimeoutError:
+            return None
+        return found.exit_code
+
+    async def of_host(self, host_id: str) -> list[ContainerState]:
+        """See ``ContainerEngine``."""
+        self.faults.strike("of_host")
+        states = (container.state() for container in self._containers.by_id.values())
+        mine = (state for state in states if state.labels.get(LABEL_HOST) == host_id)
+        return sorted(mine, key=lambda state: state.name)
+
+    async def image(self, reference: str) -> ImageInfo:
+        """See ``ContainerEngine``."""
+        self.faults.strike("image")
+        if self._images is None:
+            return IMAGE
+        if reference not in self._images:
+            raise _image_missing(reference)
+        return self._images[reference]
+
+    async def capabilities(self) -> EngineCapabilities:
+        """See ``ContainerEngine``."""
+        self.faults.strike("capabilities")
+        return self._capabilities
+
+    @asynccontextmanager
+    async def events(self, host_id: str) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
+        """See ``ContainerEngine``."""
+        self.faults.strike("events")
+        subscription = Subscription()
+        self._containers.subscriptions[subscription] = host_id
+        try:
+            yield subscription
+        finally:
+            del self._containers.subscriptions[subscription]
+
+    async def close(self) -> None:
+        """Ends every process: none of them can outlive this object."""
+        for container in list(self._containers.by_id.values()):
+            await container.end()
+
+
+def _image_missing(reference: str) -> ImageMissingError:
+    return ImageMissingError(f"the engine has no image {reference}: run `make setup`", image=reference)
+
 
 @dataclass
 class _Container:
@@ -115,191 +252,68 @@ class _Container:
             started_at="1970-01-01T00:00:00Z" if self.task is not None else None,
         )
 
+    def run(self, process: Process, tell: Tell) -> None:
+        self.ended.clear()
+        self.exit_code, self.oom_killed = None, False
+        self.task = asyncio.create_task(process(self.spec))
+        # Called even for a task that is cancelled before its first step.
+        self.task.add_done_callback(partial(self._settle, tell))
 
-def _image_missing(reference: str) -> ImageMissingError:
-    return ImageMissingError(f"the engine has no image {reference}: run `make setup`", image=reference)
+    async def end(self) -> None:
+        if self.task is not None and not self.ended.is_set():
+            self.task.cancel()
+            await self.ended.wait()
+
+    def _settle(self, tell: Tell, task: asyncio.Task[int]) -> None:
+        crash = None if task.cancelled() else task.exception()
+        if task.cancelled() or isinstance(crash, MemoryError):
+            self.exit_code = KILLED
+        elif crash is not None:
+            self.exit_code = CRASHED
+            what = {"message": f"the process of {self.spec.name} crashed", "exception": crash}
+            task.get_loop().call_exception_handler(what)
+        else:
+            self.exit_code = task.result()
+        self.paused = False
+        self.oom_killed = isinstance(crash, MemoryError)
+        self.ended.set()
+        if self.oom_killed:
+            tell(self, EventKind.OUT_OF_MEMORY)
+        tell(self, EventKind.EXITED)
 
 
-class MemoryEngine:
-    """Implements ``ContainerEngine``; ``faults`` may be changed at any time."""
+Tell = Callable[[_Container, EventKind], None]
 
-    def __init__(
-        self,
-        *,
-        process: Process = wait_forever,
-        images: Mapping[str, ImageInfo] | None = None,
-        capabilities: EngineCapabilities = CAPABLE,
-    ) -> None:
-        """Makes an empty engine.
 
-        Args:
-            process: What runs when a container starts.
-            images: The images it has, by reference; without it every reference names ``IMAGE``.
-            capabilities: What it says that it can enforce.
-        """
-        self.faults = Faults()
-        self._process = process
-        self._images = images
-        self._capabilities = capabilities
-        self._containers: dict[str, _Container] = {}
-        self._subscriptions: dict[Subscription, str] = {}
+class _Containers:
+    """All containers of one engine, and who is told of their ends."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, _Container] = {}
+        self.subscriptions: dict[Subscription, str] = {}
         self._ids = (f"{number:064x}" for number in itertools.count(1))
 
-    async def create(self, spec: ContainerSpec) -> str:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("create")
-        if self._find(spec.name) is not None:
+    def add(self, spec: ContainerSpec) -> _Container:
+        if self.find(spec.name) is not None:
             raise ConflictError(f"a container named {spec.name} exists already", name=spec.name)
-        if spec.settings.image not in {image.id for image in (self._images or {"": IMAGE}).values()}:
-            raise _image_missing(str(spec.settings.image))
         container = _Container(next(self._ids), spec)
-        self._containers[container.id] = container
-        return container.id
+        self.by_id[container.id] = container
+        return container
 
-    async def start(self, container: str) -> None:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("start")
-        found = self._get(container)
-        if found.running:
-            return
-        found.ended.clear()
-        found.exit_code, found.oom_killed = None, False
-        found.task = asyncio.create_task(self._process(found.spec))
-        found.task.add_done_callback(partial(self._ended, found))
+    def find(self, container: str) -> _Container | None:
+        if container in self.by_id:
+            return self.by_id[container]
+        return next((found for found in self.by_id.values() if found.spec.name == container), None)
 
-    async def effective(self, container: str) -> ContainerSettings:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("effective")
-        found = self._get(container)
-        changed = self.faults.settings | (self.faults.settings_after_start if found.task else {})
-        return replace(found.spec.settings, **changed)
-
-    async def state(self, container: str) -> ContainerState | None:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("state")
-        found = self._find(container)
-        return found.state() if found is not None else None
-
-    async def kill(self, container: str) -> None:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("kill")
-        found = self._find(container)
-        if found is not None:
-            await self._end(found)
-
-    async def remove(self, container: str) -> None:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("remove")
-        found = self._find(container)
-        if found is not None:
-            await self._end(found)
-            self._containers.pop(found.id, None)
-
-    async def pause(self, container: str) -> None:
-        """See ``ContainerEngine``. The process goes on: only the state says that it is frozen."""
-        self._fail_if_told("pause")
-        found = self._get(container)
-        if not found.running:
-            raise ConflictError(f"container {found.spec.name} does not run", container=container)
-        found.paused = True
-
-    async def unpause(self, container: str) -> None:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("unpause")
-        self._get(container).paused = False
-
-    async def wait(self, container: str, *, timeout_s: float) -> int | None:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("wait")
-        found = self._get(container)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await found.ended.wait()
-        except TimeoutError:
-            return None
-        return found.exit_code
-
-    async def of_host(self, host_id: str) -> list[ContainerState]:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("of_host")
-        mine = (
-            found.state() for found in self._containers.values() if found.labels.get(LABEL_HOST) == host_id
-        )
-        return sorted(mine, key=lambda state: state.name)
-
-    async def image(self, reference: str) -> ImageInfo:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("image")
-        if self._images is None:
-            return IMAGE
-        if reference not in self._images:
-            raise _image_missing(reference)
-        return self._images[reference]
-
-    async def capabilities(self) -> EngineCapabilities:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("capabilities")
-        return self._capabilities
-
-    @asynccontextmanager
-    async def events(self, host_id: str) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
-        """See ``ContainerEngine``."""
-        self._fail_if_told("events")
-        subscription = Subscription()
-        self._subscriptions[subscription] = host_id
-        try:
-            yield subscription
-        finally:
-            del self._subscriptions[subscription]
-
-    async def close(self) -> None:
-        """Ends every process: none of them can outlive this object."""
-        for container in list(self._containers.values()):
-            await self._end(container)
-
-    async def run_out_of_memory(self, container: str) -> None:
-        """Ends the container's process as the kernel would."""
-        found = self._get(container)
-        found.oom_killed = True
-        self._tell(found, EventKind.OUT_OF_MEMORY)
-        await self._end(found)
-
-    def _fail_if_told(self, method: str) -> None:
-        if method in self.faults.errors:
-            raise self.faults.errors[method]
-
-    def _find(self, container: str) -> _Container | None:
-        if container in self._containers:
-            return self._containers[container]
-        return next((found for found in self._containers.values() if found.spec.name == container), None)
-
-    def _get(self, container: str) -> _Container:
-        found = self._find(container)
+    def get(self, container: str) -> _Container:
+        found = self.find(container)
         if found is None:
             raise ContainerMissingError(f"the engine has no container {container}", container=container)
         return found
 
-    def _ended(self, container: _Container, task: asyncio.Task[int]) -> None:
-        if task.cancelled():
-            container.exit_code = KILLED
-        elif (crash := task.exception()) is not None:
-            container.exit_code = CRASHED
-            what = {"message": f"the process of {container.spec.name} crashed", "exception": crash}
-            task.get_loop().call_exception_handler(what)
-        else:
-            container.exit_code = task.result()
-        container.paused = False
-        container.ended.set()
-        self._tell(container, EventKind.EXITED)
-
-    async def _end(self, container: _Container) -> None:
-        if container.task is not None and not container.ended.is_set():
-            container.task.cancel()
-            await container.ended.wait()
-
-    def _tell(self, container: _Container, kind: EventKind) -> None:
+    def tell(self, container: _Container, kind: EventKind) -> None:
         code = container.exit_code if kind is EventKind.EXITED else None
         event = ContainerEvent(kind, container.id, container.labels.get(LABEL_INSTANCE, ""), exit_code=code)
-        for subscription, host_id in self._subscriptions.items():
+        for subscription, host_id in self.subscriptions.items():
             if host_id == container.labels.get(LABEL_HOST):
                 subscription.tell(event)

@@ -129,6 +129,10 @@ class Slow(MemoryEngine):
         self.reached, self.go_on, self._method = asyncio.Event(), asyncio.Event(), method
 
     async def create(self, spec: ContainerSpec) -> str:
+        # Like a request that is under way: whoever waits for it can give up, but not call it back.
+        return await asyncio.shield(self._create_later(spec))
+
+    async def _create_later(self, spec: ContainerSpec) -> str:
         await self._stop_in("create")
         return await super().create(spec)
 
@@ -171,12 +175,13 @@ async def test_closing_twice_is_closing_once(engine: MemoryEngine, sandboxes: Sa
     assert await sandboxes.running() == []
 
 
-async def test_a_process_that_runs_out_of_memory_is_told_as_that_and_as_an_exit(
-    engine: MemoryEngine, sandboxes: Sandboxes
-) -> None:
+async def test_a_process_that_runs_out_of_memory_is_told_as_that_and_as_an_exit() -> None:
+    async def swell(_: ContainerSpec) -> int:
+        raise MemoryError
+
+    engine = MemoryEngine(process=swell)
     async with engine.events(HOST) as events:
-        sandbox = await sandboxes.open(REQUEST)
-        await engine.run_out_of_memory(sandbox.container_id)
+        sandbox = await Sandboxes(engine, HOST).open(REQUEST)
         told = [await asyncio.wait_for(anext(events), LONG_S) for _ in range(2)]
     assert [(event.kind, event.exit_code) for event in told] == [
         (EventKind.OUT_OF_MEMORY, None),
