@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from wirthforge_marketplace.errors import BlobDamagedError, BodyTooLargeError
 
 CHUNK_BYTES = 256 * 1024
 """What is read or written in one go."""
+SMALL_BYTES = 64 * 1024
+"""Blobs up to this size may stay in memory."""
+RECENT_BYTES = 32 * 1024 * 1024
+"""Bytes of recently read blobs that stay in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +36,34 @@ class Upload:
     size: int
 
 
+class Recent:
+    """Bytes that never change, by name: the most recently used, up to a bound on their sum."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = self._left = most_bytes
+        self._bytes: OrderedDict[str, bytes] = OrderedDict()
+
+    def find(self, name: str) -> bytes | None:
+        """The bytes of ``name``, if they are here."""
+        if name in self._bytes:
+            self._bytes.move_to_end(name)
+        return self._bytes.get(name)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Remembers the bytes of ``name``; forgets others where there is no room."""
+        if name in self._bytes or len(data) > self._most:
+            return
+        self._bytes[name] = data
+        self._left -= len(data)
+        while self._left < 0:
+            self._left += len(self._bytes.popitem(last=False)[1])
+
+
 class Blobs:
     """A directory of blobs."""
 
     def __init__(self, root: Path) -> None:
+        self._recent = Recent(RECENT_BYTES)
         self._kept = root / "sha256"
         self._incoming = root / "incoming"
         self._kept.mkdir(parents=True, exist_ok=True)
@@ -65,10 +94,16 @@ class Blobs:
         Raises:
             BlobDamagedError: The blob is not there, or has another size.
         """
+        if (whole := self._recent.find(digest)) is not None:
+            yield whole[start:end]
+            return
         path = self._path(digest)
+        is_whole = start == 0 and end == size <= min(SMALL_BYTES, CHUNK_BYTES)
         while start < end:
             chunk = await asyncio.to_thread(_read, path, size, start, min(CHUNK_BYTES, end - start))
             start += len(chunk)
+            if is_whole:
+                self._recent.put(digest, chunk)
             yield chunk
 
     async def sweep(self, named: Collection[str], *, before: float) -> int:

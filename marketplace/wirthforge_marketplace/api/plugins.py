@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query
+from fastapi import APIRouter, Body, Path, Query, Response
 from wirthforge_sdk.contracts.identifiers import SLUG
 from wirthforge_sdk.contracts.marketplace_api import (
     PluginDetail,
@@ -45,15 +45,16 @@ async def get_plugin(wiring: Wired, namespace: Segment, name: Segment) -> Plugin
     return await wiring.catalog.plugin(f"{namespace}/{name}")
 
 
-@router.get("/plugins/{namespace}/{name}/{version}", responses=declared(404))
+@router.get("/plugins/{namespace}/{name}/{version}", response_model=ReleaseOut, responses=declared(404))
 async def get_release(
     wiring: Wired,
     namespace: Segment,
     name: Segment,
     version: Annotated[str, Path(pattern=VERSION, examples=["1.0.0"])],
-) -> ReleaseOut:
+) -> Response:
     """One release, whole."""
-    return await wiring.catalog.release(f"{namespace}/{name}", version)
+    document = await wiring.catalog.release(f"{namespace}/{name}", version)
+    return Response(document, media_type="application/json")
 
 
 @router.post("/resolve", responses=declared(409, 413, 429))

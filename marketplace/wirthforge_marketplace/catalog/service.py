@@ -11,7 +11,6 @@ from typing import Final
 from wirthforge_sdk.contracts.marketplace_api import (
     PluginDetail,
     PluginSummary,
-    ReleaseOut,
     ResolvedRelease,
     ResolveIn,
     ResolveOut,
@@ -21,6 +20,7 @@ from wirthforge_sdk.contracts.wire import Page
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 from wirthforge_sdk.resolution.solver import Release, resolve
 
+from wirthforge_marketplace.blobs import Recent
 from wirthforge_marketplace.catalog import store
 from wirthforge_marketplace.catalog.store import Candidate, Filter
 from wirthforge_marketplace.database import Database, Tx
@@ -32,6 +32,10 @@ MAX_WORDS = 8
 MAX_PLUGINS = 1_000
 MAX_CANDIDATES = 20_000
 """Releases that one resolution may look at, and plugins they may be of."""
+RECENT_BYTES = 16 * 1024 * 1024
+"""Documents of recently read releases that stay in memory."""
+MAX_SIZES = 100_000
+"""Packages whose sizes stay in memory; some megabytes."""
 BUDGET: Final = 100_000
 """Steps of one resolution; about half a second."""
 
@@ -41,6 +45,8 @@ class Catalog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._recent = Recent(RECENT_BYTES)
+        self._sizes: dict[str, int] = {}
 
     async def plugins(
         self,
@@ -90,17 +96,22 @@ class Catalog:
             readme=latest.readme,
         )
 
-    async def release(self, plugin: str, version: str) -> ReleaseOut:
-        """One release, whole.
+    async def release(self, plugin: str, version: str) -> bytes:
+        """One release, whole: the JSON of a ``ReleaseOut``, which never changes.
 
         Raises:
             ReleaseMissingError: It is not here.
         """
-        async with self._database.reading() as tx:
-            found = await find_release(tx, plugin, version)
-        if found is None:
-            raise ReleaseMissingError(f"there is no release {plugin} {version}", plugin=plugin)
-        return found
+        name = f"{plugin} {version}"
+        document = self._recent.find(name)
+        if document is None:
+            async with self._database.reading() as tx:
+                found = await find_release(tx, plugin, version)
+            if found is None:
+                raise ReleaseMissingError(f"there is no release {name}", plugin=plugin)
+            document = found.model_dump_json().encode()
+            self._recent.put(name, document)
+        return document
 
     async def package_size(self, digest: str) -> int:
         """The bytes of the package of a release.
@@ -108,10 +119,15 @@ class Catalog:
         Raises:
             ReleaseMissingError: No release has this digest, whatever lies on the disk.
         """
-        async with self._database.reading() as tx:
-            size = await store.find_size(tx, digest)
+        size = self._sizes.get(digest)
         if size is None:
-            raise ReleaseMissingError(f"there is no package {digest}", digest=digest)
+            async with self._database.reading() as tx:
+                size = await store.find_size(tx, digest)
+            if size is None:
+                raise ReleaseMissingError(f"there is no package {digest}", digest=digest)
+            if len(self._sizes) >= MAX_SIZES:
+                self._sizes.clear()
+            self._sizes[digest] = size
         return size
 
     async def resolve(self, wanted: ResolveIn) -> ResolveOut:

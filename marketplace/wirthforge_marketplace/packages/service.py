@@ -102,18 +102,18 @@ class Packages:
         async with self._database.transaction() as tx:
             await _check_owner(tx, caller, manifest)
             published = await store.find_digest(tx, manifest.name, manifest.version)
-            if published not in {None, submission.digest}:
+            if published == submission.digest:
+                return Published(await store.release_of(tx, published), is_new=False)
+            if published is not None:
                 raise ReleaseExistsError(
                     f"{manifest.name} {manifest.version} is published with other bytes: raise the version",
                     digest=published,
                 )
-            if published is None:
-                await _check_key(tx, submission.keyid)
-                await _check_dependencies(tx, manifest)
-                await _add(tx, caller, submission, now)
-                await self._blobs.keep(upload)
-            release = await store.release_of(tx, submission.digest)
-        return Published(release, is_new=published is None)
+            key = await _live_key(tx, submission.keyid)
+            await _check_dependencies(tx, manifest)
+            await _add(tx, caller, submission, now)
+            await self._blobs.keep(upload)
+        return Published(submission.release(key.public_key, now), is_new=True)
 
 
 def _verified(upload: Upload, registered: list[KeyOut]) -> Submission:
@@ -158,10 +158,11 @@ async def _check_owner(tx: Tx, caller: Caller, manifest: Manifest) -> None:
         raise NamespaceForeignError(f"the namespace '{namespace}' belongs to another account")
 
 
-async def _check_key(tx: Tx, keyid: str) -> None:
+async def _live_key(tx: Tx, keyid: str) -> KeyOut:
     key = await keys.find(tx, keyid)
     if key is None or key.revoked_at is not None:
         raise KeyRevokedError("the key that signed this package was revoked: sign with another", keyid=keyid)
+    return key
 
 
 async def _check_dependencies(tx: Tx, manifest: Manifest) -> None:

@@ -78,6 +78,19 @@ class Submission(NamedTuple):
     functions: tuple[Function, ...]
     readme: str
 
+    def release(self, public_key: str, at: datetime) -> ReleaseOut:
+        """What it is once it is registered."""
+        return ReleaseOut(
+            version=self.manifest.version,
+            digest=self.digest,
+            size=self.size,
+            keyid=self.keyid,
+            published_at=at,
+            manifest=self.manifest,
+            functions=list(self.functions),
+            public_key=public_key,
+        )
+
 
 async def find_plugin(tx: Tx, name: str) -> Version | None:
     """The latest version of a plugin; None if it is not there."""
