@@ -76,7 +76,12 @@ async def whoami() -> Answer:
                 ("Account", market["account"] or "none: run `wirthforge login --register NAME`"),
                 ("Namespaces", ", ".join(market["namespaces"])),
                 ("Host", host["url"]),
-                ("Token", "stored" if host["logged_in"] else "none: run `wirthforge login --host URL`"),
+                (
+                    "Token",
+                    "stored"
+                    if host["logged_in"]
+                    else "none: run `wirthforge login --host URL --token-file FILE`",
+                ),
             ]
         )
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wirthforge_sdk.packaging.verification import PackageContents
 
 RUNNING_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-Project = Annotated[Path, typer.Argument(metavar="[DIR]", help="The plugin's directory.")]
+Project = Annotated[Path, typer.Argument(metavar="DIR", help="The plugin's directory.")]
 Python = Annotated[
     str,
     typer.Option(
@@ -139,7 +139,7 @@ def verify(
 
 async def publish(
     source: Annotated[
-        Path, typer.Argument(metavar="[FILE|DIR]", help="A signed package, or a plugin.")
+        Path, typer.Argument(metavar="FILE|DIR", help="A signed package, or a plugin.")
     ] = Path(),
     key: Key = keyring.DEFAULT_NAME,
     python: Python = RUNNING_PYTHON,

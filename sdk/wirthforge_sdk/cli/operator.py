@@ -78,7 +78,7 @@ async def approve(
 async def call(
     target: Annotated[str, typer.Argument(metavar="NS/NAME.FUNCTION", help="The function.")],
     arguments: Annotated[
-        str, typer.Argument(metavar="[JSON]", help="Arguments as a JSON object; - reads it from stdin.")
+        str, typer.Argument(metavar="JSON", help="Arguments as a JSON object; - reads it from stdin.")
     ] = "{}",
     arg: Annotated[
         list[str] | None,

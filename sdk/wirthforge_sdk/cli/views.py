@@ -64,7 +64,7 @@ def facts(rows: Iterable[tuple[str, object]]) -> Table:
 
 def titled(title: str, body: RenderableType) -> Group:
     """A part of a page."""
-    return Group(Text(), Text(title, style="bold"), Padding(body, (0, 0, 0, 2)))
+    return Group(Text(), Text(title, style="bold"), Padding(body, (0, 0, 0, 2), expand=False))
 
 
 def moment(at: datetime) -> str:

@@ -87,10 +87,8 @@ class Connection:
                 trust_env=not private,  # what stays on this machine goes through nobody's proxy
             )
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
+        """Closes what is open."""
         await self._http.aclose()
 
     async def ask(self, request: Request, shape: type[Answer]) -> Answer:
@@ -203,6 +201,23 @@ class Connection:
             raise UnavailableError(
                 f"{self._where} broke the connection off ({type(error).__name__}): {self._remedy}"
             ) from error
+
+
+class Service:
+    """What both services have: connections that end, and a clock. An asynchronous context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._connection.close()
+
+    async def clock(self) -> datetime | None:
+        """What time it is there, or None when it does not say; also tells that it answers."""
+        return await self._connection.clock()
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 
 import httpx
 from pydantic import ValidationError
 
-from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
+from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
 from wirthforge_sdk.client.events import read_events
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -57,13 +57,72 @@ class Event(Shape):
 Sent = TypeVar("Sent", bound=Shape)
 
 
-class HostClient:
+class Observation(Service):
+    """What can be watched on a host."""
+
+    async def audit(
+        self,
+        *,
+        after: int | None = None,
+        plugin: str | None = None,
+        action: str | None = None,
+        outcome: str | None = None,
+        limit: int | None = None,
+    ) -> AuditPage:
+        """Records of the audit log, newest first."""
+        params = {"after": after, "plugin": plugin, "action": action, "outcome": outcome, "limit": limit}
+        return await self._connection.ask(Request("GET", "/v1/audit", params, repeatable=True), AuditPage)
+
+    async def logs(self, name: str, *, after: int | None = None, limit: int | None = None) -> LogPage:
+        """Lines of a plugin's log."""
+        request = Request(
+            "GET", f"{plugin_path(name)}/logs", {"after": after, "limit": limit}, repeatable=True
+        )
+        return await self._connection.ask(request, LogPage)
+
+    async def follow_logs(self, name: str, *, after: int | None = None) -> AsyncIterator[LogOut]:
+        """Lines of a plugin's log as they are written; ends when the host ends it."""
+        async for line in self._follow(f"{plugin_path(name)}/logs/stream", after, LogOut):
+            yield line
+
+    async def events(self, *, after: int | None = None) -> AsyncIterator[Event]:
+        """What happens on the host, as it happens; ``after`` repeats recent ones that came after that id."""
+        async for event in self._follow("/v1/events", after, Event):
+            yield event
+
+    async def effective(self, name: str) -> EffectiveOut:
+        """The sandbox of a plugin as the engine reports it."""
+        return await self._connection.ask(
+            Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
+        )
+
+    async def readiness(self) -> HealthOut:
+        """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
+        return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
+
+    async def _follow(self, path: str, after: int | None, shape: type[Sent]) -> AsyncIterator[Sent]:
+        headers = {"Accept": "text/event-stream"}
+        if after is not None:
+            headers["Last-Event-ID"] = str(after)
+        request = Request("GET", path, headers=headers, timeout_s=SILENCE_S)
+        async with self._connection.opened(request) as response:
+            async for event in read_events(response.aiter_bytes()):
+                try:
+                    yield shape.model_validate_json(event.data)
+                except ValidationError as error:
+                    raise UnavailableError(
+                        f"the host sent a '{event.event}' in a form that this version does not know: "
+                        "bring client and host to the same version"
+                    ) from error
+
+
+class HostClient(Observation):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(
         self, url: str, token: str | None = None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._connection = Connection(
+        connection = Connection(
             url,
             service="host",
             remedy="is it running? start it with `make up` or `python -m wirthforge_host serve`, "
@@ -71,12 +130,7 @@ class HostClient:
             token=token,
             transport=transport,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._connection.__aexit__()
+        super().__init__(connection)
 
     async def plugins(self, *, cursor: str | None = None) -> PluginPage:
         """What is installed."""
@@ -142,62 +196,3 @@ class HostClient:
             )
         request = Request("POST", "/v1/calls", body=body, timeout_s=(timeout_s or CALL_S) + GRACE_S)
         return await self._connection.ask(request, CallOut)
-
-    async def effective(self, name: str) -> EffectiveOut:
-        """The sandbox of a plugin as the engine reports it."""
-        return await self._connection.ask(
-            Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
-        )
-
-    async def logs(self, name: str, *, after: int | None = None, limit: int | None = None) -> LogPage:
-        """Lines of a plugin's log."""
-        request = Request(
-            "GET", f"{plugin_path(name)}/logs", {"after": after, "limit": limit}, repeatable=True
-        )
-        return await self._connection.ask(request, LogPage)
-
-    async def follow_logs(self, name: str, *, after: int | None = None) -> AsyncIterator[LogOut]:
-        """Lines of a plugin's log as they are written; ends when the host ends it."""
-        async for line in self._follow(f"{plugin_path(name)}/logs/stream", after, LogOut):
-            yield line
-
-    async def events(self, *, after: int | None = None) -> AsyncIterator[Event]:
-        """What happens on the host, as it happens; ``after`` repeats recent ones that came after that id."""
-        async for event in self._follow("/v1/events", after, Event):
-            yield event
-
-    async def audit(
-        self,
-        *,
-        after: int | None = None,
-        plugin: str | None = None,
-        action: str | None = None,
-        outcome: str | None = None,
-        limit: int | None = None,
-    ) -> AuditPage:
-        """Records of the audit log, newest first."""
-        params = {"after": after, "plugin": plugin, "action": action, "outcome": outcome, "limit": limit}
-        return await self._connection.ask(Request("GET", "/v1/audit", params, repeatable=True), AuditPage)
-
-    async def readiness(self) -> HealthOut:
-        """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
-        return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
-
-    async def clock(self) -> datetime | None:
-        """What time it is there, or None when it does not say; also tells that it answers."""
-        return await self._connection.clock()
-
-    async def _follow(self, path: str, after: int | None, shape: type[Sent]) -> AsyncIterator[Sent]:
-        headers = {"Accept": "text/event-stream"}
-        if after is not None:
-            headers["Last-Event-ID"] = str(after)
-        request = Request("GET", path, headers=headers, timeout_s=SILENCE_S)
-        async with self._connection.opened(request) as response:
-            async for event in read_events(response.aiter_bytes()):
-                try:
-                    yield shape.model_validate_json(event.data)
-                except ValidationError as error:
-                    raise UnavailableError(
-                        f"the host sent a '{event.event}' in a form that this version does not know: "
-                        "bring client and host to the same version"
-                    ) from error

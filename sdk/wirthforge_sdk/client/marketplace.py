@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
 from pathlib import Path
-from typing import IO, Self
+from typing import IO
 
 import httpx
 
-from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
+from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
 from wirthforge_sdk.client.download import Download, Progress
 from wirthforge_sdk.contracts.marketplace_api import (
     AccountIn,
@@ -42,13 +41,76 @@ KeyPage = Page[KeyOut]
 PluginPage = Page[PluginSummary]
 
 
-class MarketplaceClient:
+class Catalogue(Service):
+    """What anybody may read in a marketplace."""
+
+    async def search(
+        self,
+        query: str | None = None,
+        *,
+        category: str | None = None,
+        namespace: str | None = None,
+        cursor: str | None = None,
+        limit: int | None = None,
+    ) -> PluginPage:
+        """The plugins that fit, best first; all of them when nothing is asked for."""
+        params = {"q": query, "category": category, "namespace": namespace, "cursor": cursor, "limit": limit}
+        return await self._connection.ask(Request("GET", "/v1/plugins", params, repeatable=True), PluginPage)
+
+    async def plugin(self, name: str) -> PluginDetail:
+        """A plugin with all its releases."""
+        return await self._connection.ask(
+            Request("GET", f"{plugin_path(name)}", repeatable=True), PluginDetail
+        )
+
+    async def release(self, name: str, version: str) -> ReleaseOut:
+        """One release."""
+        return await self._connection.ask(
+            Request("GET", f"{plugin_path(name)}/{segment(version)}", repeatable=True), ReleaseOut
+        )
+
+    async def resolve(
+        self, requirements: Mapping[str, str], *, locked: Mapping[str, str] | None = None
+    ) -> ResolveOut:
+        """The releases that satisfy ``requirements`` (plugin to range), with what they depend on."""
+        with given():
+            body = ResolveIn(requirements=dict(requirements), locked=dict(locked or {}))
+        # It changes nothing, although it is a POST.
+        return await self._connection.ask(
+            Request("POST", "/v1/resolve", body=body, repeatable=True), ResolveOut
+        )
+
+    async def download(self, digest: str, *, size: int, progress: Progress | None = None) -> bytes:
+        """The bytes of the package ``digest``, which has ``size`` bytes by the lock that named it.
+
+        Raises:
+            DigestMismatchError: What the marketplace sent is not that package.
+        """
+        with await asyncio.to_thread(tempfile.TemporaryFile) as sink:
+            await Download(digest, size, sink, progress).run(self._connection)
+            return await asyncio.to_thread(_whole, sink)
+
+    async def download_to(
+        self, path: Path, digest: str, *, size: int, progress: Progress | None = None
+    ) -> None:
+        """As :meth:`download`, into the file ``path``, which appears whole or not at all."""
+        sink = await asyncio.to_thread(_beside, path)
+        unfinished = Path(sink.name)
+        try:
+            with sink:
+                await Download(digest, size, sink, progress).run(self._connection)
+            await asyncio.to_thread(unfinished.replace, path)
+        finally:
+            await asyncio.to_thread(unfinished.unlink, missing_ok=True)
+
+
+class MarketplaceClient(Catalogue):
     """A marketplace, as authors and hosts use it. An asynchronous context manager."""
 
     def __init__(
         self, url: str, token: str | None = None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
-        self._connection = Connection(
+        connection = Connection(
             url,
             service="marketplace",
             remedy="is it running? start it with `make up` or `python -m wirthforge_marketplace serve`, "
@@ -56,12 +118,7 @@ class MarketplaceClient:
             token=token,
             transport=transport,
         )
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._connection.__aexit__()
+        super().__init__(connection)
 
     async def register(self, name: str) -> Registration:
         """Opens an account; its first token is shown this once."""
@@ -117,69 +174,6 @@ class MarketplaceClient:
             timeout_s=PUBLISH_S,
         )
         return await self._connection.ask(request, ReleaseOut)
-
-    async def search(
-        self,
-        query: str | None = None,
-        *,
-        category: str | None = None,
-        namespace: str | None = None,
-        cursor: str | None = None,
-        limit: int | None = None,
-    ) -> PluginPage:
-        """The plugins that fit, best first; all of them when nothing is asked for."""
-        params = {"q": query, "category": category, "namespace": namespace, "cursor": cursor, "limit": limit}
-        return await self._connection.ask(Request("GET", "/v1/plugins", params, repeatable=True), PluginPage)
-
-    async def plugin(self, name: str) -> PluginDetail:
-        """A plugin with all its releases."""
-        return await self._connection.ask(
-            Request("GET", f"{plugin_path(name)}", repeatable=True), PluginDetail
-        )
-
-    async def release(self, name: str, version: str) -> ReleaseOut:
-        """One release."""
-        return await self._connection.ask(
-            Request("GET", f"{plugin_path(name)}/{segment(version)}", repeatable=True), ReleaseOut
-        )
-
-    async def resolve(
-        self, requirements: Mapping[str, str], *, locked: Mapping[str, str] | None = None
-    ) -> ResolveOut:
-        """The releases that satisfy ``requirements`` (plugin to range), with what they depend on."""
-        with given():
-            body = ResolveIn(requirements=dict(requirements), locked=dict(locked or {}))
-        # It changes nothing, although it is a POST.
-        return await self._connection.ask(
-            Request("POST", "/v1/resolve", body=body, repeatable=True), ResolveOut
-        )
-
-    async def clock(self) -> datetime | None:
-        """What time it is there, or None when it does not say; also tells that it answers."""
-        return await self._connection.clock()
-
-    async def download(self, digest: str, *, size: int, progress: Progress | None = None) -> bytes:
-        """The bytes of the package ``digest``, which has ``size`` bytes by the lock that named it.
-
-        Raises:
-            DigestMismatchError: What the marketplace sent is not that package.
-        """
-        with await asyncio.to_thread(tempfile.TemporaryFile) as sink:
-            await Download(digest, size, sink, progress).run(self._connection)
-            return await asyncio.to_thread(_whole, sink)
-
-    async def download_to(
-        self, path: Path, digest: str, *, size: int, progress: Progress | None = None
-    ) -> None:
-        """As :meth:`download`, into the file ``path``, which appears whole or not at all."""
-        sink = await asyncio.to_thread(_beside, path)
-        unfinished = Path(sink.name)
-        try:
-            with sink:
-                await Download(digest, size, sink, progress).run(self._connection)
-            await asyncio.to_thread(unfinished.replace, path)
-        finally:
-            await asyncio.to_thread(unfinished.unlink, missing_ok=True)
 
 
 def _beside(path: Path) -> IO[bytes]:
