@@ -1,7 +1,8 @@
 """The bytes that stay in memory, and those on disk."""
 
-from tests.fakes.packages import make_package
 from wirthforge_marketplace.blobs import Recent
+
+from tests.fakes.packages import make_package
 
 
 def test_recent_bytes_stay_below_their_bound_and_the_least_used_go_first():
