@@ -333,6 +333,7 @@ ARCHIVE_CASES: dict[str, Case] = {
     "not UTF-8": lambda: with_file(b"src/\xff\xfe.py"),
     "overlong UTF-8 slash": lambda: with_file(b"src/..\xc0\xaf..\xc0\xafevil.py"),
     "fullwidth slash": lambda: with_file("src/..\uff0f..\uff0fevil.py"),
+    "fullwidth slash between words": lambda: with_file("src/a\uff0fb.py"),
     "two-dot leader": lambda: with_file("src/\u2025/\u2025/evil.py"),
     "Unicode NFD": lambda: with_file("src/cafe\u0301.py"),
     "device name": lambda: with_file("src/aux.py"),
@@ -448,6 +449,33 @@ def test_an_archive_that_our_builder_would_not_write_is_refused(name: str, tmp_p
     assert refused.value.details["entry"]
     assert refused.value.message.isprintable()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ARCHIVE_CASES)
+def test_the_reader_of_archives_needs_no_signature_to_refuse_it(name: str) -> None:
+    with pytest.raises(PackageInvalidError):
+        dict(read(ARCHIVE_CASES[name]()))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("a package too large", "over 134217728 bytes"),
+        ("too many entries", "20003 entries"),
+        ("too much in all", "over 536870912 bytes unpacked"),
+        ("entry into the directory", "reaches into the directory"),
+    ],
+)
+def test_a_bound_is_told_as_such(name: str, says: str) -> None:
+    with pytest.raises(PackageInvalidError, match=says):
+        read(ARCHIVE_CASES[name]())
+
+
+def test_an_entry_added_or_removed_is_told_as_such() -> None:
+    with pytest.raises(PackageInvalidError, match=r"'vendor/zzz.py' is not in the statement: it was added"):
+        verify(added_after_signing(), [KEY.public])
+    with pytest.raises(PackageInvalidError, match=r"'vendor/six.py' is in the statement but not here"):
+        verify(removed_after_signing(), [KEY.public])
 
 
 def overlong_signature(envelope: dict[str, Any]) -> None:

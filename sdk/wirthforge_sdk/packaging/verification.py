@@ -18,7 +18,7 @@ from pathlib import Path
 
 from wirthforge_sdk.contracts.identifiers import digest_of
 from wirthforge_sdk.contracts.manifest import Function, Manifest, parse_functions
-from wirthforge_sdk.contracts.statement import ENVELOPE_PATH, MAX_STATEMENT_BYTES, STATEMENT_PATH, Statement
+from wirthforge_sdk.contracts.statement import ENVELOPE_PATH, STATEMENT_PATH, Statement
 from wirthforge_sdk.errors import (
     DigestMismatchError,
     ManifestInvalidError,
@@ -27,7 +27,7 @@ from wirthforge_sdk.errors import (
 )
 from wirthforge_sdk.packaging.archive import Archive, content_digest, read
 from wirthforge_sdk.packaging.documents import Lock, is_native, parse_lock, read_manifest
-from wirthforge_sdk.packaging.envelope import MAX_ENVELOPE_BYTES, unseal
+from wirthforge_sdk.packaging.envelope import unseal
 from wirthforge_sdk.packaging.extraction import write_tree
 from wirthforge_sdk.packaging.keys import PublicKey
 from wirthforge_sdk.packaging.names import shown
@@ -71,8 +71,8 @@ def verify(package: bytes, trusted: Collection[PublicKey]) -> VerifiedPackage:
         DigestMismatchError: A file, or the statement, is not the one that was signed.
     """
     archive = read(package)
-    opened = unseal(_bounded(archive, ENVELOPE_PATH, MAX_ENVELOPE_BYTES), trusted)
-    if opened.payload != _bounded(archive, STATEMENT_PATH, MAX_STATEMENT_BYTES):
+    opened = unseal(_signing_part(archive, ENVELOPE_PATH), trusted)
+    if opened.payload != _signing_part(archive, STATEMENT_PATH):
         raise DigestMismatchError("the statement is not the one that was signed", entry=STATEMENT_PATH)
     contents = _read_contents(package, archive)
     return VerifiedPackage(
@@ -106,7 +106,7 @@ def extract(verified: VerifiedPackage, directory: Path) -> None:
 
 
 def _read_contents(package: bytes, archive: Archive) -> PackageContents:
-    statement = parse_statement(_bounded(archive, STATEMENT_PATH, MAX_STATEMENT_BYTES))
+    statement = parse_statement(_signing_part(archive, STATEMENT_PATH))
     _check_files(archive, statement)
     _check_layout(archive)
     manifest = read_manifest(archive["plugin.toml"].data)
@@ -123,18 +123,12 @@ def _read_contents(package: bytes, archive: Archive) -> PackageContents:
     return PackageContents(digest_of(package), manifest, functions, lock, statement, archive)
 
 
-def _bounded(archive: Archive, name: str, most: int) -> bytes:
-    """The bytes of entry ``name``, when its header declares no more than ``most``."""
-    member = archive.members.get(name)
-    if member is None:
-        if name == ENVELOPE_PATH:
-            raise SignatureInvalidError(
-                "the package is not signed: its author signs it with 'wirthforge sign'"
-            )
-        raise PackageInvalidError(f"entry '{name}' is missing: build the package again", entry=name)
-    if member.size > most:
-        raise PackageInvalidError(f"entry '{name}' is over {most} bytes", entry=name)
-    return archive[name].data
+def _signing_part(archive: Archive, name: str) -> bytes:
+    if name in archive:
+        return archive[name].data
+    if name == ENVELOPE_PATH:
+        raise SignatureInvalidError("the package is not signed: its author signs it with 'wirthforge sign'")
+    raise PackageInvalidError(f"entry '{name}' is missing: build the package again", entry=name)
 
 
 def _check_files(archive: Archive, statement: Statement) -> None:

@@ -109,6 +109,47 @@ def test_two_processes_do_not_write_the_same_tree(tmp_path: Path) -> None:
         write_tree(FILES, tmp_path / "tree")
 
 
+def test_a_tree_that_another_process_finishes_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other renames what we have opened, between our opening and our locking it."""
+    locks = extraction.fcntl.flock
+
+    def finished_by_another(descriptor: int, operation: int) -> None:
+        partial = tmp_path / ".tree.partial"
+        (partial / "theirs").touch()
+        partial.rename(tmp_path / "tree")
+        (tmp_path / ".tree.partial").mkdir()
+        locks(descriptor, operation)
+
+    monkeypatch.setattr(extraction.fcntl, "flock", finished_by_another)
+    with pytest.raises(ConflictError, match="another process"):
+        write_tree(FILES, tmp_path / "tree")
+
+    assert list(tree(tmp_path / "tree")) == ["theirs"]
+
+
+class TakenMeanwhile(dict[str, Entry]):
+    """Files of which the last is given when somebody else has made the directory."""
+
+    directory: Path
+
+    def items(self):  # type: ignore[no-untyped-def,override]
+        yield "src/first.py", Entry(b"")
+        self.directory.mkdir()
+
+
+def test_a_directory_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    files = TakenMeanwhile()
+    files.directory = tmp_path / "tree"
+
+    with pytest.raises(ConflictError, match="exists"):
+        write_tree(files, tmp_path / "tree")
+
+    assert not list((tmp_path / "tree").iterdir())
+    assert [child.name for child in tmp_path.iterdir()] == ["tree"]
+
+
 def test_a_parent_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="No such file"):
         write_tree(FILES, tmp_path / "none" / "tree")
