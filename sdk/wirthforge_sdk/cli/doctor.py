@@ -103,7 +103,7 @@ async def _host(settings: Settings) -> list[Check]:
             checks += _clock("host", await anonymous.clock())
             readiness = await anonymous.readiness()
     except WirthForgeError as error:
-        return [*checks, Check("host", ok=False, found=f"no answer from {url}", remedy=error.message)]
+        return [*checks, Check("host", ok=False, found=f"not usable at {url}", remedy=error.message)]
     checks.append(Check("host", ok=True, found=url))
     for name, state in sorted(readiness.checks.items()):
         remedy = "" if state == "ok" else _REMEDIES.get(name, "see the host's own log")

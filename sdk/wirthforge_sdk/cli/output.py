@@ -137,7 +137,9 @@ def _print(answer: Answer, *, as_json: bool, indent: int | None) -> None:
     if as_json:
         typer.echo(json.dumps(as_data(answer.value), indent=indent))
     else:
-        _console().print(answer.view())
+        view = answer.view()
+        # A plain text may hold a path or a digest, which somebody wants to copy in one piece.
+        _console().print(view, soft_wrap=isinstance(view, str))
 
 
 def _fail(error: WirthForgeError, *, as_json: bool) -> None:

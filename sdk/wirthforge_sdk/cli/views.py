@@ -222,7 +222,7 @@ def log_line(line: LogOut) -> RenderableType:
         " ",
         text(f"{line.level:<7}", _LEVELS.get(line.level, "cyan")),
         " ",
-        text(line.message),
+        text(line.message.replace("\n", "\n    ")),  # a second line must not pass for another record
         text(fields, "dim"),
     )
 

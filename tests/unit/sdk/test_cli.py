@@ -153,6 +153,13 @@ def test_what_others_wrote_cannot_steer_the_terminal(run: Any, services: fake.Se
     assert "[bold]x[/bold]" in shown
 
 
+def test_a_log_message_cannot_pass_for_another_record(run: Any, services: fake.Services) -> None:
+    forged = fake.LOG | {"message": "quiet\n2030-01-02 03:04:06 error   forged"}
+    services.answers["GET /v1/plugins/acme/weather/logs"] = fake.page(forged)
+    starts = [line for line in run("logs", "acme/weather").stdout.splitlines() if line.startswith("20")]
+    assert len(starts) == 1
+
+
 def test_an_error_of_another_cannot_steer_the_terminal(run: Any, services: fake.Services) -> None:
     services.answers["POST /v1/installs"] = ConflictError("\x1b[2Jgone")
     assert "\x1b" not in run("install", "acme/weather").stderr
