@@ -724,6 +724,10 @@ TRUST_CASES: dict[str, tuple[type[WirthForgeError], Case]] = {
         lambda: with_document("plugin.toml", MANIFEST + b'[health]\nfunction = "none"\n'),
     ),
     "functions that are no JSON": (ManifestInvalidError, lambda: with_document("functions.json", b"[{")),
+    "functions that are no UTF-8": (
+        ManifestInvalidError,
+        lambda: with_document("functions.json", FUNCTIONS.replace(b"input", b"in\xffput")),
+    ),
     "functions of deep JSON": (ManifestInvalidError, lambda: with_document("functions.json", b"[" * 100_000)),
     "no function at all": (ManifestInvalidError, lambda: with_document("functions.json", b"[]")),
     "lock that is no TOML": (PackageInvalidError, lambda: with_document("lock.toml", b"[")),

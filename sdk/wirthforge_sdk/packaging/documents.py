@@ -1,7 +1,7 @@
 """The documents of a package that the build writes beside the manifest: ``lock.toml`` and ``sbom.cdx.json``.
 
 Both tell what is vendored: the lock to host and marketplace, the SBOM (CycloneDX 1.6) to everybody else's
-tools. Here is also how the manifest of a stranger is read.
+tools. Here is also how the manifest and the functions of a stranger are read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from wirthforge_sdk.contracts.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from wirthforge_sdk.contracts.manifest import (
+    MAX_MANIFEST_BYTES,
+    Function,
+    Manifest,
+    parse_functions,
+    parse_manifest,
+)
 from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError
 from wirthforge_sdk.packaging.names import shown
 
@@ -78,6 +84,18 @@ def read_manifest(data: bytes) -> Manifest:
         return parse_manifest(data)
     except ValueError as error:  # tomllib lets int() refuse thousands of digits
         raise ManifestInvalidError(f"plugin.toml is not TOML: {error}", field="plugin.toml") from error
+
+
+def read_functions(data: bytes) -> tuple[Function, ...]:
+    """Reads a ``functions.json`` that may be hostile.
+
+    Raises:
+        ManifestInvalidError: As :func:`wirthforge_sdk.contracts.manifest.parse_functions`.
+    """
+    try:
+        return parse_functions(data)
+    except ValueError as error:  # text that is not UTF-8, below the first level
+        raise ManifestInvalidError(f"functions.json is not JSON: {error}", field="functions.json") from error
 
 
 def parse_lock(data: bytes) -> Lock:
