@@ -28,6 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 COMMAND_S = 120
+SHOWN = 90
 READY_S = 60
 STOP_S = 30
 
@@ -223,18 +224,19 @@ class Demo:
 
     def call(self) -> None:
         """Real input, real answers."""
-        text = "The council meets on Thursday at nine; bring the harbour drawings. #council #harbour"
-        added = self._call("demo/notes.add", {"text": text})
-        found = self._call("demo/notes.find", {"query": "harbour"})
+        text = "The council meets on Thursday at nine; bring the harbour drawings."
+        added = self._call("demo/notes.add", {"text": text, "tags": ["council", "harbour"]})
+        found = self._call("demo/notes.find", {"words": "harbour", "tag": "council"})
         expect("harbour drawings" in json.dumps(found), f"the note was not found: {found}")
         self.tell.step("Called on real input", added=added, found=found)
         self.tell.say(json.dumps(found["structured"]))
         self._command("install", "demo/wordsmith")
-        words = self._call("demo/wordsmith.slug", {"text": "Crème brûlée, à la carte"})
-        expect("creme-brulee" in json.dumps(words), f"unexpected: {words}")
-        self.tell.say(
-            f"demo/wordsmith.slug → {json.dumps(words['structured'])} (its dependency came in the package)"
-        )
+        readme = (ROOT / "README.md").read_text()
+        outline = self._call("demo/wordsmith.outline", {"text": readme})["structured"]["result"]
+        titles = [heading["text"] for heading in outline]
+        expect("Two commands" in titles, f"unexpected: {outline}")
+        self.tell.step("A text tool that brought its dependency in the package", outline=titles)
+        self.tell.say(f"demo/wordsmith.outline of README.md: {', '.join(titles)}")
 
     def look_at_the_sandbox(self) -> None:
         """What the engine says is in force, not what was asked for."""
@@ -265,7 +267,9 @@ class Demo:
     def be_refused(self) -> None:
         """A plugin tries what it has no grant for: refused, and on record."""
         self._command("install", "demo/courier")
-        refused = self._failing("call", "demo/courier.deliver", json.dumps({"parcel": "a letter"}))
+        refused = self._failing(
+            "call", "demo/courier.deliver", json.dumps({"parcel": "a letter", "recipient": "Ada"})
+        )
         records = self._command("audit", "--plugin", "demo/courier", "--outcome", "denied")["items"]
         expect(bool(records), "there is no audit record of the refusal")
         needed = "events.publish:courier.delivered"
@@ -349,7 +353,8 @@ class Demo:
         return json.loads(finished.stderr)
 
     def _wirthforge(self, words: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-        self.tell.say(f"$ wirthforge {' '.join(words)}")
+        shown = " ".join(word if len(word) < SHOWN else f"{word[:SHOWN]}…" for word in words)
+        self.tell.say(f"$ wirthforge {shown}")
         return subprocess.run(
             [str(Path(sys.executable).with_name("wirthforge")), *words, "--json"],
             cwd=ROOT,

@@ -9,6 +9,9 @@ from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
 
+FIRST_UID, LAST_UID = 61_000, 65_533
+"""User ids that a sandbox accepts: above those of people and packages, below nobody's."""
+
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=400)]
 
 
@@ -29,7 +32,7 @@ class Settings(ServiceSettings):
     """The operator's image that plugins run in."""
     host_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
     """Marks this host's containers; by default a random id, kept in ``data_dir``."""
-    uid_base: Annotated[int, Field(ge=10_000, lt=2**31)] = 61_000
+    uid_base: Annotated[int, Field(ge=FIRST_UID, le=LAST_UID)] = FIRST_UID
     """First user id for instances. Nothing else on the machine may use the range."""
     uid_count: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000
     max_instances: Annotated[int, Field(ge=1, le=10_000)] = 200
@@ -41,8 +44,8 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _user_ids_suffice(self) -> Self:
-        if self.uid_base + self.uid_count > 2**31:
-            raise ValueError("UID_BASE + UID_COUNT is beyond the largest user id")
+        if self.uid_base + self.uid_count - 1 > LAST_UID:
+            raise ValueError(f"UID_BASE + UID_COUNT is beyond {LAST_UID}, the last user id for instances")
         if self.uid_count < self.max_instances:
             raise ValueError("UID_COUNT is below MAX_INSTANCES: each instance has a user id of its own")
         return self

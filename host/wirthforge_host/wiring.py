@@ -25,7 +25,7 @@ from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
-from wirthforge_host.sandbox.docker_engine import DockerEngine, _open
+from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
 from wirthforge_host.storage.service import Storage
@@ -102,7 +102,7 @@ def build_wiring(
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     host_id = settings.host_id or _own_id(settings.data_dir / "host.id")
     database = Database(settings.database)
-    engine = engine or DockerEngine(_open(settings.engine_url))
+    engine = engine or DockerEngine(settings.engine_url)
     audit = Audit(database, now=now)
     events = Events(now=now)
     logs = Logs(now=now, monotonic=time.monotonic)

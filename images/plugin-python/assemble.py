@@ -37,8 +37,16 @@ UNUSED_FILES = re.compile(
 UNUSED_ZONES = re.compile(r"posix|right|.*\.(list|zi|tab)|leapseconds|leap-seconds.*")
 
 MOUNT_POINTS = ("tmp", "plugin", "run/wirthforge", "proc", "sys", "dev")
-# glibc loads this one by itself when a thread ends; no program names it.
-UNNAMED_LIBRARIES = ("libgcc_s.so.1",)
+# glibc loads the first by itself when a thread ends; the others are what wheels may take for granted (PEP 600), and
+# vendored ones do: uvloop and pydantic-core name librt.
+UNNAMED_LIBRARIES = (
+    "libgcc_s.so.1",
+    "libdl.so.2",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libstdc++.so.6",
+    "libutil.so.1",
+)
 
 # What must load in the finished image: each module of the runtime, since it may import what was not copied.
 CHECK = """

@@ -43,6 +43,9 @@ EXIT_S = 2.0
 RESUBSCRIBE_S = 1.0
 """Pause before asking an engine for its events again."""
 
+IMAGE_RUNTIME = "python"
+"""What the image must be made for. MCP servers in Python run in it too: the runtime starts them as its child."""
+
 log = structlog.get_logger()
 
 
@@ -247,7 +250,7 @@ class Instances:
                 uid=own.uid,
                 limits=limits,
                 image=self._settings.image,
-                runtime=manifest.runtime.type.value,
+                runtime=IMAGE_RUNTIME,
                 bridge_directory=self._directory / own.id,
                 code_directory=self._trees.path(own.digest),
             )
