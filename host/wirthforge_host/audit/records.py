@@ -7,6 +7,7 @@ after it. A record says what was done with *shapes* of data, never with the data
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -21,9 +22,9 @@ GENESIS = "sha256:" + "0" * 64
 MAX_DETAIL_BYTES = 16 * 1024
 """Of one record's detail as JSON; our own code keeps far below it."""
 
-SHAPE_DEPTH = 3
-SHAPE_KEYS = 16
-SHAPE_KEY_CHARACTERS = 40
+SHAPE_KEYS = (12, 4)
+"""Keys told of an object, and of each object in it; deeper ones are only counted."""
+SHAPE_KEY_CHARACTERS = 32
 
 
 class Outcome(StrEnum):
@@ -117,18 +118,16 @@ def shape_of(value: Any) -> Any:
     ``{"city": "Paris", "days": [1, 2]}`` → ``{"city": "string(5)", "days": "array(2)"}``. The result is small
     whatever ``value`` is, and is made in time that does not grow with it.
     """
-    return _shape(value, SHAPE_DEPTH)
+    return _shape(value, SHAPE_KEYS)
 
 
-def _shape(value: Any, depth: int) -> Any:
+def _shape(value: Any, keys: tuple[int, ...]) -> Any:
     match value:
-        case dict() if depth and value:
-            shape: dict[str, Any] = {}
-            for key in value:
-                if len(shape) == SHAPE_KEYS:
-                    shape["…"] = f"{len(value) - SHAPE_KEYS} more"
-                    break
-                shape[str(key)[:SHAPE_KEY_CHARACTERS]] = _shape(value[key], depth - 1)
+        case dict() if keys and value:
+            first = itertools.islice(value.items(), keys[0])
+            shape = {str(key)[:SHAPE_KEY_CHARACTERS]: _shape(inner, keys[1:]) for key, inner in first}
+            if len(value) > keys[0]:
+                shape["…"] = f"{len(value) - keys[0]} more"
             return shape
         case dict() | list():
             return f"{'object' if isinstance(value, dict) else 'array'}({len(value)})"

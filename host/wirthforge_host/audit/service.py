@@ -7,8 +7,8 @@ import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 import structlog
 from wirthforge_sdk.contracts.host_api import AuditOut
@@ -30,8 +30,7 @@ RETRY_S = 1.0
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(NamedTuple):
     """What checking the whole chain found."""
 
     entries: int
