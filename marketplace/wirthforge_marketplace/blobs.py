@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from wirthforge_marketplace.errors import BlobDamagedError, BodyTooLargeError
+from wirthforge_marketplace.errors import BlobDamagedError, PackageTooLargeError
 
 CHUNK_BYTES = 256 * 1024
 """What is read or written in one go."""
@@ -74,7 +74,7 @@ class Blobs:
         """Takes ``body`` to disk; gone when the block ends, unless it was kept.
 
         Raises:
-            BodyTooLargeError: It is over ``limit`` bytes; no more than that was written.
+            PackageTooLargeError: It is over ``limit`` bytes; no more than that was written.
         """
         path = self._incoming / secrets.token_hex(16)
         try:
@@ -134,7 +134,7 @@ async def _received(body: AsyncIterable[bytes], path: Path, limit: int) -> Uploa
     async for piece in body:
         size += len(piece)
         if size > limit:
-            raise BodyTooLargeError(f"the package is over {limit} bytes: ship less", limit=limit)
+            raise PackageTooLargeError(f"the package is over {limit} bytes: ship less", limit=limit)
         buffer += piece
         if len(buffer) >= CHUNK_BYTES:
             digest.update(buffer)

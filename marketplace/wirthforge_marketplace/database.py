@@ -28,8 +28,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-
-from wirthforge_marketplace.errors import DatabaseUnavailableError
+from wirthforge_sdk.errors import UnavailableError
 
 Tx: TypeAlias = AsyncConnection
 """An open transaction."""
@@ -85,7 +84,7 @@ class Database:
         """A transaction that writes: committed when the block ends well, else rolled back.
 
         Raises:
-            DatabaseUnavailableError: Nothing was written.
+            UnavailableError: Nothing was written.
         """
         async with self._turn(), self._begun(writes=True) as tx:
             yield tx
@@ -95,7 +94,7 @@ class Database:
         """A transaction that only reads.
 
         Raises:
-            DatabaseUnavailableError: As :meth:`transaction`.
+            UnavailableError: As :meth:`transaction`.
         """
         async with self._begun(writes=False) as tx:
             yield tx
@@ -113,7 +112,7 @@ class Database:
         """Returns when the database answers.
 
         Raises:
-            DatabaseUnavailableError: It does not.
+            UnavailableError: It does not.
         """
         async with self.reading() as tx:
             await tx.execute(text("SELECT 1"))
@@ -130,7 +129,7 @@ class Database:
         try:
             await asyncio.wait_for(self._writer.acquire(), BUSY_MS / 1000)
         except TimeoutError:
-            raise DatabaseUnavailableError("the database is too busy") from None
+            raise UnavailableError("the database is too busy") from None
         try:
             yield
         finally:
@@ -144,9 +143,7 @@ class Database:
                 async with tx.begin():
                     yield tx
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
-            raise DatabaseUnavailableError(
-                "the database does not answer or is too busy; try again"
-            ) from error
+            raise UnavailableError("the database does not answer or is too busy; try again") from error
 
 
 def _sqlite_engine(url: str) -> AsyncEngine:

@@ -14,18 +14,6 @@ from wirthforge_sdk.errors import (
 )
 
 
-class DatabaseUnavailableError(UnavailableError):
-    """The database does not answer, or is too busy."""
-
-    code = "database_unavailable"
-
-
-class SchemaMissingError(UnavailableError):
-    """The database lacks tables: its migrations were not run."""
-
-    code = "schema_missing"
-
-
 class BlobDamagedError(UnavailableError):
     """The bytes of a published package are missing or have another size than they had."""
 
@@ -128,10 +116,10 @@ class DependencyMissingError(InvalidInputError):
     code = "dependency_missing"
 
 
-class BodyTooLargeError(LimitExceededError):
-    """The request body is over its bound."""
+class PackageTooLargeError(LimitExceededError):
+    """The package is over its bound."""
 
-    code = "body_too_large"
+    code = "package_too_large"
 
 
 class RangeUnsatisfiableError(InvalidInputError):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -12,7 +13,6 @@ from wirthforge_marketplace.accounts.service import Accounts
 from wirthforge_marketplace.blobs import Blobs
 from wirthforge_marketplace.catalog.service import Catalog
 from wirthforge_marketplace.database import Database
-from wirthforge_marketplace.errors import SchemaMissingError
 from wirthforge_marketplace.keys.service import Keys
 from wirthforge_marketplace.packages.service import Packages
 from wirthforge_marketplace.settings import Settings
@@ -41,17 +41,26 @@ class Wiring:
         """Makes ready to serve: refuses a database without tables, opens the keeper's account, sweeps up.
 
         Raises:
-            SchemaMissingError: The migrations were not run.
+            UnavailableError: The migrations were not run.
             InvalidInputError: The keeper's token file holds something else.
         """
         missing = await self.database.missing_tables()
         if missing:
-            raise SchemaMissingError(
+            raise UnavailableError(
                 f"the database lacks {', '.join(missing)}: "
                 "run 'python -m wirthforge_marketplace serve --migrate'"
             )
         await self.accounts.ensure_keeper(self.settings.data_dir / KEEPER_TOKEN_FILE)
         await self.packages.sweep()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Ready to serve within the block; see :meth:`start`."""
+        try:
+            await self.start()
+            yield
+        finally:
+            await self.close()
 
     async def check(self) -> None:
         """Returns when requests can be served.
@@ -75,7 +84,7 @@ def build_wiring(
 ) -> Wiring:
     """Builds the graph; makes the data directory, readable by its owner only."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = Database(settings.database_url)
+    database = Database(settings.database)
     blobs = blobs or Blobs(settings.data_dir / "packages")
     return Wiring(
         settings=settings,

@@ -25,21 +25,22 @@ SERVE = ["-m", "wirthforge_marketplace", "serve"]
 BOUND_S = 30
 
 MORTAL = """
-import asyncio, os, signal
-from wirthforge_marketplace.__main__ import migrate, serve
+import os, signal, sys
+from wirthforge_marketplace.api.app import create_app
 from wirthforge_marketplace.blobs import Blobs
 from wirthforge_marketplace.settings import Settings
 from wirthforge_marketplace.wiring import build_wiring
+from wirthforge_sdk.serving.process import Program
 
 class Mortal(Blobs):
     async def keep(self, upload):
         await super().keep(upload)
         os.kill(os.getpid(), signal.SIGKILL)
 
-settings = Settings()
-wiring = build_wiring(settings, blobs=Mortal(settings.data_dir / "packages"))
-migrate(settings)
-asyncio.run(serve(wiring))
+def build(settings):
+    return build_wiring(settings, blobs=Mortal(settings.data_dir / "packages"))
+
+sys.exit(Program("marketplace", Settings, build, create_app).main(["serve", "--migrate"]))
 """
 """The server, killed after the package is on disk and before its release is committed."""
 
@@ -95,7 +96,7 @@ async def test_a_server_serves_until_it_is_asked_to_stop_and_keeps_what_it_has(t
         code, seconds = await stopped(running, asked)
         assert (code, seconds < 5) == (0, True)
         assert await running.stderr.read() == b""
-    assert not (tmp_path / "marketplace.db-wal").exists()
+    assert list(tmp_path.glob("*.sqlite3-wal")) == []
     async with served(tmp_path, *SERVE) as (_, client):
         assert (await client.get("/v1/plugins/demo/hello/1.0.0")).json() == release
         keeper = bearer((tmp_path / "keeper.token").read_text().strip())
@@ -168,7 +169,7 @@ async def test_a_server_refuses_to_listen_to_others_without_tls(tmp_path):
 async def test_a_wrong_setting_is_told_without_its_value(tmp_path):
     code, told = await refusal(tmp_path, database_url="mysql://root:hunter2@db/market")
     assert code == 2
-    assert "database_url" in told
+    assert "DATABASE_URL" in told
     assert "hunter2" not in told
 
 

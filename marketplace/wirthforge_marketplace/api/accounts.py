@@ -16,9 +16,9 @@ from wirthforge_sdk.contracts.marketplace_api import (
     TokenOut,
 )
 from wirthforge_sdk.contracts.wire import Page
+from wirthforge_sdk.serving.problems import declared
 
 from wirthforge_marketplace.api.access import KnownCaller, SomeCaller, Wired
-from wirthforge_marketplace.api.problems import declared
 
 router = APIRouter(prefix="/v1", tags=["accounts"])
 

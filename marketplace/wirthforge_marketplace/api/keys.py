@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from wirthforge_sdk.contracts.marketplace_api import KeyIn, KeyOut
 from wirthforge_sdk.contracts.wire import Page
+from wirthforge_sdk.serving.problems import declared
 
 from wirthforge_marketplace.api.access import DigestPath, KnownCaller, Wired
-from wirthforge_marketplace.api.problems import declared
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

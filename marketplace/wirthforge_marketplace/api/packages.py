@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from wirthforge_sdk.contracts.marketplace_api import ReleaseOut
+from wirthforge_sdk.serving.problems import declared, problem_response
 
 from wirthforge_marketplace.api.access import DigestPath, KnownCaller, Wired
-from wirthforge_marketplace.api.problems import declared, problem_response
 from wirthforge_marketplace.api.ranges import is_cached, wanted_span
 from wirthforge_marketplace.errors import RangeUnsatisfiableError
 
@@ -68,7 +68,7 @@ async def download_package(
     try:
         span = wanted_span(wanted, if_range, size=size, etag=etag)
     except RangeUnsatisfiableError as error:
-        return problem_response(error, {"Content-Range": f"bytes */{size}"})
+        return problem_response(error, status=416, headers={"Content-Range": f"bytes */{size}"})
     if span is not None:
         headers["Content-Range"] = f"bytes {span.start}-{span.end - 1}/{size}"
     start, end = span or (0, size)

@@ -14,9 +14,9 @@ from wirthforge_sdk.contracts.marketplace_api import (
     ResolveOut,
 )
 from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
+from wirthforge_sdk.serving.problems import declared
 
 from wirthforge_marketplace.api.access import Segment, Wired
-from wirthforge_marketplace.api.problems import declared
 
 router = APIRouter(prefix="/v1", tags=["plugins"])
 

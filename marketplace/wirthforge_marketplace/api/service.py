@@ -6,9 +6,9 @@ from typing import Literal
 
 from fastapi import APIRouter
 from wirthforge_sdk.contracts.wire import Shape
+from wirthforge_sdk.serving.problems import declared
 
 from wirthforge_marketplace.api.access import Wired
-from wirthforge_marketplace.api.problems import declared
 
 router = APIRouter(tags=["service"])
 

@@ -26,11 +26,11 @@ from wirthforge_marketplace.audit.store import Act, append
 from wirthforge_marketplace.blobs import Blobs, Upload
 from wirthforge_marketplace.database import Database, Tx
 from wirthforge_marketplace.errors import (
-    BodyTooLargeError,
     DependencyMissingError,
     KeyRevokedError,
     NamespaceForeignError,
     NamespaceMissingError,
+    PackageTooLargeError,
     ReleaseExistsError,
 )
 from wirthforge_marketplace.keys import store as keys
@@ -70,7 +70,7 @@ class Packages:
 
         Raises:
             ScopeMissingError: The caller's token lacks ``publish``.
-            BodyTooLargeError: The body is over the bound, or says so.
+            PackageTooLargeError: The body is over the bound, or says so.
             PackageInvalidError: It is not what our builder writes; the message names the entry.
             ManifestInvalidError: Its manifest or its functions break a rule.
             SignatureInvalidError: No key of the caller's account signed it.
@@ -83,7 +83,9 @@ class Packages:
         """
         caller.require(Scope.PUBLISH)
         if declared_size is not None and declared_size > self._limit:
-            raise BodyTooLargeError(f"the package is over {self._limit} bytes: ship less", limit=self._limit)
+            raise PackageTooLargeError(
+                f"the package is over {self._limit} bytes: ship less", limit=self._limit
+            )
         async with self._blobs.receiving(body, limit=self._limit) as upload:
             async with self._database.reading() as tx:
                 registered = await keys.of_account(tx, caller.account)

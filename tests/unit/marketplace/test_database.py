@@ -9,9 +9,9 @@ from sqlalchemy.exc import StatementError
 from wirthforge_marketplace import database as database_module
 from wirthforge_marketplace.accounts.store import accounts, namespaces
 from wirthforge_marketplace.database import Database
-from wirthforge_marketplace.errors import DatabaseUnavailableError, SchemaMissingError
 from wirthforge_marketplace.settings import Settings
 from wirthforge_marketplace.wiring import build_wiring
+from wirthforge_sdk.errors import UnavailableError
 
 
 async def names(database):
@@ -84,7 +84,7 @@ async def test_a_writer_that_waits_too_long_for_another_server_gives_up(marketpl
         pytest.skip("on Postgres writers do not wait for each other")
     async with marketplace.wiring.database.transaction():
         assert await names(another_server) == ["keeper"]
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(UnavailableError):
             async with another_server.transaction():
                 pass
     async with another_server.transaction():
@@ -98,6 +98,6 @@ def without_tables(tmp_path):
 
 
 async def test_a_start_without_tables_says_what_to_run(without_tables):
-    with pytest.raises(SchemaMissingError, match="serve --migrate"):
+    with pytest.raises(UnavailableError, match="serve --migrate"):
         await without_tables.start()
     await without_tables.close()

@@ -165,7 +165,7 @@ async def test_a_package_over_the_bound_is_refused_while_it_comes(marketplace):
             yield b"\0" * 64 * 1024
 
     answer = await marketplace.client.post("/v1/releases", content=endless(), headers=demo.headers)
-    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+    assert (answer.status_code, answer.json()["code"]) == (413, "package_too_large")
     assert sent == limit + 64 * 1024
     assert incoming(marketplace) == []
 
