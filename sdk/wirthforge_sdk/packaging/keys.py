@@ -157,7 +157,7 @@ class SigningKey:
             raise KeyUnreadableError(f"{path} cannot be read: {problem}", path=str(path)) from error
         if not isinstance(private, Ed25519PrivateKey):
             raise KeyUnreadableError(
-                f"{path} is not an Ed25519 key: make one with 'wirthforge keygen'", path=str(path)
+                f"{path} is not an Ed25519 key: make one with 'wirthforge keys new'", path=str(path)
             )
         return SigningKey(private)
 

@@ -135,7 +135,7 @@ def _current_lock(requirements: Sequence[str], project: Path, target: Target, *,
         return old
     if frozen:
         raise PackageInvalidError(
-            f"{LOCK_NAME} is missing or of other requirements: build without --frozen and keep the new one",
+            f"{LOCK_NAME} is missing or of other requirements: build once unfrozen and keep the new one",
             entry=LOCK_NAME,
         )
     with tempfile.TemporaryDirectory(prefix="wirthforge-") as scratch:
