@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -9,13 +11,14 @@ from wirthforge_sdk.contracts.bridge import META_CAPABILITIES, META_PROTOCOL, ME
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
 
 PATIENCE_S = 5.0
+RUNTIME = [sys.executable, "-I", "-B", "-m", "wirthforge_sdk.runtime"]
 ENVELOPE = {META_PROTOCOL: MODERN, META_CAPABILITIES: {}}
 
 
 class Peer:
-    def __init__(self, stream):
+    def __init__(self, stream, patience_s=PATIENCE_S):
         self._stream = stream
-        self._stream.settimeout(PATIENCE_S)
+        self._stream.settimeout(patience_s)
         self._file = stream.makefile("rb")
 
     def send(self, *messages):
@@ -70,3 +73,29 @@ def serving(plugin):
         peer.hang_up()
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
+
+
+def project(directory, code, runtime='type = "python"\nentry = "code_under_test:plugin"'):
+    (directory / "src").mkdir()
+    (directory / "src" / "code_under_test.py").write_text(code)
+    (directory / "plugin.toml").write_text(f'name = "a/b"\nversion = "1.2.3"\n[runtime]\n{runtime}\n')
+    return directory
+
+
+@contextmanager
+def process_for(tree, patience_s=PATIENCE_S):
+    """Starts the runtime for a tree as a sandbox does; it must end when its user is done with the socket."""
+    path = str(tree / "bridge.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        listener.settimeout(patience_s)
+        process = subprocess.Popen([*RUNTIME, "--socket", path, "--tree", str(tree)])
+        try:
+            stream, _ = listener.accept()
+            with stream:
+                yield process, stream
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()

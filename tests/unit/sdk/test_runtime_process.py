@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -10,9 +9,7 @@ from contextlib import contextmanager
 import pytest
 from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES, MAX_MESSAGE_BYTES, Exit
 
-from tests.unit.sdk.runtime_peer import PATIENCE_S, Peer
-
-RUNTIME = [sys.executable, "-I", "-B", "-m", "wirthforge_sdk.runtime"]
+from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, process_for, project
 
 PLUGIN = """
 import os, sys
@@ -56,13 +53,6 @@ server.run()
 """
 
 
-def project(directory, code, runtime='type = "python"\nentry = "code_under_test:plugin"'):
-    (directory / "src").mkdir()
-    (directory / "src" / "code_under_test.py").write_text(code)
-    (directory / "plugin.toml").write_text(f'name = "a/b"\nversion = "1.2.3"\n[runtime]\n{runtime}\n')
-    return directory
-
-
 def server(directory):
     return project(directory, SERVER, 'type = "mcp"\nentry = "code_under_test"')
 
@@ -70,24 +60,12 @@ def server(directory):
 @contextmanager
 def launched(tree, patience_s=PATIENCE_S):
     """The runtime for a tree, and the host's end of its socket."""
-    path = str(tree / "bridge.sock")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(1)
-        listener.settimeout(patience_s)
-        process = subprocess.Popen([*RUNTIME, "--socket", path, "--tree", str(tree)])
+    with process_for(tree, patience_s) as (process, stream):
+        peer = Peer(stream, patience_s)
         try:
-            stream, _ = listener.accept()
-            peer = Peer(stream)
-            stream.settimeout(patience_s)
-            try:
-                yield process, peer
-            finally:
-                peer.hang_up()
-            process.wait(PATIENCE_S)
+            yield process, peer
         finally:
-            process.kill()
-            process.wait()
+            peer.hang_up()
 
 
 def answer_and_logs(peer):
