@@ -1,0 +1,198 @@
+"""Where benchmarks run: a host of their own on the machine's engine, and bare containers beside it.
+
+Everything is made below one temporary directory and carries one label, and is gone when the block ends,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+from wirthforge_host.sandbox import docker_forms as forms
+from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_host.sandbox.hardening import UIDS, harden
+from wirthforge_host.sandbox.models import LABEL_HOST, ContainerSpec, SandboxRequest
+from wirthforge_host.settings import Settings
+from wirthforge_host.tokens.service import ALL_SCOPES, Operator
+from wirthforge_host.wiring import Wiring, build_wiring
+from wirthforge_sdk.contracts.resources import TIERS, Tier
+from wirthforge_sdk.serving.process import migrate
+
+from tests.fakes.source import ShelfSource
+
+INTERPRETER = "/opt/wirthforge/python"
+"""The image's Python."""
+OPERATOR = Operator("bench", ALL_SCOPES)
+PEER_UID = UIDS[-1]
+"""The host of a benchmark counts from the other end."""
+
+
+class BenchError(Exception):
+    """A measurement cannot be made; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How often to measure."""
+
+    quick: bool = False
+
+    def rounds(self, usual: int) -> int:
+        """``usual``, or a quarter of it, at least three, when only a look is wanted."""
+        return max(3, usual // 4) if self.quick else usual
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """One engine and one host, ready to be run."""
+
+    directory: Path
+    host_id: str
+    client: docker.APIClient
+    wiring: Wiring
+    effort: Effort
+
+    def peer(
+        self, program: Path | None, arguments: Sequence[str], tier: Tier = Tier.SMALL
+    ) -> tuple[dict[str, Any], str, Path]:
+        """What a bare container is created from: the same body as a plugin's, but for its program.
+
+        Args:
+            program: A file that the container sees as ``/plugin/<name>``.
+            arguments: For the image's Python.
+            tier: Its limits, as a plugin's manifest names them.
+
+        Returns:
+            The body of ``POST /containers/create``, the container's name, and the directory on this machine
+            that the container sees as ``/run/wirthforge``.
+        """
+        own = f"bench-{secrets.token_hex(6)}"
+        bridge, code = self.directory / own / "b", self.directory / own / "c"
+        for made in (bridge, code):
+            made.mkdir(parents=True)
+        if program is not None:
+            shutil.copy(program, code)
+        spec = self._spec(own, bridge, code, tier)
+        start = (INTERPRETER, "-I", "-B")
+        settings = replace(spec.settings, entrypoint=start, command=tuple(arguments))
+        return forms.create_body(replace(spec, settings=settings)), spec.name, bridge
+
+    def rounds(self, name: str, usual: int) -> Iterator[int]:
+        """Numbers of rounds, told on stderr as they go."""
+        count = self.effort.rounds(usual)
+        for number in range(count):
+            if sys.stderr.isatty():
+                print(f"\r{name}: round {number + 1} of {count}", end="", file=sys.stderr, flush=True)
+            elif number == 0:
+                print(f"{name}: {count} rounds", file=sys.stderr, flush=True)
+            yield number
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+
+    def _spec(self, instance: str, bridge: Path, code: Path, tier: Tier) -> ContainerSpec:
+        settings = self.wiring.settings
+        request = SandboxRequest(
+            instance_id=instance,
+            plugin="bench/peer",
+            version="1.0.0",
+            digest=f"sha256:{'0' * 64}",
+            host_id=self.host_id,
+            uid=PEER_UID,
+            limits=TIERS[tier],
+            image=settings.image,
+            runtime="python",
+            bridge_directory=bridge,
+            code_directory=code,
+        )
+        client = self.client
+        image = forms.image(client.inspect_image(settings.image))  # type: ignore[no-untyped-call]
+        return harden(request, image, forms.capabilities(client.info(), api_version=str(client.api_version)))
+
+
+@contextmanager
+def prepared(packages: Sequence[bytes], effort: Effort) -> Iterator[Ground]:
+    """A host with ``packages`` on its shelf. Not inside an event loop: migrations run one of their own.
+
+    Raises:
+        BenchError: The machine has not what is needed.
+    """
+    _check_rights()
+    client = _engine()
+    # Short: the path of a socket below it has at most 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix="wfb-"))
+    host_id = f"bench-{secrets.token_hex(6)}"
+    try:
+        # A container's user passes through it to the socket.
+        directory.chmod(0o711)
+        settings = Settings(data_dir=directory / "host", host_id=host_id)
+        engine = DockerEngine(settings.engine_url)
+        wiring = build_wiring(settings, engine=engine, source=ShelfSource(*packages))
+        migrate("host", settings)
+        # Made private by the host itself, for what is below; the containers' users must pass.
+        yield Ground(directory, host_id, client, wiring, effort)
+    finally:
+        with _undisturbed():
+            _remove_containers(client, host_id)
+            client.close()
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def machine(client: docker.APIClient | None = None) -> str:
+    """What the figures hold for: processors, kernel, Python, engine. Not whose machine it is."""
+    parts = [
+        f"{os.cpu_count()} CPUs",
+        f"{platform.system()} {platform.release()}",
+        f"Python {platform.python_version()}",
+    ]
+    if client is not None:
+        info = client.info()
+        parts += [f"Docker Engine {info['ServerVersion']}", f"cgroup v{info.get('CgroupVersion', 1)}"]
+    return ", ".join(parts)
+
+
+def _check_rights() -> None:
+    if os.geteuid() != 0:
+        raise BenchError("the host gives each plugin a user id of its own: run the benchmarks as root")
+
+
+def _engine() -> docker.APIClient:
+    settings = Settings()
+    try:
+        client = docker.APIClient(base_url=settings.engine_url, version="auto", timeout=60)
+    except docker.errors.DockerException as error:
+        raise BenchError("no container engine answers: run `make setup`, then measure again") from error
+    try:
+        client.inspect_image(settings.image)  # type: ignore[no-untyped-call]
+    except docker.errors.ImageNotFound as error:
+        client.close()
+        raise BenchError(f"the engine has no image {settings.image}: run `make setup`") from error
+    return client
+
+
+def _remove_containers(client: docker.APIClient, host_id: str) -> None:
+    for container in client.containers(all=True, filters={"label": [f"{LABEL_HOST}={host_id}"]}):
+        with suppress(docker.errors.NotFound):
+            client.remove_container(container["Id"], force=True, v=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not stop the tidying up that the first one began."""
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
