@@ -24,16 +24,17 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 Schema = dict[str, Any]
 
 _REFERENCE = "#/$defs/{name}"
-_FIELD = re.compile(r"- at `\$\.?([^`]*)`$|field `([^`]+)`")
+_PATH = re.compile(r"- at `\$\.?([^`]*)`$")
+_FIELD = re.compile(r"field `([^`]+)`")
 
 
 class InvalidArgumentsError(ValueError):
-    """A caller's arguments do not fit; :attr:`field` names the wrong one, empty for the whole."""
+    """A caller's arguments do not fit; :attr:`field` is the path of the wrong one, empty for the whole."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        found = _FIELD.search(message)
-        self.field = next(filter(None, found.groups()), "") if found else ""
+        found = [pattern.search(message) for pattern in (_PATH, _FIELD)]
+        self.field = ".".join(match[1] for match in found if match)
 
 
 class WrongResultError(TypeError):
