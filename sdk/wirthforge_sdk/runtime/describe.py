@@ -172,11 +172,11 @@ class Server:
 
 
 def _row(tool: dict[str, Any]) -> dict[str, Any]:
-    """A tool as a function; a hint that is absent means what MCP says it means."""
-    hints = tool.get("annotations") or {}
+    """A tool as a function, exactly as a host reads it; an absent hint means what MCP says it means."""
+    hints = {name: hint for name, hint in (tool.get("annotations") or {}).items() if hint is not None}
     return {
         "name": tool["name"],
-        "description": tool.get("description") or tool.get("title") or "",
+        "description": tool.get("description") or "",
         "input_schema": tool["inputSchema"],
         "output_schema": tool.get("outputSchema"),
         "annotations": {

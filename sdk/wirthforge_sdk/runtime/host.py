@@ -62,6 +62,7 @@ class Host:
             self._connection.send(line)
             return _result(method, answer.get(timeout=patience_s))
         except Empty:
+            self.notify("notifications/cancelled", requestId=number)
             raise HostTimeoutError(f"{method} was not answered within {patience_s:.3g} s") from None
         finally:
             del self._waiting[number]

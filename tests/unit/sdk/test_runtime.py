@@ -236,7 +236,10 @@ def test_a_call_whose_deadline_passed_in_the_queue_is_refused_without_running(pe
 
 
 def test_a_host_call_waits_no_longer_than_the_call_it_is_made_for(peer):
-    assert peer.call("read", timeout_ms=30, key="k")["method"] == "host/storage.get"
+    asked = peer.call("read", timeout_ms=30, key="k")
+    assert asked["method"] == "host/storage.get"
+    gave_up = peer.receive()
+    assert (gave_up["method"], gave_up["params"]["requestId"]) == ("notifications/cancelled", asked["id"])
     assert peer.receive()["error"]["data"]["code"] == "TIMEOUT"
 
 
@@ -509,6 +512,7 @@ def test_events_permissions_and_writes_ask_the_host_in_its_words():
 
 def test_a_late_answer_of_the_host_is_dropped(peer):
     asked = peer.call("read", timeout_ms=20, key="k")
+    assert peer.receive()["method"] == "notifications/cancelled"
     assert peer.receive()["error"]["data"]["code"] == HostTimeoutError.code
     peer.send({"jsonrpc": "2.0", "id": asked["id"], "result": {"found": False}})
     assert "result" in peer.call("add", 2, a=1)
