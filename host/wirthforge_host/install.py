@@ -68,7 +68,7 @@ class Marketplace:
 class Installer:
     """Installs plugins and what they depend on."""
 
-    def __init__(  # noqa: PLR0913 (its collaborators, once)
+    def __init__(
         self, source: Source, trees: Trees, plugins: Plugins, database: Database, audit: Audit, events: Events
     ) -> None:
         self._source = source

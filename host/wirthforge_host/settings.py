@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
+
 from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
 
 FIRST_UID, LAST_UID = 61_000, 65_533

@@ -18,7 +18,7 @@ router = APIRouter()
 
 
 @router.get("/v1/audit", tags=["audit"])
-async def audit(  # noqa: PLR0913 (the filters of one query)
+async def audit(
     _: Reader,
     wiring: Wired,
     after: Annotated[int | None, Query(description="Id to continue below: `next` of the last page.")] = None,

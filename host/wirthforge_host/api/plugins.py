@@ -48,7 +48,7 @@ async def disable(namespace: str, name: str, operator: Keeper, wiring: Wired) ->
 
 @router.delete("/plugins/{namespace}/{name}", status_code=status.HTTP_204_NO_CONTENT)
 async def uninstall(
-    namespace: str, name: str, operator: Keeper, wiring: Wired, purge: Annotated[bool, Query()] = False
+    namespace: str, name: str, operator: Keeper, wiring: Wired, *, purge: Annotated[bool, Query()] = False
 ) -> None:
     """Stops and removes the plugin. With ``purge`` its stored values, decisions, log and author pin go too."""
     await wiring.plugins.uninstall(f"{namespace}/{name}", operator, purge=purge)

@@ -1,7 +1,7 @@
 """Opens and closes instances: a user id, a socket, a sandbox, a handshake, the functions compared, a self-test.
 
-What is begun is written down first and forgotten last, so that whatever interrupts, :meth:`Instances.sweep` finds what is
-left and removes it.
+What is begun is written down first and forgotten last, so that whatever interrupts, :meth:`Instances.sweep` finds what
+is left and removes it.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ class Instances:
             SandboxMismatchError: The engine did not lock it down as asked.
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
             LimitExceededError: The host runs as many instances as it may.
+            UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
         begun = await self._begin(record)
         began = time.monotonic()
@@ -133,8 +134,10 @@ class Instances:
             session = await self._connect(begun, record, on_lost)
             await self._examine(session, record)
         except PluginUnavailableError as error:
-            cause = await self._obituary(begun, error.message)
-            await self._end(begun)
+            try:
+                cause = await self._obituary(begun, error.message)
+            finally:
+                await asyncio.shield(self._end(begun))
             raise PluginUnavailableError(cause, plugin=record.name) from error
         except BaseException:
             await asyncio.shield(self._end(begun))
@@ -172,14 +175,12 @@ class Instances:
 
     async def sweep(self) -> None:
         """Removes every trace of instances that are not of this process: containers, directories, records."""
-        for state in await self._sandboxes.running():
-            if state.labels.get(LABEL_INSTANCE) not in self._begun:
-                await self._sandboxes.close(state.id)
+        stuck = await self._sweep_containers()
         await asyncio.to_thread(self._sweep_directories)
         async with self._database.reading() as tx:
             records = await store.all_instances(tx)
         for record in records:
-            if record.id not in self._begun:
+            if record.id not in self._begun and record.id not in stuck:
                 await self._forget(record.id)
 
     async def watch(self) -> None:
@@ -216,8 +217,9 @@ class Instances:
                     started_at=self._now(),
                 )
             )
-            self._begun[begun.record.id] = begun
             await store.add_instance(tx, begun.record)
+            # Before the commit: a sweep must not take what is written down for what was left behind.
+            self._begun[begun.record.id] = begun
         return begun
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> Session:
@@ -273,8 +275,12 @@ class Instances:
 
     async def _examine(self, session: Session, record: PluginRecord) -> None:
         timeout_s = self._settings.start_timeout_s
-        await session.open(timeout_s=timeout_s)
-        told = await session.list_tools(timeout_s=timeout_s)
+        try:
+            await session.open(timeout_s=timeout_s)
+            told = await session.list_tools(timeout_s=timeout_s)
+        except WirthForgeError as error:
+            # Whatever it answered, or did not, nobody else is to blame for it.
+            raise PluginUnavailableError(error.message) from error
         drifted = differences(record.release.functions, told)
         if drifted:
             raise FunctionDriftError(
@@ -299,21 +305,24 @@ class Instances:
                 elif state is not None and not state.running:
                     parts.append(f"its process ended with exit code {state.exit_code}")
         errors = [
-            line.message
+            line.message.strip()
             for line in self._logs.tail(begun.record.plugin, limit=20)
-            if line.level == "error" and line.instance == begun.record.id
+            if line.level == "error" and line.instance == begun.record.id and line.message.strip()
         ]
         if errors:
-            parts.append(f"its last error: {errors[-1].strip().splitlines()[-1][:300]}")
+            parts.append(f"its last error: {errors[-1].splitlines()[-1][:300]}")
         return "; ".join(parts)
 
     async def _end(self, begun: _Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
         try:
-            if begun.sandbox is not None:
-                await self._sandboxes.close(begun.sandbox.container_id)
-            if begun.endpoint is not None:
-                await begun.endpoint.close()
+            try:
+                if begun.sandbox is not None:
+                    await self._sandboxes.close(begun.sandbox.container_id)
+            finally:
+                # Also when the engine does not answer: what goes on running then can ask nothing of us.
+                if begun.endpoint is not None:
+                    await begun.endpoint.close()
             await self._forget(begun.record.id)
         finally:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
@@ -323,11 +332,27 @@ class Instances:
         async with self._database.transaction() as tx:
             await store.remove_instance(tx, instance_id)
 
+    async def _sweep_containers(self) -> set[str | None]:
+        """Removes the containers of nobody's instances; returns the instances whose the engine did not remove."""
+        stuck: set[str | None] = set()
+        for state in await self._sandboxes.running():
+            instance = state.labels.get(LABEL_INSTANCE)
+            if instance in self._begun:
+                continue
+            try:
+                await self._sandboxes.close(state.id)
+            except UnavailableError as error:
+                # One that cannot be removed keeps its user id, and keeps nobody else from running.
+                log.warning("sweep.container_stuck", container=state.name, error=error.message)
+                stuck.add(instance)
+        return stuck
+
     def _sweep_directories(self) -> None:
         entries: list[Path] = list(self._directory.iterdir()) if self._directory.is_dir() else []
         for entry in entries:
             if entry.name not in self._begun:
-                shutil.rmtree(entry)
+                # Its instance may have ended, and taken it along, since it was seen.
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 async def _test(session: Session, health: Health) -> None:

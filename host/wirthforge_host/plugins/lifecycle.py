@@ -5,6 +5,9 @@
                                                               └─ unhealthy → crash_loop
     any → quarantined, failed
 
+Only what awaits approval can start: whatever stopped, looped or failed is looked at again, and waits when meanwhile a
+permission was taken back. Waiting may follow waiting, for another reason.
+
 ``fetching`` and ``verifying`` are seen as events only: a release is not on the host before it is verified, so a host
 that dies meanwhile has nothing to forget.
 """
@@ -19,17 +22,17 @@ from wirthforge_sdk.errors import ConflictError
 FOLLOWING: dict[State, frozenset[State]] = {
     State.FETCHING: frozenset({State.VERIFYING, State.FAILED}),
     State.VERIFYING: frozenset({State.AWAITING_APPROVAL, State.FAILED}),
-    State.AWAITING_APPROVAL: frozenset({State.STARTING, State.STOPPED}),
+    State.AWAITING_APPROVAL: frozenset({State.AWAITING_APPROVAL, State.STARTING, State.STOPPED}),
     State.STARTING: frozenset(
         {State.RUNNING, State.UNHEALTHY, State.CRASH_LOOP, State.FAILED, State.QUARANTINED, State.DRAINING}
     ),
     State.RUNNING: frozenset({State.DRAINING, State.UNHEALTHY, State.QUARANTINED}),
     State.UNHEALTHY: frozenset({State.STARTING, State.CRASH_LOOP, State.DRAINING, State.QUARANTINED}),
-    State.CRASH_LOOP: frozenset({State.STARTING, State.DRAINING, State.STOPPED}),
+    State.CRASH_LOOP: frozenset({State.AWAITING_APPROVAL, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED}),
-    State.STOPPED: frozenset({State.STARTING, State.AWAITING_APPROVAL}),
+    State.STOPPED: frozenset({State.AWAITING_APPROVAL}),
     State.QUARANTINED: frozenset({State.STOPPED}),
-    State.FAILED: frozenset({State.STARTING, State.STOPPED}),
+    State.FAILED: frozenset({State.AWAITING_APPROVAL, State.STOPPED}),
 }
 
 WANTS_INSTANCE = frozenset({State.STARTING, State.RUNNING, State.UNHEALTHY})
@@ -38,6 +41,8 @@ WANTS_INSTANCE = frozenset({State.STARTING, State.RUNNING, State.UNHEALTHY})
 MAX_CRASHES = 5
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0
+LONGEST_AFTER = 16
+"""Crashes after which the delay grows no more."""
 FORGIVEN_AFTER_S = 60.0
 """A plugin that ran this long has its crashes forgotten."""
 
@@ -78,4 +83,5 @@ class Crashes:
         """When to start the next instance: exponential back-off, in monotonic seconds."""
         if not self.count:
             return 0.0
-        return self.last_at + min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (self.count - 1))
+        doublings = min(self.count, LONGEST_AFTER) - 1
+        return self.last_at + min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0**doublings)

@@ -1,7 +1,8 @@
 """Makes what runs be what is wanted. Desired state is in the database, actual state in the engine and on disk.
 
 One function, :meth:`Reconciler.settle`, converges one plugin, whoever asks: an operator's request, the end of an
-instance, a host that starts. It can be repeated and interrupted anywhere; the next time finishes the work.
+instance, a host that starts. It can be repeated and interrupted anywhere; the next time finishes the work. Each plugin
+is settled by itself, so that one which is slow to start holds up no other.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
+from collections.abc import Awaitable
 
 import structlog
 
 from wirthforge_host.database import Database
-from wirthforge_host.errors import FunctionDriftError, SandboxMismatchError
+from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instances import Instance, Instances
-from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE, Crashes
+from wirthforge_host.plugins.lifecycle import LONGEST_DELAY_S, WANTS_INSTANCE, Crashes
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
@@ -25,6 +27,9 @@ from wirthforge_sdk.errors import UnavailableError, WirthForgeError
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""
+
+SHORTEST_S = 0.05
+"""Between two rounds: what is due is started by a task of its own, which may not have begun."""
 
 log = structlog.get_logger()
 
@@ -39,6 +44,9 @@ class Reconciler:
         self._drain_s = drain_s
         self._live: dict[str, Instance] = {}
         self._crashes: defaultdict[str, Crashes] = defaultdict(Crashes)
+        self._due: dict[str, float] = {}
+        """When to start what waits for its next start, in monotonic seconds."""
+        self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
         self._stopping = False
@@ -50,15 +58,21 @@ class Reconciler:
     def forget_crashes(self, plugin: str) -> None:
         """An operator asks to try again: the past does not count."""
         self._crashes.pop(plugin, None)
+        self._due.pop(plugin, None)
 
     async def run(self) -> None:
         """Converges until cancelled: at once, whenever an instance ends, and every :data:`PERIOD_S` seconds."""
-        while True:
-            self._wake.clear()
-            await self._converge()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s()):
-                    await self._wake.wait()
+        try:
+            while True:
+                self._wake.clear()
+                await self._survive(self._converge())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s()):
+                        await self._wake.wait()
+        finally:
+            for task in self._settling.values():
+                task.cancel()
+            await asyncio.gather(*self._settling.values(), return_exceptions=True)
 
     def alone_with(self, plugin: str) -> asyncio.Lock:
         """Held by whoever changes what is wanted of ``plugin``, until it is settled: one act at a time."""
@@ -76,43 +90,63 @@ class Reconciler:
             record = await self._record(plugin)
         elif live is not None and not _wanted(record):
             await self._stop(live)
+        elif live is not None and record is not None and record.state is State.STARTING:
+            await self._open_gate(live)
         if record is not None and plugin not in self._live:
             await self._without_instance(record)
 
     async def shut_down(self) -> None:
         """Ends every instance; what the operator wants stays as it is, for the next start."""
         self._stopping = True
-        for plugin in list(self._live):
+        # Every lock, not only those of live plugins: who holds one may be about to have an instance.
+        for plugin in list(self._locks):
             async with self._locks[plugin]:
                 if instance := self._live.pop(plugin, None):
-                    await self._instances.close(instance)
-        await self._instances.sweep()
+                    await self._survive(self._instances.close(instance))
+        await self._survive(self._instances.sweep())
 
     async def _converge(self) -> None:
+        await self._instances.sweep()
+        async with self._database.reading() as tx:
+            records = await store.all_plugins(tx)
+        for plugin in {record.name for record in records} | set(self._live):
+            if plugin not in self._settling:
+                task = asyncio.create_task(self._settle_alone(plugin), name=f"settle {plugin}")
+                self._settling[plugin] = task
+                task.add_done_callback(lambda _, plugin=plugin: self._settling.pop(plugin))
+
+    async def _settle_alone(self, plugin: str) -> None:
+        async with self._locks[plugin]:
+            await self._survive(self.settle(plugin))
+            live = self._live.get(plugin)
+            if live is not None and live.lost.is_set():
+                self._wake.set()  # it ended meanwhile, when nobody else could have settled it
+
+    async def _survive(self, work: Awaitable[None]) -> None:
+        """Does ``work``, and stays alive when that fails: it is tried again."""
         try:
-            await self._instances.sweep()
-            async with self._database.transaction() as tx:
-                records = await store.all_plugins(tx)
-            for plugin in {record.name for record in records} | set(self._live):
-                async with self._locks[plugin]:
-                    await self.settle(plugin)
+            await work
         except UnavailableError as error:
-            # The engine or the database does not answer: say so and try again; nothing was decided.
+            # The engine or the database does not answer: say so; nothing was decided.
             log.warning("reconcile.unavailable", error=error.message)
+        except Exception:
+            # A fault of ours with one plugin must not leave all others without care; it is loud in our log.
+            log.exception("reconcile.failed")
 
     async def _without_instance(self, record: PluginRecord) -> None:
         """A plugin that nothing runs of: start it, or note that it has stopped."""
         if record.state is State.DRAINING:
             await self._states.move(record.name, State.STOPPED, cause=record.cause)
-        elif (
-            _wanted(record) and not self._stopping and time.monotonic() >= self._crashes[record.name].due_at()
-        ):
+        elif not _wanted(record):
+            self._due.pop(record.name, None)
+        elif not self._stopping and time.monotonic() >= self._due.get(record.name, 0.0):
             if record.state is State.RUNNING:
                 record = await self._states.move(
                     record.name, State.UNHEALTHY, cause="the host started again without its instance"
                 )
             if record.state is State.UNHEALTHY:
                 record = await self._states.move(record.name, State.STARTING, cause="trying again")
+            self._due.pop(record.name, None)
             await self._start(record)
 
     async def _start(self, record: PluginRecord) -> None:
@@ -121,12 +155,19 @@ class Reconciler:
             instance = await self._instances.open(record, on_lost=self._wake.set)
         except (FunctionDriftError, SandboxMismatchError) as error:
             await self._states.move(record.name, State.QUARANTINED, cause=error.message)
-        except WirthForgeError as error:
+        except PluginUnavailableError as error:
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
+        except WirthForgeError as error:
+            # Engine, image, database or room is missing: not its fault, so it is tried until they are there.
+            self._due[record.name] = time.monotonic() + min(LONGEST_DELAY_S, PERIOD_S)
+            await self._states.move(record.name, State.UNHEALTHY, cause=error.message)
         else:
             self._live[record.name] = instance
-            await self._states.move(record.name, State.RUNNING, cause="handshake and self-test passed")
-            instance.gate.open()
+            await self._open_gate(instance)
+
+    async def _open_gate(self, instance: Instance) -> None:
+        await self._states.move(instance.plugin, State.RUNNING, cause="handshake and self-test passed")
+        instance.gate.open()
 
     async def _stop(self, instance: Instance) -> None:
         instance.gate.close()
@@ -138,27 +179,28 @@ class Reconciler:
     async def _bury(self, instance: Instance, record: PluginRecord | None) -> None:
         """An instance ended unasked: say why, remove what is left, and count it."""
         instance.gate.close()
+        ran_s = time.monotonic() - instance.began
         cause = await self._instances.cause_of_death(instance)
         self._live.pop(instance.plugin, None)
-        await self._instances.close(instance)
-        if record is not None and record.state in WANTS_INSTANCE:
-            await self._crashed(instance.plugin, cause=cause, ran_s=time.monotonic() - instance.began)
+        try:
+            if record is not None and record.state in WANTS_INSTANCE:
+                await self._crashed(instance.plugin, cause=cause, ran_s=ran_s)
+        finally:
+            await self._instances.close(instance)
 
     async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
         crashes = self._crashes[plugin] = self._crashes[plugin].after(time.monotonic(), ran_s)
         after = State.CRASH_LOOP if crashes.looping else State.UNHEALTHY
+        self._due[plugin] = crashes.due_at()
         await self._states.move(plugin, after, cause=cause)
         self._wake.set()
 
     async def _record(self, plugin: str) -> PluginRecord | None:
-        async with self._database.transaction() as tx:
+        async with self._database.reading() as tx:
             return await store.find_plugin(tx, plugin)
 
     def _pause_s(self) -> float:
-        due = [
-            crashes.due_at() - time.monotonic() for crashes in self._crashes.values() if not crashes.looping
-        ]
-        return min([PERIOD_S, *(max(0.05, seconds) for seconds in due if seconds > 0)])
+        return max(SHORTEST_S, min([PERIOD_S, *(due - time.monotonic() for due in self._due.values())]))
 
 
 def _wanted(record: PluginRecord | None) -> bool:

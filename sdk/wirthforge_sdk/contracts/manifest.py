@@ -8,7 +8,6 @@ and writes ``functions.json`` beside the manifest (ADR 0002).
 from __future__ import annotations
 
 import difflib
-import tomllib
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -16,6 +15,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from wirthforge_sdk.contracts import toml
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, PluginName
 from wirthforge_sdk.contracts.permissions import PermissionText
 from wirthforge_sdk.contracts.resources import Resources
@@ -23,6 +23,7 @@ from wirthforge_sdk.contracts.versions import RangeText, VersionText
 from wirthforge_sdk.errors import ManifestInvalidError
 
 MAX_MANIFEST_BYTES = 256 * 1024
+MAX_MANIFEST_DOTS = 128
 MAX_FUNCTIONS_BYTES = 1024 * 1024
 
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
@@ -55,7 +56,9 @@ class Runtime(Table):
     """The ``[runtime]`` table."""
 
     type: RuntimeType
-    entry: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,200}(:[A-Za-z_][A-Za-z0-9_]{0,100})?$")]
+    entry: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,200}(:[A-Za-z_][A-Za-z0-9_]{0,100})?$")
+    ]
     """``module:attribute`` of the Plugin object under ``src/``; for ``mcp``, the module that ``python -m`` runs."""
     arguments: Annotated[list[Annotated[str, StringConstraints(max_length=1000)]], Field(max_length=64)] = []
     """Command-line arguments of an MCP server."""
@@ -160,18 +163,10 @@ def parse_manifest(data: bytes) -> Manifest:
         ManifestInvalidError: Naming the first wrong field, what is wrong, and what to do; ``details["problems"]``
             has them all.
     """
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise ManifestInvalidError(
-            f"plugin.toml is over {MAX_MANIFEST_BYTES} bytes: shorten it", field="plugin.toml"
-        )
     try:
-        table = tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise ManifestInvalidError(
-            "plugin.toml is not UTF-8: save it as UTF-8", field="plugin.toml"
-        ) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ManifestInvalidError(f"plugin.toml is not TOML: {error}", field="plugin.toml") from error
+        table = toml.load(data, max_bytes=MAX_MANIFEST_BYTES, max_dots=MAX_MANIFEST_DOTS)
+    except ValueError as error:
+        raise ManifestInvalidError(f"plugin.toml {error}", field="plugin.toml") from error
     try:
         return Manifest.model_validate(table)
     except ValidationError as error:
@@ -191,12 +186,15 @@ def parse_functions(data: bytes) -> tuple[Function, ...]:
     try:
         rows = msgspec.json.decode(data, type=list[dict[str, Any]])
         functions = tuple(Function.model_validate(row) for row in rows)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ManifestInvalidError(
-            f"functions.json is not a JSON list: {error}", field="functions.json"
-        ) from error
     except ValidationError as error:
         raise _manifest_error("functions.json", error) from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # msgspec's errors, and text below the first level that is not UTF-8
+        raise ManifestInvalidError(
+            f"functions.json is not a JSON list: {toml.printable(str(error))}", field="functions.json"
+        ) from error
     names = [function.name for function in functions]
     if not names or len(set(names)) != len(names):
         raise ManifestInvalidError(
@@ -213,9 +211,11 @@ def encode_functions(functions: tuple[Function, ...]) -> bytes:
 
 
 def _manifest_error(document: str, error: ValidationError) -> ManifestInvalidError:
-    problems = [_sentence(problem) for problem in error.errors(include_url=False)]
-    field = _path(error.errors(include_url=False)[0]["loc"]) or document
+    # Unknown keys first: a misspelt one is why another is missing, and the one to mend.
+    found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    problems = [_sentence(each) for each in found]
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    field = _path(found[0]["loc"]) or document
     return ManifestInvalidError(f"{document}: {problems[0]}{more}", field=field, problems=problems)
 
 
@@ -231,9 +231,8 @@ def _sentence(problem: ErrorDetails) -> str:
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(
-        "."
-    )
+    parts = (f"[{part}]" if isinstance(part, int) else f".{toml.printable(part)}" for part in location)
+    return "".join(parts).removeprefix(".")
 
 
 def _known_keys() -> list[str]:

@@ -14,11 +14,11 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, encode_functions
+from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, encode_functions, parse_functions
 from wirthforge_sdk.contracts.statement import ENVELOPE_PATH, STATEMENT_PATH
 from wirthforge_sdk.errors import LimitExceededError, PackageInvalidError
 from wirthforge_sdk.packaging.archive import Entry, join, pack
-from wirthforge_sdk.packaging.documents import Lock, encode_lock, encode_sbom, is_native, read_functions
+from wirthforge_sdk.packaging.documents import Lock, encode_lock, encode_sbom, is_native
 from wirthforge_sdk.packaging.envelope import seal
 from wirthforge_sdk.packaging.extraction import write_tree
 from wirthforge_sdk.packaging.keys import SigningKey
@@ -102,7 +102,7 @@ def build(
     )
     files = {
         **code,
-        "functions.json": Entry(encode_functions(read_functions(_described(code, describe)))),
+        "functions.json": Entry(encode_functions(parse_functions(_described(code, describe)))),
         "lock.toml": Entry(encode_lock(lock)),
         "sbom.cdx.json": Entry(encode_sbom(author.manifest, lock)),
     }

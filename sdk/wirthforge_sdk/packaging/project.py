@@ -14,11 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wirthforge_sdk.contracts.manifest import Manifest, RuntimeType
+from wirthforge_sdk.contracts.manifest import Manifest, RuntimeType, parse_manifest
 from wirthforge_sdk.contracts.statement import MAX_FILE_BYTES, MAX_FILES, MAX_UNPACKED_BYTES
 from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError
 from wirthforge_sdk.packaging.archive import Entry
-from wirthforge_sdk.packaging.documents import read_manifest
 from wirthforge_sdk.packaging.names import shown
 
 AUTHORED = ("plugin.toml", "README.md", "LICENSE")
@@ -44,7 +43,7 @@ def read_project(directory: Path) -> Project:
         ManifestInvalidError: ``plugin.toml`` is wrong.
     """
     files = {name: _read_file(directory / name, name) for name in AUTHORED}
-    manifest = read_manifest(files["plugin.toml"].data)
+    manifest = parse_manifest(files["plugin.toml"].data)
     files |= read_tree(directory / "src", "src/", _is_source)
     return Project(manifest, files)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wirthforge_sdk.contracts.identifiers import digest_of
-from wirthforge_sdk.contracts.manifest import Function, Manifest
+from wirthforge_sdk.contracts.manifest import Function, Manifest, parse_functions, parse_manifest
 from wirthforge_sdk.contracts.statement import ENVELOPE_PATH, STATEMENT_PATH, Statement
 from wirthforge_sdk.errors import (
     DigestMismatchError,
@@ -26,7 +26,7 @@ from wirthforge_sdk.errors import (
     SignatureInvalidError,
 )
 from wirthforge_sdk.packaging.archive import Archive, content_digest, read
-from wirthforge_sdk.packaging.documents import Lock, is_native, parse_lock, read_functions, read_manifest
+from wirthforge_sdk.packaging.documents import Lock, is_native, parse_lock
 from wirthforge_sdk.packaging.envelope import unseal
 from wirthforge_sdk.packaging.extraction import write_tree
 from wirthforge_sdk.packaging.keys import PublicKey
@@ -109,7 +109,7 @@ def _read_contents(package: bytes, archive: Archive) -> PackageContents:
     statement = parse_statement(_signing_part(archive, STATEMENT_PATH))
     _check_files(archive, statement)
     _check_layout(archive)
-    manifest = read_manifest(archive["plugin.toml"].data)
+    manifest = parse_manifest(archive["plugin.toml"].data)
     stated = statement.predicate
     if (manifest.name, manifest.version) != (stated.name, stated.version):
         raise ManifestInvalidError(
@@ -117,7 +117,7 @@ def _read_contents(package: bytes, archive: Archive) -> PackageContents:
             f"{stated.version}: build the package again",
             field="name" if manifest.name != stated.name else "version",
         )
-    functions = read_functions(archive["functions.json"].data)
+    functions = parse_functions(archive["functions.json"].data)
     lock = parse_lock(archive["lock.toml"].data)
     _check_agreement(manifest, functions, lock, archive)
     return PackageContents(digest_of(package), manifest, functions, lock, statement, archive)

@@ -5,7 +5,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wirthforge_sdk.contracts.manifest import Manifest, Runtime, RuntimeType
+
+from wirthforge_sdk.contracts.manifest import Manifest, Runtime, RuntimeType, parse_manifest
 from wirthforge_sdk.errors import PackageInvalidError
 from wirthforge_sdk.packaging.documents import (
     Lock,
@@ -14,7 +15,6 @@ from wirthforge_sdk.packaging.documents import (
     encode_sbom,
     is_native,
     parse_lock,
-    read_manifest,
 )
 
 A, B = "a" * 64, "b" * 64
@@ -139,4 +139,4 @@ entry = "weather:plugin"
 requirements = [{listed}]
 """
 
-    assert len(read_manifest(text.encode()).runtime.requirements) == 60
+    assert len(parse_manifest(text.encode()).runtime.requirements) == 60
