@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+
 from wirthforge_sdk.cli.projects import Template, create
 from wirthforge_sdk.cli.schemas import documents
 from wirthforge_sdk.contracts.manifest import parse_manifest

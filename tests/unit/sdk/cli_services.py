@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest_socket
+
 from wirthforge_sdk.contracts.problem import CONTENT_TYPE, problem_of
 from wirthforge_sdk.errors import NotFoundError, WirthForgeError
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
+
+from tests.unit.sdk import cli_services as fake
 from wirthforge_sdk.cli import output
 from wirthforge_sdk.cli.main import app
 from wirthforge_sdk.errors import KINDS, ConflictError, UnresolvableError, WirthForgeError
-
-from tests.unit.sdk import cli_services as fake
 
 COMMANDS = {
     "search": ["search", "weather"],

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
+
+from tests.unit.sdk import cli_services as fake
 from wirthforge_sdk.cli import settings as module
 from wirthforge_sdk.cli.main import app
 from wirthforge_sdk.cli.settings import load_settings
 from wirthforge_sdk.contracts.marketplace_api import key_proof_message
 from wirthforge_sdk.errors import InvalidInputError, UnauthenticatedError
 from wirthforge_sdk.packaging.keys import PublicKey, SigningKey
-
-from tests.unit.sdk import cli_services as fake
 
 PASSPHRASE = "correct horse battery"
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner, Result
+
+from tests.unit.sdk import cli_services as fake
 from wirthforge_sdk.cli.main import app
 from wirthforge_sdk.cli.projects import Template
 from wirthforge_sdk.contracts.identifiers import digest_of
 from wirthforge_sdk.errors import ConflictError
 from wirthforge_sdk.packaging.keys import SigningKey
-
-from tests.unit.sdk import cli_services as fake
 
 pytestmark = pytest.mark.timeout(60)  # a build asks the plugin's code in a process of its own
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from wirthforge_sdk.client import HostClient, MarketplaceClient, connection
 from wirthforge_sdk.client.events import MAX_EVENT_BYTES, ServerEvent, read_events
 from wirthforge_sdk.contracts.host_api import ApprovalIn

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from wirthforge_sdk.client import MarketplaceClient, download
 from wirthforge_sdk.contracts.identifiers import digest_of
 from wirthforge_sdk.contracts.statement import MAX_PACKAGE_BYTES

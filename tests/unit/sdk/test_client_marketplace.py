@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+
+from tests.fakes.marketplace import Marketplace, database_url, empty_database, marketplace, settings
+from tests.fakes.packages import make_package
 from wirthforge_marketplace.api.app import create_app
 from wirthforge_sdk.client import MarketplaceClient
 from wirthforge_sdk.contracts.identifiers import digest_of
@@ -19,9 +22,6 @@ from wirthforge_sdk.errors import (
     UnresolvableError,
 )
 from wirthforge_sdk.packaging.keys import SigningKey
-
-from tests.fakes.marketplace import Marketplace, database_url, empty_database, marketplace, settings
-from tests.fakes.packages import make_package
 
 __all__ = ["database_url", "empty_database", "marketplace", "settings"]
 
