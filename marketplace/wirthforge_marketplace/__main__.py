@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from wirthforge_sdk.serving.process import Program
-
 from wirthforge_marketplace.api.app import create_app
 from wirthforge_marketplace.settings import Settings
 from wirthforge_marketplace.wiring import build_wiring
+from wirthforge_sdk.serving.process import Program
 
 main = Program("marketplace", Settings, build_wiring, create_app).main
 

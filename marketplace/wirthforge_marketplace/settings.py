@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
+
 from wirthforge_sdk.contracts.statement import MAX_PACKAGE_BYTES
 from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
 

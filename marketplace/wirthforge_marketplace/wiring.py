@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from wirthforge_sdk.errors import UnavailableError
-
 from wirthforge_marketplace.accounts.service import Accounts
 from wirthforge_marketplace.blobs import Blobs
 from wirthforge_marketplace.catalog.service import Catalog
@@ -16,6 +14,7 @@ from wirthforge_marketplace.database import Database
 from wirthforge_marketplace.keys.service import Keys
 from wirthforge_marketplace.packages.service import Packages
 from wirthforge_marketplace.settings import Settings
+from wirthforge_sdk.errors import UnavailableError
 
 KEEPER_TOKEN_FILE = "keeper.token"  # noqa: S105 (a file's name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from environment import import_stores, run
+
 from wirthforge_marketplace.database import metadata
 from wirthforge_marketplace.settings import Settings
 from wirthforge_sdk.serving.settings import load

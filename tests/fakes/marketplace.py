@@ -16,14 +16,14 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy import create_engine
+
+from tests.fakes.packages import make_package
 from wirthforge_marketplace.api.app import create_app
 from wirthforge_marketplace.database import metadata
 from wirthforge_marketplace.settings import Settings
 from wirthforge_marketplace.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.marketplace_api import key_proof_message
 from wirthforge_sdk.packaging.keys import SigningKey
-
-from tests.fakes.packages import make_package
 
 EPOCH = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

@@ -7,7 +7,6 @@ import pytest
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-from wirthforge_marketplace.database import metadata
 
 from tests.fakes.marketplace import marketplace, settings
 from tests.fakes.postgres import postgres_url
@@ -20,6 +19,7 @@ from tests.unit.marketplace import (
     test_publish,
 )
 from tests.unit.marketplace.test_database import another_server, without_tables
+from wirthforge_marketplace.database import metadata
 
 __all__ = ["another_server", "marketplace", "postgres_url", "settings", "without_tables"]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wirthforge_sdk.contracts.marketplace_api import Scope
-
 from wirthforge_marketplace.errors import ScopeMissingError
+from wirthforge_sdk.contracts.marketplace_api import Scope
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from wirthforge_marketplace.accounts import store
+from wirthforge_marketplace.accounts.models import Caller
+from wirthforge_marketplace.audit.store import Act, append
+from wirthforge_marketplace.database import Database, Tx
+from wirthforge_marketplace.errors import (
+    RegistrationClosedError,
+    TokenExpiredError,
+    TokenInvalidError,
+    TokenMissingError,
+)
 from wirthforge_sdk.contracts.marketplace_api import (
     AccountOut,
     NamespaceOut,
@@ -22,17 +32,6 @@ from wirthforge_sdk.contracts.marketplace_api import (
 )
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
-
-from wirthforge_marketplace.accounts import store
-from wirthforge_marketplace.accounts.models import Caller
-from wirthforge_marketplace.audit.store import Act, append
-from wirthforge_marketplace.database import Database, Tx
-from wirthforge_marketplace.errors import (
-    RegistrationClosedError,
-    TokenExpiredError,
-    TokenInvalidError,
-    TokenMissingError,
-)
 
 KEEPER: Final = "keeper"
 """The account that keeps the marketplace; opened at the first start."""

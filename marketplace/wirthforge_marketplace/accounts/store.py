@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Column, ForeignKey, Row, String, Table, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
-from wirthforge_sdk.contracts.marketplace_api import Scope, TokenOut
 
 from wirthforge_marketplace.database import Tx, UtcDateTime, metadata
 from wirthforge_marketplace.errors import AccountExistsError, NamespaceTakenError
+from wirthforge_sdk.contracts.marketplace_api import Scope, TokenOut
 
 accounts = Table(
     "accounts",

@@ -6,11 +6,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Path, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from wirthforge_sdk.contracts.identifiers import DIGEST, SLUG
-from wirthforge_sdk.errors import UnauthenticatedError
 
 from wirthforge_marketplace.accounts.models import Caller
 from wirthforge_marketplace.wiring import Wiring
+from wirthforge_sdk.contracts.identifiers import DIGEST, SLUG
+from wirthforge_sdk.errors import UnauthenticatedError
 
 MAX_TOKEN_CHARACTERS = 256
 

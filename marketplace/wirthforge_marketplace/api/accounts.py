@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path
+
+from wirthforge_marketplace.api.access import KnownCaller, SomeCaller, Wired
 from wirthforge_sdk.contracts.marketplace_api import (
     AccountIn,
     AccountOut,
@@ -17,8 +19,6 @@ from wirthforge_sdk.contracts.marketplace_api import (
 )
 from wirthforge_sdk.contracts.wire import Page
 from wirthforge_sdk.serving.problems import declared
-
-from wirthforge_marketplace.api.access import KnownCaller, SomeCaller, Wired
 
 router = APIRouter(prefix="/v1", tags=["accounts"])
 

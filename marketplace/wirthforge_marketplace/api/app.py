@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from wirthforge_sdk.contracts.problem import CONTENT_TYPE
-from wirthforge_sdk.serving.problems import BodyBound, install
 
 from wirthforge_marketplace.api import accounts, keys, packages, plugins, service
 from wirthforge_marketplace.errors import PackageTooLargeError
 from wirthforge_marketplace.wiring import Wiring
+from wirthforge_sdk.contracts.problem import CONTENT_TYPE
+from wirthforge_sdk.serving.problems import BodyBound, install
 
 DESCRIPTION = """The catalogue that authors publish signed packages to and hosts install from.
 

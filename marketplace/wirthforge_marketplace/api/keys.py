@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body
+
+from wirthforge_marketplace.api.access import DigestPath, KnownCaller, Wired
 from wirthforge_sdk.contracts.marketplace_api import KeyIn, KeyOut
 from wirthforge_sdk.contracts.wire import Page
 from wirthforge_sdk.serving.problems import declared
-
-from wirthforge_marketplace.api.access import DigestPath, KnownCaller, Wired
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 

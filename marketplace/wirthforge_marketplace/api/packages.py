@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
-from wirthforge_sdk.contracts.marketplace_api import ReleaseOut
-from wirthforge_sdk.serving.problems import declared, problem_response
 
 from wirthforge_marketplace.api.access import DigestPath, KnownCaller, Wired
 from wirthforge_marketplace.api.ranges import is_cached, wanted_span
 from wirthforge_marketplace.errors import RangeUnsatisfiableError
+from wirthforge_sdk.contracts.marketplace_api import ReleaseOut
+from wirthforge_sdk.serving.problems import declared, problem_response
 
 PUBLISH_PATH = "/v1/releases"
 MEDIA_TYPE = "application/octet-stream"

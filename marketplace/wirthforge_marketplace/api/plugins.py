@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path, Query, Response
+
+from wirthforge_marketplace.api.access import Segment, Wired
 from wirthforge_sdk.contracts.identifiers import SLUG
 from wirthforge_sdk.contracts.marketplace_api import (
     PluginDetail,
@@ -15,8 +17,6 @@ from wirthforge_sdk.contracts.marketplace_api import (
 )
 from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
 from wirthforge_sdk.serving.problems import declared
-
-from wirthforge_marketplace.api.access import Segment, Wired
 
 router = APIRouter(prefix="/v1", tags=["plugins"])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter
-from wirthforge_sdk.contracts.wire import Shape
-from wirthforge_sdk.serving.problems import declared
 
 from wirthforge_marketplace.api.access import Wired
+from wirthforge_sdk.contracts.wire import Shape
+from wirthforge_sdk.serving.problems import declared
 
 router = APIRouter(tags=["service"])
 

@@ -8,6 +8,12 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from wirthforge_marketplace.blobs import Recent
+from wirthforge_marketplace.catalog import store
+from wirthforge_marketplace.catalog.store import Candidate, Filter
+from wirthforge_marketplace.database import Database, Tx
+from wirthforge_marketplace.errors import PluginMissingError, ReleaseMissingError
+from wirthforge_marketplace.packages.store import find_release
 from wirthforge_sdk.contracts.marketplace_api import (
     PluginDetail,
     PluginSummary,
@@ -19,13 +25,6 @@ from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.contracts.wire import Page
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 from wirthforge_sdk.resolution.solver import Release, resolve
-
-from wirthforge_marketplace.blobs import Recent
-from wirthforge_marketplace.catalog import store
-from wirthforge_marketplace.catalog.store import Candidate, Filter
-from wirthforge_marketplace.database import Database, Tx
-from wirthforge_marketplace.errors import PluginMissingError, ReleaseMissingError
-from wirthforge_marketplace.packages.store import find_release
 
 MAX_WORDS = 8
 """Words of a search."""

@@ -7,13 +7,13 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from sqlalchemy import Row, select
-from wirthforge_sdk.contracts.manifest import Manifest
-from wirthforge_sdk.contracts.marketplace_api import PluginSummary, ReleaseSummary
 
 from wirthforge_marketplace.accounts.store import namespaces
 from wirthforge_marketplace.database import Tx
 from wirthforge_marketplace.keys.store import publisher_keys
 from wirthforge_marketplace.packages.store import plugins, releases
+from wirthforge_sdk.contracts.manifest import Manifest
+from wirthforge_sdk.contracts.marketplace_api import PluginSummary, ReleaseSummary
 
 
 class Filter(NamedTuple):

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import Column, ForeignKey, Row, String, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from wirthforge_sdk.contracts.marketplace_api import KeyOut
 
 from wirthforge_marketplace.database import Tx, UtcDateTime, metadata
 from wirthforge_marketplace.errors import KeyExistsError
+from wirthforge_sdk.contracts.marketplace_api import KeyOut
 
 publisher_keys = Table(
     "publisher_keys",

@@ -13,13 +13,6 @@ from collections.abc import AsyncIterable, Callable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from wirthforge_sdk.contracts.manifest import Manifest
-from wirthforge_sdk.contracts.marketplace_api import KeyOut, ReleaseOut, Scope
-from wirthforge_sdk.contracts.versions import Version, VersionRange
-from wirthforge_sdk.errors import DigestMismatchError, PackageInvalidError, SignatureInvalidError
-from wirthforge_sdk.packaging.keys import PublicKey
-from wirthforge_sdk.packaging.verification import VerifiedPackage, verify
-
 from wirthforge_marketplace.accounts.models import Caller
 from wirthforge_marketplace.accounts.store import owner_of
 from wirthforge_marketplace.audit.store import Act, append
@@ -36,6 +29,12 @@ from wirthforge_marketplace.errors import (
 from wirthforge_marketplace.keys import store as keys
 from wirthforge_marketplace.packages import store
 from wirthforge_marketplace.packages.store import Submission
+from wirthforge_sdk.contracts.manifest import Manifest
+from wirthforge_sdk.contracts.marketplace_api import KeyOut, ReleaseOut, Scope
+from wirthforge_sdk.contracts.versions import Version, VersionRange
+from wirthforge_sdk.errors import DigestMismatchError, PackageInvalidError, SignatureInvalidError
+from wirthforge_sdk.packaging.keys import PublicKey
+from wirthforge_sdk.packaging.verification import VerifiedPackage, verify
 
 MAX_README_BYTES = 256 * 1024
 README_PATH = "README.md"

@@ -24,12 +24,12 @@ from sqlalchemy import (
     select,
     update,
 )
-from wirthforge_sdk.contracts.manifest import Function, Manifest
-from wirthforge_sdk.contracts.marketplace_api import ReleaseOut
-from wirthforge_sdk.contracts.versions import Version
 
 from wirthforge_marketplace.database import Tx, UtcDateTime, metadata, ordered_text
 from wirthforge_marketplace.keys.store import publisher_keys
+from wirthforge_sdk.contracts.manifest import Function, Manifest
+from wirthforge_sdk.contracts.marketplace_api import ReleaseOut
+from wirthforge_sdk.contracts.versions import Version
 
 plugins = Table(
     "plugins",

@@ -1,11 +1,11 @@
 """Every operation that changes something, against everybody who may not."""
 
 import pytest
-from wirthforge_sdk.contracts.wire import new_token
-from wirthforge_sdk.packaging.keys import SigningKey
 
 from tests.fakes.marketplace import bearer, key_body
 from tests.fakes.packages import make_package
+from wirthforge_sdk.contracts.wire import new_token
+from wirthforge_sdk.packaging.keys import SigningKey
 
 PUBLIC = {("post", "/v1/accounts"), ("post", "/v1/resolve")}
 """Registering is open, and resolving changes nothing."""

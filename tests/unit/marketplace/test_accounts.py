@@ -5,6 +5,8 @@ import stat
 
 import pytest
 from sqlalchemy import delete, select
+
+from tests.fakes.marketplace import Marketplace, Settings, bearer, key_body, opened
 from wirthforge_marketplace.accounts import service
 from wirthforge_marketplace.accounts.store import accounts, tokens
 from wirthforge_marketplace.audit.store import audit_records
@@ -12,8 +14,6 @@ from wirthforge_marketplace.wiring import build_wiring
 from wirthforge_sdk.contracts.wire import new_token
 from wirthforge_sdk.errors import InvalidInputError
 from wirthforge_sdk.packaging.keys import SigningKey
-
-from tests.fakes.marketplace import Marketplace, Settings, bearer, key_body, opened
 
 
 async def acts(market: Marketplace) -> list[tuple[str, str, str]]:

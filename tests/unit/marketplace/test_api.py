@@ -4,6 +4,7 @@ import json
 
 import pytest
 from jsonschema import Draft202012Validator
+
 from wirthforge_sdk.contracts.problem import CONTENT_TYPE, Problem
 from wirthforge_sdk.contracts.wire import MAX_BODY_BYTES
 

@@ -1,8 +1,7 @@
 """The bytes that stay in memory, and those on disk."""
 
-from wirthforge_marketplace.blobs import Recent
-
 from tests.fakes.packages import make_package
+from wirthforge_marketplace.blobs import Recent
 
 
 def test_recent_bytes_stay_below_their_bound_and_the_least_used_go_first():

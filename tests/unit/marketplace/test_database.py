@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.exc import StatementError
+
 from wirthforge_marketplace import database as database_module
 from wirthforge_marketplace.accounts.store import accounts, namespaces
 from wirthforge_marketplace.database import Database

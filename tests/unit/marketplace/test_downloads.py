@@ -1,11 +1,11 @@
 """The bytes of packages: whole, in part, and not again."""
 
 import pytest
+
+from tests.fakes.packages import make_package
 from wirthforge_marketplace import blobs
 from wirthforge_marketplace.api.ranges import Span, is_cached, wanted_span
 from wirthforge_marketplace.errors import RangeUnsatisfiableError
-
-from tests.fakes.packages import make_package
 
 ETAG = '"sha256:ab"'
 

@@ -5,15 +5,15 @@ import os
 
 import pytest
 from sqlalchemy import func, select
+
+from tests.fakes.marketplace import key_body
+from tests.fakes.packages import make_package
 from wirthforge_marketplace.audit.store import audit_records
 from wirthforge_marketplace.packages.store import releases
 from wirthforge_sdk.contracts.identifiers import digest_of
 from wirthforge_sdk.packaging.archive import Entry, join, pack, read
 from wirthforge_sdk.packaging.build import sign
 from wirthforge_sdk.packaging.keys import SigningKey
-
-from tests.fakes.marketplace import key_body
-from tests.fakes.packages import make_package
 
 
 async def published(market):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+
 from wirthforge_marketplace.settings import Settings
 
 
