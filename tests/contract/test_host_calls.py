@@ -9,6 +9,7 @@ and nothing else.
 from contextlib import asynccontextmanager
 
 import pytest
+
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_KEY_BYTES, MAX_VALUE_BYTES
 from wirthforge_sdk.testing import CallRefusedError, PluginHarness
 
@@ -208,4 +209,11 @@ async def test_parameters_of_the_wrong_type_are_refused(opened, method):
     params = {field: wrong[field] for field in form.get(method, ("key",))}
     async with opened("storage", "events") as host:
         refused = host.call("ask", method=method, params=params)
+        assert await reason_of(refused) == ("INVALID_PARAMETERS", "")
+
+
+@pytest.mark.parametrize("method", sorted(HOST_CALLS))
+async def test_a_parameter_there_is_not_is_refused(opened, method):
+    async with opened("storage", "events") as host:
+        refused = host.call("ask", method=method, params={"surprise": 1})
         assert await reason_of(refused) == ("INVALID_PARAMETERS", "")

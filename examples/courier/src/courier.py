@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
+
 from wirthforge_sdk.runtime import PermissionRefusedError, Plugin
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from wirthforge_sdk.packaging.build import build
 from wirthforge_sdk.testing import PluginHarness
 

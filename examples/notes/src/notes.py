@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
+
 from wirthforge_sdk.runtime import Plugin
 
 Words = Annotated[str, Meta(min_length=1, max_length=10_000)]

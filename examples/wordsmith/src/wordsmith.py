@@ -8,6 +8,7 @@ from typing import Annotated
 
 from markdown_it import MarkdownIt
 from msgspec import Meta
+
 from wirthforge_sdk.runtime import Plugin
 
 Text = Annotated[str, Meta(max_length=200_000)]

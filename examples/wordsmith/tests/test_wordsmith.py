@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from wirthforge_sdk.testing import CallRefusedError, FunctionFailedError, PluginHarness
 
 LETTER = """# Salt

@@ -90,8 +90,12 @@ class MemoryHost:
         """
         if method not in HOST_CALLS:
             raise NotFoundError(f"the host has no call '{method[:100]}'")
+        name, fields = _ACTS[method]
+        unknown = sorted(params.keys() - fields - {"_meta"})
+        if unknown:
+            raise InvalidInputError(f"params: there is no '{unknown[0]}'", field="params")
         self._check(method, params)
-        act: Callable[[Mapping[str, Any]], dict[str, Any]] = getattr(self, _ACTS[method])
+        act: Callable[[Mapping[str, Any]], dict[str, Any]] = getattr(self, name)
         return act(params)
 
     def _check(self, method: str, params: Mapping[str, Any]) -> None:
@@ -144,16 +148,16 @@ class MemoryHost:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
 
 
-_ACTS = {
-    "host/log": "_log",
-    "host/storage.get": "_get",
-    "host/storage.list": "_list",
-    "host/storage.set": "_set",
-    "host/storage.delete": "_delete",
-    "host/events.publish": "_publish",
-    "host/permissions.list": "_permissions",
+_ACTS: dict[str, tuple[str, frozenset[str]]] = {
+    "host/log": ("_log", frozenset({"level", "message", "fields"})),
+    "host/storage.get": ("_get", frozenset({"key"})),
+    "host/storage.list": ("_list", frozenset({"prefix", "after", "limit"})),
+    "host/storage.set": ("_set", frozenset({"key", "value"})),
+    "host/storage.delete": ("_delete", frozenset({"key"})),
+    "host/events.publish": ("_publish", frozenset({"topic", "data"})),
+    "host/permissions.list": ("_permissions", frozenset()),
 }
-"""One for each of ``HOST_CALLS``."""
+"""What does each of ``HOST_CALLS``, and the parameters it takes."""
 
 
 def _text(params: Mapping[str, Any], field: str) -> str:

@@ -6,6 +6,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 import pytest
+
+from tests.unit.sdk.runtime_peer import ENVELOPE, PATIENCE_S, serving
 from wirthforge_sdk.contracts.bridge import (
     MAX_IN_FLIGHT,
     MAX_LOG_BYTES,
@@ -15,8 +17,6 @@ from wirthforge_sdk.contracts.bridge import (
     META_PROTOCOL,
 )
 from wirthforge_sdk.runtime import CallCancelledError, HostTimeoutError, PermissionRefusedError, Plugin
-
-from tests.unit.sdk.runtime_peer import ENVELOPE, PATIENCE_S, serving
 
 # Served by one test after another, as nothing in it has state.
 plugin = Plugin(threads=2)

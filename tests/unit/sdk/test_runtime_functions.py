@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypedDict
 import jsonschema
 import msgspec
 import pytest
+
 from wirthforge_sdk.contracts.bridge import MAX_NESTING, too_deep
 from wirthforge_sdk.contracts.manifest import encode_functions, parse_functions
 from wirthforge_sdk.runtime import Plugin

@@ -7,9 +7,9 @@ import sys
 from contextlib import contextmanager
 
 import pytest
-from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES, MAX_MESSAGE_BYTES, Exit
 
 from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, process_for, project
+from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES, MAX_MESSAGE_BYTES, Exit
 
 PLUGIN = """
 import os, sys

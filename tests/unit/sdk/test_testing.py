@@ -4,11 +4,11 @@ import asyncio
 import threading
 
 import pytest
+
+from tests.unit.sdk.runtime_peer import PATIENCE_S, project
 from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 from wirthforge_sdk.runtime import Plugin
 from wirthforge_sdk.testing import CallRefusedError, Event, FunctionFailedError, PluginHarness
-
-from tests.unit.sdk.runtime_peer import PATIENCE_S, project
 
 plugin = Plugin()
 began, go = threading.Event(), threading.Event()
