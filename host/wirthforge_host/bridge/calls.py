@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from msgspec import UNSET
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT
-from wirthforge_sdk.errors import LimitExceededError
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.deadlines import Deadlines
 from wirthforge_host.bridge.messages import Failure, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT
+from wirthforge_sdk.errors import LimitExceededError
 
 MAX_ABANDONED = 4_096
 """Calls we gave up whose late reply is still known to be one."""

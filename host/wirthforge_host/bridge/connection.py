@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from msgspec import UNSET
-from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
-from wirthforge_sdk.errors import InvalidInputError
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.calls import Calls
@@ -26,6 +24,8 @@ from wirthforge_host.bridge.messages import Lines, LineTooLongError, MalformedLi
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.bridge.serving import Serving
 from wirthforge_host.rates import TokenBucket
+from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
+from wirthforge_sdk.errors import InvalidInputError
 
 MAX_BREACHES = 16
 """Breaches of the protocol after which the connection is closed."""
@@ -168,8 +168,8 @@ class Connection(asyncio.Protocol):
         if method == LOG:
             try:
                 self._dispatcher.log(params)
-            except InvalidInputError as error:
-                self._breach(f"a log line is malformed: {error.message}")
+            except InvalidInputError:
+                self._breach("a log line is malformed")
         elif method == "notifications/cancelled":
             self._serving.cancel(params.get("requestId"))
         elif method.startswith("host/"):

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+
+from wirthforge_host.audit.records import Outcome, Record, shape_of
+from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
 from wirthforge_sdk.contracts.bridge import HOST_CALLS
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError, WirthForgeError
 
-from wirthforge_host.audit.records import Outcome, Record, shape_of
-from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
+MAX_TEXT = 300
+"""Characters of an error message, which may quote what the plugin sent."""
 
 Form = TypeVar("Form", bound=Parameters)
 
@@ -110,7 +113,7 @@ def _converted(params: dict[str, Any], form: type[Form]) -> Form:
     try:
         return msgspec.convert(params, form)
     except msgspec.ValidationError as error:
-        raise InvalidInputError(f"params: {error}", field="params") from None
+        raise InvalidInputError(f"params: {str(error)[:MAX_TEXT]}", field="params") from None
 
 
 def _permission(name: str | None, host_call: HostCall, parameters: Parameters) -> str | None:

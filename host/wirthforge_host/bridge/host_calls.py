@@ -13,8 +13,6 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
-from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES
-from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.events import Events
@@ -22,6 +20,8 @@ from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.storage import Storage
+from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 LOG = "host/log"
 MAX_EVENT_BYTES = 64 * 1024
@@ -114,7 +114,7 @@ class HostCalls:
     def write_line(self, line: OfLine) -> None:
         """Keeps a line of the plugin's log, cut to its bound and without what could deceive its reader."""
         fields = line.fields
-        if len(_json(fields, "fields")) > MAX_LOG_BYTES:
+        if len(msgspec.json.encode(fields)) > MAX_LOG_BYTES:
             fields = {"dropped": f"fields over {MAX_LOG_BYTES} bytes"}
         message = line.message.encode()[:MAX_LOG_BYTES].decode(errors="ignore")
         self._services.logs.write(
@@ -137,7 +137,7 @@ class HostCalls:
 
     async def set(self, asked: OfValue) -> dict[str, Any]:
         """``host/storage.set``."""
-        value = _json(asked.value, "value")
+        value = msgspec.json.encode(asked.value)
         quota_bytes = self._peer.storage_bytes
         await self._services.storage.set(self._peer.plugin, asked.key, value, quota_bytes=quota_bytes)
         return {}
@@ -155,7 +155,7 @@ class HostCalls:
 
     async def publish(self, asked: OfPublication) -> dict[str, Any]:
         """``host/events.publish``."""
-        if len(_json(asked.data, "data")) > MAX_EVENT_BYTES:
+        if len(msgspec.json.encode(asked.data)) > MAX_EVENT_BYTES:
             raise InvalidInputError(f"data: over {MAX_EVENT_BYTES} bytes as JSON", field="data")
         if not self._event_rate.take(1, self._services.monotonic()):
             raise LimitExceededError(f"over {EVENTS_PER_S:.0f} events a second: publish fewer")
@@ -189,10 +189,3 @@ TABLE: dict[str, HostCall] = {
     "host/permissions.list": HostCall(Nothing, HostCalls.permissions),
 }
 """One for each of ``wirthforge_sdk.contracts.bridge.HOST_CALLS``."""
-
-
-def _json(value: Any, field: str) -> bytes:
-    try:
-        return msgspec.json.encode(value)
-    except OverflowError:
-        raise InvalidInputError(f"{field}: holds an integer over 64 bits", field=field) from None

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+
 from wirthforge_sdk.contracts.bridge import (
     INVALID_REQUEST,
     JSONRPC_NUMBER,
@@ -114,8 +115,9 @@ def read(line: bytes) -> Message:
         raise MalformedLineError("a message is nested too deep", INVALID_REQUEST)
     try:
         return _decode(line)
-    except msgspec.ValidationError as error:
-        raise MalformedLineError(f"a line is no JSON-RPC message: {error}", INVALID_REQUEST) from None
+    except msgspec.ValidationError:
+        # What is wrong with it would quote it, and go into the audit log.
+        raise MalformedLineError("a line is no JSON-RPC message", INVALID_REQUEST) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # What too_deep says of a line that is not JSON means nothing: such a line can still make the decoder
         # recurse.
@@ -156,8 +158,8 @@ def malformed(error: MalformedLineError) -> bytes:
 def _outgoing(message: _Request) -> bytes:
     try:
         line = _encode(message)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        # Lone surrogates, integers over 64 bits: Python's JSON has them, the wire does not.
+    except (TypeError, ValueError, RecursionError) as error:
+        # Lone surrogates, for one: Python's own JSON has them, the wire does not.
         raise InvalidInputError(f"arguments: not JSON that can be sent: {error}", field="arguments") from None
     if len(line) > MAX_MESSAGE_BYTES:
         raise InvalidInputError(f"arguments: over {MAX_MESSAGE_BYTES} bytes as JSON", field="arguments")

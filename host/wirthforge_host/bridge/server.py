@@ -13,9 +13,6 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from wirthforge_sdk.contracts.bridge import SOCKET_PATH
-from wirthforge_sdk.errors import InvalidInputError, UnavailableError
-
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.bridge.connection import Connection
 from wirthforge_host.bridge.deadlines import Deadlines
@@ -23,6 +20,8 @@ from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.host_calls import Peer, Services
 from wirthforge_host.bridge.session import Session
 from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_sdk.contracts.bridge import SOCKET_PATH
+from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 
 MAX_PATH_BYTES = 107
 """Of a Unix socket's path on Linux (``sun_path`` is 108 with its end)."""

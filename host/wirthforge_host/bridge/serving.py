@@ -6,6 +6,12 @@ import asyncio
 from typing import Any
 
 import structlog
+
+from wirthforge_host.bridge import messages
+from wirthforge_host.bridge.calls import Calls
+from wirthforge_host.bridge.dispatcher import Dispatcher
+from wirthforge_host.bridge.messages import Id
+from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, META_CALL, ErrorCode
 from wirthforge_sdk.errors import (
     InvalidInputError,
@@ -14,12 +20,6 @@ from wirthforge_sdk.errors import (
     PermissionDeniedError,
     WirthForgeError,
 )
-
-from wirthforge_host.bridge import messages
-from wirthforge_host.bridge.calls import Calls
-from wirthforge_host.bridge.dispatcher import Dispatcher
-from wirthforge_host.bridge.messages import Id
-from wirthforge_host.bridge.outbox import Outbox
 
 AT_WORK = 16
 """Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""
@@ -92,7 +92,8 @@ class Serving:
                 (_CODES[kind] for kind in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL_ERROR
             )
             return messages.refusal(number, code, error.message, error.details)
-        except Exception:  # noqa: BLE001  (a loop that must survive)
+        except Exception as error:  # noqa: BLE001  (a loop that must survive)
             # A fault of ours in one host call must not end the plugin's other calls; it is loud in our log.
-            _log.exception("a host call failed", method=method[:100])
+            # In a thread: a traceback shows source lines, and reads files for them.
+            await asyncio.to_thread(_log.error, "a host call failed", method=method[:100], exc_info=error)
             return messages.refusal(number, ErrorCode.INTERNAL_ERROR, "the host failed at this call")

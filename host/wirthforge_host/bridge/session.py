@@ -6,11 +6,22 @@ The revision is settled once, when the session opens, and never mixed: 2026-07-2
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 from pydantic import ValidationError
+
+from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.errors import (
+    CallTimedOutError,
+    FunctionMissingError,
+    PluginFailedError,
+    PluginLacksPermissionError,
+    PluginUnavailableError,
+)
 from wirthforge_sdk.contracts.bridge import (
     INVALID_PARAMS,
     LEGACY,
@@ -23,28 +34,17 @@ from wirthforge_sdk.contracts.bridge import (
     UNSUPPORTED_VERSION,
     ErrorCode,
 )
-from wirthforge_sdk.contracts.manifest import Annotations, Function
+from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, Annotations, Function
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
-
-from wirthforge_host.bridge.calls import ReplyError
-from wirthforge_host.bridge.connection import Connection
-from wirthforge_host.errors import (
-    CallTimedOutError,
-    FunctionMissingError,
-    PluginFailedError,
-    PluginLacksPermissionError,
-    PluginUnavailableError,
-)
 
 CLIENT = {"name": "wirthforge-host", "version": "1.0.0"}
 DISCOVER_S = 10.0
 """How long an old server may leave ``server/discover`` unanswered before it is greeted in its own way."""
 GREETED = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LEGACY})
 """Revisions that begin with ``initialize``; what we use of them is the same in all."""
-MAX_FUNCTIONS = 1_000
 MAX_PAGES = 100
-MAX_TEXT = 500
-"""Characters of an error message of a plugin that reach a caller."""
+MAX_TEXT = 300
+"""Characters of a plugin's words that reach a caller."""
 
 _TRACE = "traceparent"
 
@@ -149,26 +149,33 @@ class Session:
     async def list_tools(self, *, timeout_s: float) -> tuple[Function, ...]:
         """The plugin's functions, by name.
 
+        Args:
+            timeout_s: For all pages together.
+
         Raises:
-            PluginFailedError: The list is malformed, has a name twice, or is over :data:`MAX_FUNCTIONS`.
+            PluginFailedError: The list is malformed, has a name twice, or is over a bound.
             PluginUnavailableError: The instance is gone.
             CallTimedOutError: It does not answer.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
         found: dict[str, Function] = {}
-        cursor: str | None = None
+        size, cursor = 0, None
         for _ in range(MAX_PAGES):
-            asked = {} if cursor is None else {"cursor": cursor}
-            page = self._read(await self._ask("tools/list", asked, timeout_s), _Tools)
+            asked: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
+            answer = await self._ask("tools/list", asked, max(0.0, deadline - loop.time()))
+            page = self._read(answer, _Tools)
+            size += len(msgspec.json.encode(page))
+            if size > MAX_FUNCTIONS_BYTES:
+                break
             for tool in page.tools:
                 if tool.name in found:
-                    raise PluginFailedError(f"{self._plugin} lists the function '{tool.name[:80]}' twice")
+                    raise PluginFailedError(f"{self._plugin} lists the function '{_clean(tool.name)}' twice")
                 found[tool.name] = self._function(tool)
             cursor = page.next_cursor
-            if cursor is None and len(found) <= MAX_FUNCTIONS:
+            if cursor is None:
                 return tuple(found[name] for name in sorted(found))
-            if len(found) > MAX_FUNCTIONS:
-                break
-        raise PluginFailedError(f"{self._plugin} lists over {MAX_FUNCTIONS} functions")
+        raise PluginFailedError(f"{self._plugin} lists over {MAX_FUNCTIONS_BYTES} bytes of functions")
 
     async def call(
         self,
@@ -206,7 +213,7 @@ class Session:
         )
         if answer.kind != "complete":
             raise PluginFailedError(
-                f"{self._plugin} answered {function} with '{answer.kind[:40]}', not a result"
+                f"{self._plugin} answered {function} with '{_clean(answer.kind)}', not a result"
             )
         return ToolResult(answer.is_error, answer.structured, answer.content)
 
@@ -218,8 +225,7 @@ class Session:
                 "server/discover", {"_meta": meta}, timeout_s=timeout_s, label=None, cancellable=False
             )
         except (ReplyError, CallTimedOutError) as error:
-            modern = isinstance(error, ReplyError) and error.failure.code == UNSUPPORTED_VERSION
-            if modern or final:
+            if final or (isinstance(error, ReplyError) and _is_newer(error)):
                 raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}") from None
             return False
         if MODERN not in self._read(answer, _Discovered).supported_versions:
@@ -235,10 +241,12 @@ class Session:
                 "initialize", params, timeout_s=timeout_s, label=None, cancellable=False
             )
         except (ReplyError, CallTimedOutError) as error:
-            raise PluginUnavailableError(f"{self._plugin} answers no greeting of MCP: {error}") from None
+            raise PluginUnavailableError(
+                f"{self._plugin} answers no greeting of MCP: {_clean(str(error))}"
+            ) from None
         version = self._read(answer, _Initialized).protocol_version
         if version not in GREETED:
-            raise PluginUnavailableError(f"{self._plugin} speaks MCP {_clean(version)[:40]}, which we do not")
+            raise PluginUnavailableError(f"{self._plugin} speaks MCP {_clean(version)}, which we do not")
         self._connection.calls.notify("notifications/initialized", {})
         return version
 
@@ -288,7 +296,7 @@ class Session:
         except ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
             raise PluginFailedError(
-                f"{self._plugin} lists the function '{_clean(tool.name)[:80]}' wrongly: "
+                f"{self._plugin} lists the function '{_clean(tool.name)}' wrongly: "
                 f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             ) from None
 
@@ -301,5 +309,16 @@ class Session:
             ) from None
 
 
+def _is_newer(error: ReplyError) -> bool:
+    """Whether a server said that it has left the handshake behind, for revisions we do not know."""
+    data = error.failure.data
+    supported = data.get("supported") if isinstance(data, dict) else None
+    newer = isinstance(supported, list) and not any(
+        each in GREETED for each in supported if isinstance(each, str)
+    )
+    return error.failure.code == UNSUPPORTED_VERSION and newer
+
+
 def _clean(text: str) -> str:
+    """What may be shown of a plugin's words."""
     return "".join(each if each.isprintable() else " " for each in text[:MAX_TEXT])
