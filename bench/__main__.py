@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 
 import docker.errors
 import uvloop
-from wirthforge_sdk.errors import WirthForgeError
 
 from bench import bridge, cold_start, package
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
+from wirthforge_sdk.errors import WirthForgeError
 
 INTERRUPTED = 130
 

@@ -12,18 +12,16 @@ imports, the handshake, the call.
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-
-from wirthforge_host.bridge.server import Endpoint
-from wirthforge_host.bridge.session import Session
-from wirthforge_host.plugins.calls import Calls
-from wirthforge_host.sandbox.docker_engine import DockerEngine
-from wirthforge_sdk.contracts.host_api import CallIn
 
 from bench.figures import Figure, alone, at_most, beside, percentile
 from bench.ground import OPERATOR, BenchError, Ground
 from bench.phases import Phases
 from tests.fakes.packages import make_package
+from wirthforge_host.bridge.server import Endpoint
+from wirthforge_host.bridge.session import Session
+from wirthforge_host.plugins.calls import Calls
+from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_sdk.contracts.host_api import CallIn
 
 NAME = "cold_start"
 ROUNDS = 20
@@ -48,11 +46,10 @@ def packages() -> list[bytes]:
 
 
 async def measure(ground: Ground) -> list[Figure]:
-    """Takes turns: the peer, then ours, then the other way round."""
+    """Takes turns: ours, then the peer, then the other way round."""
     phases = Phases(POINTS)
-    ours: list[float] = []
-    peers: list[float] = []
-    parts: defaultdict[str, list[float]] = defaultdict(list)
+    ours: list[dict[str, float]] = []
+    peers: list[dict[str, float]] = []
     async with ground.wiring.running():
         await ground.wiring.installer.install(PLUGIN, OPERATOR)
         await ground.wiring.plugins.disable(PLUGIN, OPERATOR)
@@ -62,26 +59,27 @@ async def measure(ground: Ground) -> list[Figure]:
                 if number % 2:
                     peers.append(_peer(ground))
                 ours.append(await _ours(ground, phases))
-                _note(parts, phases, ours[-1])
                 if not number % 2:
                     peers.append(_peer(ground))
-    figures = [
-        beside(
-            alone(f"{NAME}.p{percent}", 1000 * percentile(ours, percent), "ms", n=len(ours)),
-            PEER,
-            1000 * percentile(peers, percent),
-            TARGET,
-        )
-        for percent in (50, 95)
-    ]
-    for phase, seconds in parts.items():
-        figures.append(
-            alone(f"{NAME}.phase.{phase}.p50", 1000 * percentile(seconds, 50), "ms", n=len(seconds))
-        )
-    return figures
+    return [*(_figure("total", percent, ours, peers) for percent in (50, 95)), *_explained(ours, peers)]
 
 
-async def _ours(ground: Ground, phases: Phases) -> float:
+def _explained(ours: list[dict[str, float]], peers: list[dict[str, float]]) -> list[Figure]:
+    return [_figure(phase, 50, ours, peers) for phase in ours[0] if phase != "total"]
+
+
+def _figure(phase: str, percent: int, ours: list[dict[str, float]], peers: list[dict[str, float]]) -> Figure:
+    whole = phase == "total"
+    name = f"{NAME}.p{percent}" if whole else f"{NAME}.phase.{phase}.p{percent}"
+    figure = alone(name, 1000 * percentile([each[phase] for each in ours], percent), "ms", n=len(ours))
+    if phase not in peers[0]:
+        return figure
+    peer = 1000 * percentile([each[phase] for each in peers], percent)
+    return beside(figure, PEER, peer, TARGET if whole else None)
+
+
+async def _ours(ground: Ground, phases: Phases) -> dict[str, float]:
+    """Seconds by phase, ``rest`` and ``total``."""
     phases.begin()
     wiring = ground.wiring
     body = CallIn(plugin=PLUGIN, function="greet", arguments={"name": "Ada"})
@@ -91,32 +89,35 @@ async def _ours(ground: Ground, phases: Phases) -> float:
     seconds = time.perf_counter() - began
     if answer.is_error:
         raise BenchError(f"the plugin answered that it failed: {answer.content}")
+    parts = {phase: phases.seconds[phase] for phase in phases.names}
     await wiring.plugins.disable(PLUGIN, OPERATOR)
-    return seconds
+    return {"total": seconds, **parts, "rest": seconds - sum(parts.values())}
 
 
-def _note(parts: defaultdict[str, list[float]], phases: Phases, total: float) -> None:
-    for name in phases.names:
-        parts[name].append(phases.seconds[name])
-    parts["rest"].append(total - sum(phases.seconds.values()))
-
-
-def _peer(ground: Ground) -> float:
-    """Seconds from asking for the container to its line. Blocks: nothing of the host runs meanwhile."""
+def _peer(ground: Ground) -> dict[str, float]:
+    """The same of the bare container: ``connect`` is its line. Blocks: nothing of the host runs meanwhile."""
     body, name, _ = ground.peer(None, ("-c", "print(1, flush=True)"))
     client = ground.client
     began = time.perf_counter()
     container = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
     try:
+        created = time.perf_counter()
         output = client.attach(container, stdout=True, stream=True)
         try:
+            attached = time.perf_counter()
             client.start(container)
+            started = time.perf_counter()
             line = next(iter(output), b"")
-            seconds = time.perf_counter() - began
+            ended = time.perf_counter()
         finally:
             output.close()
     finally:
         client.remove_container(container, force=True, v=True)
     if line.strip() != b"1":
         raise BenchError("the bare container printed nothing: look at the engine's log")
-    return seconds
+    return {
+        "total": ended - began,
+        "create": created - began,
+        "start": started - attached,
+        "connect": ended - started,
+    }

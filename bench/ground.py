@@ -21,6 +21,8 @@ from typing import Any
 
 import docker
 import docker.errors
+
+from tests.fakes.source import ShelfSource
 from wirthforge_host.sandbox import docker_forms as forms
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.hardening import UIDS, harden
@@ -30,8 +32,6 @@ from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.serving.process import migrate
-
-from tests.fakes.source import ShelfSource
 
 INTERPRETER = "/opt/wirthforge/python"
 """The image's Python."""

@@ -8,14 +8,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.figures import Figure, alone, beside, percentile
+from bench.ground import Ground
+from tests.fakes.packages import GREET, SOURCE
 from wirthforge_sdk.contracts.manifest import encode_functions
 from wirthforge_sdk.packaging.build import build, sign
 from wirthforge_sdk.packaging.keys import SigningKey
 from wirthforge_sdk.packaging.verification import verify
-
-from bench.figures import Figure, alone, beside, percentile
-from bench.ground import Ground
-from tests.fakes.packages import GREET, SOURCE
 
 NAME = "package"
 ROUNDS = 20
