@@ -1,0 +1,209 @@
+"""A host for tests: the shipped wiring over a directory of its own, and packages on a shelf.
+
+Its engine is one in memory whose containers are the real runtime in a process of its own, or the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlalchemy import create_engine
+
+from tests.fakes.source import ShelfSource
+from wirthforge_host.database import metadata
+from wirthforge_host.plugins import store
+from wirthforge_host.plugins.models import InstanceRecord
+from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_host.sandbox.memory_engine import MemoryEngine
+from wirthforge_host.sandbox.models import BRIDGE_TARGET, CODE_TARGET, ContainerSpec
+from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.settings import Settings
+from wirthforge_host.tokens.service import ALL_SCOPES, Operator
+from wirthforge_host.wiring import Wiring, build_wiring
+from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
+
+PLUGIN = "demo/hello"
+SOCKET = "unix:///var/run/docker.sock"
+PATIENCE_S = 9.0
+"""How long a test waits for what must happen; a bound, not a pause."""
+
+BOOT = """
+import ctypes, os, runpy, sys
+uid = int(sys.argv.pop(1))
+os.setgroups([])
+os.setresgid(uid, uid, uid)
+os.setresuid(0, uid, 0)
+ctypes.CDLL(None).setfsuid(0)
+runpy.run_module("wirthforge_sdk.runtime", run_name="__main__", alter_sys=True)
+"""
+"""The runtime as the instance's user. Files are read as root: nobody else may reach the tests' interpreter."""
+
+
+async def run_plugin(spec: ContainerSpec) -> int:
+    """What stands for a container: the runtime in a process, which ends with all it started."""
+    bridge, tree = spec.source_of(BRIDGE_TARGET), spec.source_of(CODE_TARGET)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-I", "-B", "-c", BOOT, spec.settings.user.partition(":")[0]),
+        *("--socket", str(bridge / "bridge.sock"), "--tree", str(tree)),
+        stdin=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        return await process.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+
+
+@dataclass
+class World:
+    """A host at work, and what an operator does with it."""
+
+    wiring: Wiring
+    source: ShelfSource
+    operator: Operator = field(default_factory=lambda: Operator("me", ALL_SCOPES))
+
+    @property
+    def engine(self) -> MemoryEngine:
+        """The engine in memory."""
+        assert isinstance(self.wiring.engine, MemoryEngine)
+        return self.wiring.engine
+
+    async def install(self, reference: str = PLUGIN) -> PluginOut:
+        return await self.plugin(await self.wiring.installer.install(reference, self.operator))
+
+    async def plugin(self, name: str = PLUGIN) -> PluginOut:
+        return await self.wiring.plugins.get(name)
+
+    async def approve(
+        self, *grant: str, deny: Sequence[str] = (), plugin: str = PLUGIN, digest: str | None = None
+    ) -> PluginOut:
+        approval = ApprovalIn(
+            plugin=plugin,
+            digest=digest or (await self.plugin(plugin)).digest,
+            grant=list(grant),
+            deny=list(deny),
+        )
+        await self.wiring.plugins.approve(approval, self.operator)
+        return await self.plugin(plugin)
+
+    async def call(
+        self,
+        function: str = "greet",
+        *,
+        plugin: str = PLUGIN,
+        timeout_s: float | None = None,
+        **arguments: Any,
+    ) -> CallOut:
+        body = CallIn(plugin=plugin, function=function, arguments=arguments, timeout_s=timeout_s)
+        return await self.wiring.calls.call(body, self.operator)
+
+    async def disable(self, plugin: str = PLUGIN) -> PluginOut:
+        await self.wiring.plugins.disable(plugin, self.operator)
+        return await self.plugin(plugin)
+
+    async def enable(self, plugin: str = PLUGIN) -> PluginOut:
+        await self.wiring.plugins.enable(plugin, self.operator)
+        return await self.plugin(plugin)
+
+    async def uninstall(self, plugin: str = PLUGIN, *, purge: bool = False) -> None:
+        await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
+
+    async def until(self, *states: State, plugin: str = PLUGIN) -> PluginOut:
+        """The plugin, once it is in one of ``states``."""
+        async with asyncio.timeout(PATIENCE_S), self.wiring.events.subscribe() as events:
+            found = await self.plugin(plugin)
+            while found.state not in states:
+                await anext(events)
+                found = await self.plugin(plugin)
+            return found
+
+    async def audited(self, action: str | None = None, *, plugin: str | None = None) -> list[AuditOut]:
+        """The newest records, oldest first."""
+        await self.wiring.audit.flush()
+        return (await self.wiring.audit.page(action=action, plugin=plugin, limit=200))[::-1]
+
+    async def containers(self) -> list[str]:
+        """The instances that the engine has containers of."""
+        settings = self.wiring.settings
+        assert settings.host_id is not None
+        found = await self.wiring.engine.of_host(settings.host_id)
+        return [state.labels["wirthforge.instance"] for state in found]
+
+    async def instances(self) -> Sequence[InstanceRecord]:
+        """The instances that are written down."""
+        async with self.wiring.database.reading() as tx:
+            return await store.all_instances(tx)
+
+    def directories(self, name: str) -> set[str]:
+        """What is in the directory ``releases`` or ``bridges``."""
+        directory = self.wiring.settings.data_dir / name
+        return {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
+
+
+@cache
+def empty_database() -> bytes:
+    """The file of a SQLite database with all tables."""
+    with TemporaryDirectory() as scratch:
+        file = Path(scratch) / "host.sqlite3"
+        engine = create_engine(f"sqlite:///{file}")
+        metadata.create_all(engine)
+        engine.dispose()
+        return file.read_bytes()
+
+
+def built(
+    directory: Path, source: ShelfSource, *, engine: ContainerEngine | None = None, **settings: Any
+) -> Wiring:
+    """A host in ``directory``, whose tables are there. Blocks, as it does in the host's own process."""
+    directory.mkdir(exist_ok=True)
+    file = directory / "wirthforge.sqlite3"
+    if not file.exists() and "database_url" not in settings:
+        file.write_bytes(empty_database())
+    chosen = Settings(data_dir=directory, **{"host_id": "a-test", **settings})
+    return build_wiring(chosen, engine=engine or MemoryEngine(process=run_plugin), source=source)
+
+
+@asynccontextmanager
+async def world(
+    directory: Path, *packages: bytes, source: ShelfSource | None = None, **options: Any
+) -> AsyncIterator[World]:
+    """A host at work in ``directory``; ``options`` are an ``engine``, and settings."""
+    source = source or await asyncio.to_thread(ShelfSource, *packages)
+    wiring = await asyncio.to_thread(built, directory, source, **options)
+    async with wiring.running():
+        yield World(wiring, source)
+
+
+@asynccontextmanager
+async def world_on_engine(directory: Path, *packages: bytes, **options: Any) -> AsyncIterator[World]:
+    """The same over the real engine, on which nothing is left afterwards."""
+    host_id = options.setdefault("host_id", f"test-{uuid.uuid4().hex}")
+    try:
+        async with world(directory, *packages, engine=DockerEngine(SOCKET), **options) as host:
+            yield host
+    finally:
+        await remove_containers(host_id)
+
+
+async def remove_containers(host_id: str) -> list[str]:
+    """Removes what a host left on the engine, and returns it."""
+    engine = DockerEngine(SOCKET)
+    left = [state.id for state in await engine.of_host(host_id)]
+    for container in left:
+        await engine.remove(container)
+    await engine.close()
+    return left
