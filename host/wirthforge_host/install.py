@@ -8,7 +8,8 @@ refused ever after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -16,7 +17,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.database import Database
 from wirthforge_host.errors import AuthorChangedError
 from wirthforge_host.events import Events
-from wirthforge_host.plugins.models import Release
+from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.tokens.service import Operator
@@ -25,7 +26,14 @@ from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.identifiers import parse_reference
 from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
 from wirthforge_sdk.contracts.versions import Version, VersionRange
-from wirthforge_sdk.errors import ConflictError, DigestMismatchError, LimitExceededError, WirthForgeError
+from wirthforge_sdk.errors import (
+    ConflictError,
+    DigestMismatchError,
+    LimitExceededError,
+    UnavailableError,
+    UntrustedError,
+    WirthForgeError,
+)
 from wirthforge_sdk.packaging.keys import PublicKey
 from wirthforge_sdk.packaging.verification import VerifiedPackage, verify
 
@@ -106,18 +114,19 @@ class Installer:
             raise LimitExceededError(
                 f"{plugin} needs more than {MAX_CLOSURE} releases: refuse", plugin=plugin
             )
-        for release in resolved.releases:
-            present = installed.get(release.plugin)
-            if present is None:
-                await self._bring(release, operator)
-            elif present.release.digest != release.digest:
-                raise ConflictError(
-                    f"{release.plugin} {present.release.manifest.version} is installed, and {release.version} is "
-                    f"needed: `wirthforge uninstall {release.plugin}` first",
-                    plugin=release.plugin,
-                )
+        fresh = [release for release in resolved.releases if _is_fresh(release, installed)]
+        try:
+            brought = [await self._bring(release) for release in fresh]
+            _check_closure(plugin, requirement, brought, installed)
+            await self._plugins.admit(brought, operator)
+        except BaseException:
+            # Nothing else is being installed, so what no plugin has is what was brought here in vain.
+            with suppress(UnavailableError):
+                await self._plugins.sweep()
+            raise
 
-    async def _bring(self, resolved: ResolvedRelease, operator: Operator) -> None:
+    async def _bring(self, resolved: ResolvedRelease) -> Release:
+        """Fetches, verifies and unpacks one release."""
         self._tell(resolved, State.FETCHING)
         package = await self._source.download(resolved)
         self._tell(resolved, State.VERIFYING)
@@ -126,14 +135,13 @@ class Installer:
         verified = await asyncio.to_thread(verify, package, [key])
         _check_promised(resolved, verified)
         await self._trees.unpack(verified)
-        release = Release(
+        return Release(
             manifest=verified.manifest,
             functions=verified.functions,
             digest=verified.digest,
             signer=key.keyid,
             public_key=str(key),
         )
-        await self._plugins.admit(release, operator)
 
     async def _check_author(self, plugin: str, key: PublicKey) -> None:
         pinned = await self._plugins.pinned_key(plugin)
@@ -159,6 +167,49 @@ class Installer:
         )
         async with self._database.transaction() as tx:
             await self._audit.append(tx, record)
+
+
+def _is_fresh(release: ResolvedRelease, installed: Mapping[str, PluginRecord]) -> bool:
+    """Whether the release has to be brought.
+
+    Raises:
+        ConflictError: Another release of its plugin is installed.
+    """
+    present = installed.get(release.plugin)
+    if present is None:
+        return True
+    if present.release.digest != release.digest:
+        raise ConflictError(
+            f"{release.plugin} {present.release.manifest.version} is installed, and {release.version} is "
+            f"needed: `wirthforge uninstall {release.plugin}` first",
+            plugin=release.plugin,
+        )
+    return False
+
+
+def _check_closure(
+    plugin: str, requirement: str, brought: Sequence[Release], installed: Mapping[str, PluginRecord]
+) -> None:
+    """Refuses what was not asked for: every release must be needed, and every need be met.
+
+    What is needed is read in the verified manifests: a marketplace could slip in whatever it likes otherwise, and a
+    plugin that asks for no permission would run unseen.
+    """
+    manifests = {name: record.release.manifest for name, record in installed.items()}
+    manifests |= {release.manifest.name: release.manifest for release in brought}
+    needed: set[str] = set()
+    needs = [(plugin, requirement)]
+    while needs:
+        name, accepted = needs.pop()
+        manifest = manifests.get(name)
+        if manifest is None or Version.parse(manifest.version) not in VersionRange.parse(accepted):
+            raise UntrustedError(f"the marketplace sent no {name} {accepted}, which is needed", plugin=name)
+        if name not in needed:
+            needed.add(name)
+            needs += manifest.dependencies.items()
+    strange = sorted({release.manifest.name for release in brought} - needed)
+    if strange:
+        raise UntrustedError(f"the marketplace sent {strange[0]}, which nothing needs", plugin=strange[0])
 
 
 def _check_promised(resolved: ResolvedRelease, verified: VerifiedPackage) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import datetime
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -10,7 +11,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.database import Database, Transaction
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
-from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instances import Instance, Instances
 from wirthforge_host.plugins.models import PluginRecord, Release
@@ -27,7 +28,7 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     State,
 )
-from wirthforge_sdk.contracts.permissions import Permission
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 
 RESTING = frozenset(
@@ -75,7 +76,7 @@ class Plugins:
 
     async def all(self) -> list[PluginOut]:
         """Every plugin, by name."""
-        return [await self._out(record) for record in await self.records()]
+        return [self._out(record) for record in await self.records()]
 
     async def get(self, name: str) -> PluginOut:
         """One plugin.
@@ -85,40 +86,28 @@ class Plugins:
         """
         async with self._database.reading() as tx:
             record = await store.get_plugin(tx, name)
-        return await self._out(record)
+        return self._out(record)
 
     async def pinned_key(self, name: str) -> str | None:
         """The author's key this host holds the plugin to."""
         async with self._database.reading() as tx:
             return await store.find_pin(tx, name)
 
-    async def admit(self, release: Release, operator: Operator) -> None:
-        """Registers a verified, unpacked release. It starts when nothing it requires is undecided.
+    async def admit(self, releases: Sequence[Release], operator: Operator) -> None:
+        """Registers verified, unpacked releases, all or none. Each starts when nothing it requires is undecided.
 
         Raises:
-            ConflictError: The plugin is installed already.
+            ConflictError: One of the plugins is installed already.
         """
-        name = release.manifest.name
-        async with self._reconciler.alone_with(name):
+        names = [release.manifest.name for release in releases]
+        async with AsyncExitStack() as alone:
+            for name in sorted(set(names)):
+                await alone.enter_async_context(self._reconciler.alone_with(name))
             async with self._database.transaction() as tx:
-                if await store.find_plugin(tx, name):
-                    raise ConflictError(f"{name} is installed already", plugin=name)
-                record = PluginRecord(
-                    release=release,
-                    state=State.VERIFYING,
-                    cause="verified",
-                    changed_at=self._now(),
-                    enabled=True,
-                )
-                await store.add_plugin(tx, record)
-                if await store.find_pin(tx, name) is None:
-                    await store.add_pin(tx, name, release.public_key, self._now())
-                await self._note(tx, "plugin.install", record, operator)
-                waiting = await self._states.move_in(
-                    tx, record, State.AWAITING_APPROVAL, cause="installed", actor=operator.actor
-                )
-                await self._start_if_approved(tx, waiting, operator)
-            await self._reconciler.settle(name)
+                for release in releases:
+                    await self._add(tx, release, operator)
+            for name in names:
+                await self._reconciler.settle(name)
 
     async def approve(self, approval: ApprovalIn, operator: Operator) -> None:
         """Decides on permissions of exactly the release that the operator saw.
@@ -134,7 +123,7 @@ class Plugins:
                 _check_decidable(record, approval)
                 await self._permissions.decide(tx, approval, operator.actor)
                 if record.state is State.AWAITING_APPROVAL and record.enabled:
-                    await self._start_if_approved(tx, record, operator)
+                    await self._start_or_wait(tx, record, operator, cause="approved")
             self._reconciler.forget_crashes(name)
             await self._reconciler.settle(name)
 
@@ -142,23 +131,17 @@ class Plugins:
         """Wants the plugin to run.
 
         Raises:
-            ConflictError: It is quarantined; disable it first, which says that its cause was seen.
+            ConflictError: It is quarantined; disable it first, which says that its cause was seen. Or it is about
+                to stop.
         """
         async with self._reconciler.alone_with(name):
             async with self._database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
+                _check_startable(record)
                 await store.set_enabled(tx, name, enabled=True)
-                await self._note(tx, "plugin.enable", record, operator)
-                if record.state is State.STOPPED:
-                    record = await self._states.move_in(
-                        tx, record, State.AWAITING_APPROVAL, cause="enabled", actor=operator.actor
-                    )
-                if record.state is State.AWAITING_APPROVAL:
-                    await self._start_if_approved(tx, record, operator)
-                elif record.state in RESTING:
-                    await self._states.move_in(
-                        tx, record, State.STARTING, cause="enabled", actor=operator.actor
-                    )
+                await self._audit.append(tx, _act("plugin.enable", record, operator))
+                if record.state in RESTING:
+                    await self._start_or_wait(tx, record, operator, cause="enabled")
             self._reconciler.forget_crashes(name)
             await self._reconciler.settle(name)
 
@@ -179,7 +162,9 @@ class Plugins:
                     await self._permissions.purge(tx, name, operator.actor)
                     await store.remove_pin(tx, name)
                     tx.after_commit(lambda: self._logs.forget(name))
-                await self._note(tx, "plugin.purge" if purge else "plugin.uninstall", record, operator)
+                await self._audit.append(
+                    tx, _act("plugin.purge" if purge else "plugin.uninstall", record, operator)
+                )
             self._reconciler.forget_crashes(name)
             await self._trees.remove(record.release.digest)
 
@@ -202,59 +187,98 @@ class Plugins:
         async with self._database.transaction() as tx:
             record = await store.get_plugin(tx, name)
             await store.set_enabled(tx, name, enabled=False)
-            await self._note(tx, "plugin.disable", record, operator)
+            await self._audit.append(tx, _act("plugin.disable", record, operator))
             if record.state is not State.STOPPED:
                 after = State.STOPPED if record.state in RESTING else State.DRAINING
                 if record.state is not after:
                     await self._states.move_in(tx, record, after, cause="disabled", actor=operator.actor)
         await self._reconciler.settle(name)
 
-    async def _start_if_approved(self, tx: Transaction, record: PluginRecord, operator: Operator) -> None:
+    async def _add(self, tx: Transaction, release: Release, operator: Operator) -> None:
+        name = release.manifest.name
+        if await store.find_plugin(tx, name):
+            raise ConflictError(f"{name} is installed already", plugin=name)
+        record = PluginRecord(
+            release=release, state=State.VERIFYING, cause="verified", changed_at=self._now(), enabled=True
+        )
+        await store.add_plugin(tx, record)
+        if await store.find_pin(tx, name) is None:
+            await store.add_pin(tx, name, release.public_key, self._now())
+        await self._audit.append(tx, _act("plugin.install", record, operator))
+        await self._start_or_wait(tx, record, operator, cause="installed")
+
+    async def _start_or_wait(
+        self, tx: Transaction, record: PluginRecord, operator: Operator, *, cause: str
+    ) -> None:
+        """Lets a plugin start that has all it requires; else it waits, and its cause tells for what."""
         rules = await self._permissions.compiled(tx, record.name, record.release.digest)
         missing = [need for need in record.release.manifest.required() if not rules.allows(need)]
+        waiting = _what_is_missing(missing, rules) if missing else cause
+        if record.state is not State.AWAITING_APPROVAL or (missing and record.cause != waiting):
+            record = await self._states.move_in(
+                tx, record, State.AWAITING_APPROVAL, cause=waiting, actor=operator.actor
+            )
         if not missing:
-            await self._states.move_in(tx, record, State.STARTING, cause="approved", actor=operator.actor)
+            await self._states.move_in(tx, record, State.STARTING, cause=cause, actor=operator.actor)
 
-    async def _note(self, tx: Transaction, action: str, record: PluginRecord, operator: Operator) -> None:
-        detail = {"version": record.release.manifest.version, "digest": record.release.digest}
-        await self._audit.append(
-            tx,
-            Record(
-                actor=operator.actor,
-                action=action,
-                outcome=Outcome.ALLOWED,
-                plugin=record.name,
-                detail=detail,
-            ),
-        )
-
-    async def _out(self, record: PluginRecord) -> PluginOut:
-        manifest = record.release.manifest
+    def _out(self, record: PluginRecord) -> PluginOut:
         rights = self._permissions.of(record.name, record.release.digest)
-        instance = self._reconciler.live(record.name)
-        return PluginOut(
-            name=manifest.name,
-            version=manifest.version,
-            digest=record.release.digest,
-            signer=record.release.signer,
-            summary=manifest.summary,
-            state=record.state,
-            cause=record.cause,
-            changed_at=record.changed_at,
-            enabled=record.enabled,
-            limits=manifest.resources.limits(),
-            permissions=[
-                AskedPermission(
-                    need=asked.need,
-                    meaning=Permission.parse(asked.need).meaning,
-                    reason=asked.reason,
-                    optional=asked.optional,
-                    standing=rights.standing(asked.need).value,
-                )
-                for asked in manifest.permissions
-            ],
-            functions=list(record.release.functions),
-            instance=_instance_out(instance) if instance else None,
+        return _plugin_out(record, rights, self._reconciler.live(record.name))
+
+
+def _act(action: str, record: PluginRecord, operator: Operator) -> Record:
+    """What an operator did, for the audit log."""
+    detail = {"version": record.release.manifest.version, "digest": record.release.digest}
+    return Record(
+        actor=operator.actor, action=action, outcome=Outcome.ALLOWED, plugin=record.name, detail=detail
+    )
+
+
+def _plugin_out(record: PluginRecord, rights: Rights, instance: Instance | None) -> PluginOut:
+    manifest = record.release.manifest
+    return PluginOut(
+        name=manifest.name,
+        version=manifest.version,
+        digest=record.release.digest,
+        signer=record.release.signer,
+        summary=manifest.summary,
+        state=record.state,
+        cause=record.cause,
+        changed_at=record.changed_at,
+        enabled=record.enabled,
+        limits=manifest.resources.limits(),
+        permissions=[
+            AskedPermission(
+                need=asked.need,
+                meaning=Permission.parse(asked.need).meaning,
+                reason=asked.reason,
+                optional=asked.optional,
+                standing=rights.standing(asked.need).value,
+            )
+            for asked in manifest.permissions
+        ],
+        functions=list(record.release.functions),
+        instance=_instance_out(instance) if instance else None,
+    )
+
+
+def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
+    denied = [need for need in missing if not rules.denied.isdisjoint(covering(need))]
+    undecided = [need for need in missing if need not in denied]
+    told = {"it cannot start without what was denied": denied, "to be decided": undecided}
+    return "; ".join(f"{what}: {', '.join(needs)}" for what, needs in told.items() if needs)
+
+
+def _check_startable(record: PluginRecord) -> None:
+    remedy = {
+        State.QUARANTINED: f"look why, `wirthforge disable {record.name}`, then enable it",
+        State.DRAINING: "wait until it has stopped",
+    }.get(record.state)
+    if remedy is not None:
+        raise ConflictError(
+            f"{record.name} is {record.state.value} ({record.cause}): {remedy}",
+            plugin=record.name,
+            state=record.state.value,
         )
 
 
@@ -268,8 +292,9 @@ def _check_decidable(record: PluginRecord, approval: ApprovalIn) -> None:
     asked = {request.need for request in record.release.manifest.permissions}
     strange = [need for need in (*approval.grant, *approval.deny) if need not in asked]
     if strange:
+        field = "grant" if strange[0] in approval.grant else "deny"
         raise InvalidInputError(
-            f"{record.name} does not ask for '{strange[0]}'", field="grant", plugin=record.name
+            f"{record.name} does not ask for '{strange[0]}'", field=field, plugin=record.name
         )
 
 
