@@ -40,8 +40,6 @@ BENCHMARKS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     wanted = _parsed(arguments)
-    # Tidying up is the same whoever ends us.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     code, shown = 0, []
     try:
         for name in wanted.names or BENCHMARKS:
@@ -91,4 +89,6 @@ async def _measured(benchmark: Benchmark, ground: Ground) -> list[Figure]:
 
 
 if __name__ == "__main__":
+    # Tidying up is the same whoever ends us.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(main())

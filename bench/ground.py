@@ -1,6 +1,6 @@
 """Where benchmarks run: a host of their own on the machine's engine, and bare containers beside it.
 
-Everything is made below one temporary directory and carries one label, and is gone when the block ends,
+Everything is made below one temporary directory or carries a label of the run, and is gone when the block ends,
 however it ends.
 """
 
@@ -38,6 +38,8 @@ INTERPRETER = "/opt/wirthforge/python"
 OPERATOR = Operator("bench", ALL_SCOPES)
 PEER_UID = UIDS[-1]
 """The host of a benchmark counts from the other end."""
+PEERS = "-peers"
+"""After the host's id, in the label of bare containers."""
 
 
 class BenchError(Exception):
@@ -109,7 +111,8 @@ class Ground:
             plugin="bench/peer",
             version="1.0.0",
             digest=f"sha256:{'0' * 64}",
-            host_id=self.host_id,
+            # Not the host's own: what it does not know under its own label, it removes.
+            host_id=f"{self.host_id}{PEERS}",
             uid=PEER_UID,
             limits=TIERS[tier],
             image=settings.image,
@@ -141,11 +144,11 @@ def prepared(packages: Sequence[bytes], effort: Effort) -> Iterator[Ground]:
         engine = DockerEngine(settings.engine_url)
         wiring = build_wiring(settings, engine=engine, source=ShelfSource(*packages))
         migrate("host", settings)
-        # Made private by the host itself, for what is below; the containers' users must pass.
         yield Ground(directory, host_id, client, wiring, effort)
     finally:
         with _undisturbed():
-            _remove_containers(client, host_id)
+            for label in (host_id, f"{host_id}{PEERS}"):
+                _remove_containers(client, label)
             client.close()
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -184,7 +187,8 @@ def _engine() -> docker.APIClient:
 
 def _remove_containers(client: docker.APIClient, host_id: str) -> None:
     for container in client.containers(all=True, filters={"label": [f"{LABEL_HOST}={host_id}"]}):
-        with suppress(docker.errors.NotFound):
+        # Gone meanwhile, or being removed already.
+        with suppress(docker.errors.APIError):
             client.remove_container(container["Id"], force=True, v=True)
 
 
