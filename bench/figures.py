@@ -54,15 +54,16 @@ class Figure:
     machine: str
 
     def as_json(self) -> str:
-        """One line, its keys the fields in their order."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """One line, its keys the fields in their order; four significant digits, the noise is in the second."""
+        rounded = {name: _rounded(getattr(self, name)) for name in ("value", "peer_value", "ratio")}
+        return json.dumps(asdict(self) | rounded, ensure_ascii=False)
 
 
 def alone(name: str, value: float, unit: str, *, n: int) -> Figure:
     """A figure that has no peer."""
     return Figure(
         name=name,
-        value=_rounded(value),
+        value=value,
         unit=unit,
         peer=None,
         peer_value=None,
@@ -86,8 +87,8 @@ def beside(figure: Figure, peer: str, peer_value: float, target: Target | None =
     return replace(
         figure,
         peer=peer,
-        peer_value=_rounded(peer_value),
-        ratio=_rounded(ratio),
+        peer_value=peer_value,
+        ratio=ratio,
         target=str(target) if target else None,
         met=target.met_by(ratio) if target else None,
     )
@@ -118,17 +119,20 @@ def table(figures: Iterable[Figure]) -> str:
 def _row(figure: Figure) -> tuple[str, ...]:
     return (
         figure.name,
-        f"{figure.value:,g}",
+        _shown(figure.value),
         figure.unit,
         figure.peer or "",
-        "" if figure.peer_value is None else f"{figure.peer_value:,g}",
-        "" if figure.ratio is None else f"{figure.ratio:g}",
+        _shown(figure.peer_value),
+        _shown(figure.ratio),
         figure.target or "",
         "" if figure.met is None else ("yes" if figure.met else "NO"),
         str(figure.n),
     )
 
 
-def _rounded(value: float) -> float:
-    """Four significant digits: the machine's noise is in the second."""
-    return float(f"{value:.4g}")
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{_rounded(value):,g}"
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
