@@ -51,14 +51,17 @@ class PluginPeer:
             line = message if isinstance(message, bytes) else json.dumps(message, ensure_ascii=False).encode()
             self.writer.write(line + b"\n")
 
-    async def send_all(self, data: bytes) -> None:
-        """Sends bytes and returns when the host has read most of them. Does not raise when it hung up."""
+    async def send_all(self, data: bytes) -> bool:
+        """Sends bytes and returns when the host has read most of them, or that it hung up."""
+        if self.writer.transport.is_closing():
+            return False
+        self.writer.write(data)
         try:
-            self.writer.write(data)
             async with asyncio.timeout(WAIT_S):
                 await self.writer.drain()
         except ConnectionError:
-            return
+            return False
+        return True
 
     async def receive(self) -> dict[str, Any] | None:
         """The next line; None when the host has hung up."""
@@ -202,7 +205,7 @@ async def bridged(
     accepting = asyncio.create_task(endpoint.accept(timeout_s=WAIT_S))
     peer = await PluginPeer.connect(path)
     session = await accepting
-    yield Bridged(
+    ends = Bridged(
         bridge=bridge,
         endpoint=endpoint,
         session=session,
@@ -214,5 +217,6 @@ async def bridged(
         path=path,
         lost=lost,
     )
-    peer.close()
+    yield ends
+    ends.peer.close()
     await endpoint.close()

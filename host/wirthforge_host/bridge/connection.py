@@ -104,19 +104,20 @@ class Connection(asyncio.Protocol):
         self._outbox.close()
         self.calls.fail_all()
         self._backlog.clear()
-        self._watch_line(progress=True, over=True)
+        self._lines = Lines()
+        self._watch_line(progress=True)
         if self._throttle is not None:
             self._throttle.cancel()
         self._serving.stop()
         self._lost.set()
         self._on_lost()
 
-    def _watch_line(self, *, progress: bool, over: bool = False) -> None:
+    def _watch_line(self, *, progress: bool) -> None:
         """Sees to it that a line that has begun also ends."""
         if progress and self._line_deadline is not None:
             self._deadlines.remove(self._line_deadline)
             self._line_deadline = None
-        if self._lines.waits and self._line_deadline is None and not over:
+        if self._lines.waits and self._line_deadline is None:
             stalled = f"a line was not complete after {LINE_S:.0f} s"
             self._line_deadline = self._deadlines.add(LINE_S, lambda: self._end(stalled))
 
