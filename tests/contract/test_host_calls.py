@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.fakes.runtime_host import runtime_host
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_KEY_BYTES, MAX_VALUE_BYTES
 from wirthforge_sdk.testing import CallRefusedError, PluginHarness
 
@@ -76,7 +77,7 @@ async def in_memory(project, granted, denied):
 
 OPENERS = {
     "memory": in_memory,
-    # The real host joins here.
+    "real": runtime_host,
 }
 
 

@@ -1,0 +1,108 @@
+"""The host's real bridge, and the real runtime in a process of its own at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
+from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.database import Database, metadata
+from wirthforge_host.events import Events
+from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.rights import Rights
+from wirthforge_host.storage.service import Storage
+from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
+from wirthforge_sdk.contracts.permissions import PermissionSet
+from wirthforge_sdk.testing import CallRefusedError
+
+WAIT_S = 20.0
+PLUGIN = "tests/probe"
+
+
+class RuntimeHost:
+    """One running plugin, and the host that serves it."""
+
+    def __init__(self, services: Services, endpoint: Endpoint, session: Session, process: Any) -> None:
+        self.services = services
+        self.endpoint = endpoint
+        self.session = session
+        self.process = process
+
+    async def call(self, function: str, /, **arguments: Any) -> Any:
+        """The structured result of a function; a refusal is raised as the plugin answered it."""
+        params = {
+            "name": function,
+            "arguments": arguments,
+            "_meta": {**self.session._meta, "wf/timeout_ms": WAIT_S * 1000},
+        }
+        calls = self.session._connection.calls
+        try:
+            answer = await calls.request(
+                "tools/call", params, timeout_s=WAIT_S, label="a call", cancellable=True
+            )
+        except ReplyError as error:
+            raise CallRefusedError(error.failure.message, **error.failure.data) from None
+        return answer["structuredContent"]
+
+
+@asynccontextmanager
+async def runtime_host(
+    project: Path, granted: Iterable[str] = (), denied: Iterable[str] = ()
+) -> AsyncIterator[RuntimeHost]:
+    """Runs the plugin in ``project`` behind a real bridge, until the block ends."""
+    directory = Path(tempfile.mkdtemp(prefix="wf"))
+    database = Database(f"sqlite+aiosqlite:///{directory / 'host.sqlite3'}")
+    rights = Rights()
+    rights.replace(PermissionSet(frozenset(granted), frozenset(denied)), decided=1)
+    try:
+        async with database.transaction() as tx:
+            await tx.run_sync(metadata.create_all)
+        async with _connected(_services(database), rights, directory / "i", project) as host:
+            yield host
+    finally:
+        await database.dispose()
+        shutil.rmtree(directory)
+
+
+def _services(database: Database) -> Services:
+    def now() -> datetime:
+        return datetime.now(UTC)
+
+    return Services(
+        audit=Audit(database, now=now),
+        events=Events(now=now),
+        logs=Logs(now=now, monotonic=time.monotonic),
+        storage=Storage(database),
+        monotonic=time.monotonic,
+    )
+
+
+@asynccontextmanager
+async def _connected(
+    services: Services, rights: Rights, directory: Path, project: Path
+) -> AsyncIterator[RuntimeHost]:
+    peer = Peer(
+        instance="i", plugin=PLUGIN, uid=os.getuid(), rights=rights, storage_bytes=4 * MAX_VALUE_BYTES
+    )
+    endpoint = await Bridge(services).listen(peer, directory, on_lost=lambda: None)
+    runtime = ["-m", "wirthforge_sdk.runtime", "--socket", str(directory / "bridge.sock")]
+    process = await asyncio.create_subprocess_exec(sys.executable, *runtime, "--tree", str(project))
+    try:
+        session = await endpoint.accept(timeout_s=WAIT_S)
+        await session.open(timeout_s=WAIT_S)
+        yield RuntimeHost(services, endpoint, session, process)
+    finally:
+        await endpoint.close()
+        async with asyncio.timeout(WAIT_S):
+            await process.wait()
