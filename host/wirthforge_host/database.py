@@ -25,9 +25,9 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.types import TypeDecorator
-from wirthforge_sdk.errors import ConflictError, InvalidInputError
 
 from wirthforge_host.errors import DatabaseUnavailableError, SchemaMissingError
+from wirthforge_sdk.errors import ConflictError, InvalidInputError
 
 metadata = MetaData(
     naming_convention={

@@ -13,10 +13,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from wirthforge_sdk.contracts.host_api import LogOut
 
 from wirthforge_host.broadcast import Broadcast, Subscription
 from wirthforge_host.rates import TokenBucket
+from wirthforge_sdk.contracts.host_api import LogOut
 
 LINES = 5_000
 BYTES = 4 * 1024 * 1024

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+
 import wirthforge_host.audit.store
 import wirthforge_host.permissions.store
 import wirthforge_host.storage.store

@@ -7,8 +7,6 @@ import pytest
 from alembic.config import Config
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
-from wirthforge_host.database import Database
-from wirthforge_host.errors import SchemaMissingError
 
 from tests.fakes.host import another_database, audit, clock, closed_database, events, impatient
 from tests.fakes.postgres import postgres_url
@@ -16,6 +14,8 @@ from tests.unit.host import test_audit, test_database, test_permissions, test_st
 from tests.unit.host.test_permissions import decide, permissions
 from tests.unit.host.test_storage import storage
 from tests.unit.host.test_tokens import tokens
+from wirthforge_host.database import Database
+from wirthforge_host.errors import SchemaMissingError
 
 __all__ = [
     "another_database",

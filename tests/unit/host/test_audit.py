@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
+
+from tests.fakes.host import START
 from wirthforge_host.audit import store
 from wirthforge_host.audit.records import (
     GENESIS,
@@ -23,8 +25,6 @@ from wirthforge_host.audit.records import (
 from wirthforge_host.audit.service import BATCH, Audit
 from wirthforge_host.errors import DatabaseUnavailableError
 from wirthforge_sdk.errors import ConflictError
-
-from tests.fakes.host import START
 
 WAIT_S = 5
 

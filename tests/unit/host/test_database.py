@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from sqlalchemy import Column, Integer, String, Table, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
+
 from wirthforge_host.database import Database, UtcDateTime, metadata
 from wirthforge_host.errors import DatabaseUnavailableError, SchemaMissingError
 from wirthforge_host.storage.store import usage

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from sqlalchemy import insert
+
 from wirthforge_host.errors import DatabaseUnavailableError
 from wirthforge_host.storage.store import usage
 

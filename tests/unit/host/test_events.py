@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wirthforge_host.events import GAP, QUEUE, REMEMBERED, REMEMBERED_BYTES, Events
 from wirthforge_host.logs import BYTES_PER_S, LINES, LINES_PER_S, Logs
 from wirthforge_host.rates import TokenBucket

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from wirthforge_host.permissions.rights import Rights, Standing
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_sdk.contracts.host_api import ApprovalIn

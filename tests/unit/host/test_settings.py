@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.errors import InvalidInputError
 from wirthforge_sdk.serving.settings import load

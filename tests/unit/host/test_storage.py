@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wirthforge_host.errors import StorageFullError
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.storage.store import _successor

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
+
 from wirthforge_host.errors import DatabaseUnavailableError
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator, Scope, Tokens
 from wirthforge_host.tokens.store import tokens as table
