@@ -89,6 +89,7 @@ async def _measured(benchmark: Benchmark, ground: Ground) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    # Tidying up is the same whoever ends us.
+    # Tidying up is the same whoever ends us; a shell starts what runs in its background with interrupts ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.exit(main())
