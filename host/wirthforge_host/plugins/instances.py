@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -176,7 +176,7 @@ class Instances:
     async def sweep(self) -> None:
         """Removes every trace of instances that are not of this process: containers, directories, records."""
         stuck = await self._sweep_containers()
-        await asyncio.to_thread(self._sweep_directories)
+        await asyncio.to_thread(_sweep_directories, self._directory, self._begun)
         async with self._database.reading() as tx:
             records = await store.all_instances(tx)
         for record in records:
@@ -295,9 +295,10 @@ class Instances:
         """``what`` happened, with what the engine and the plugin's own log know of it."""
         parts = [what]
         if begun.sandbox is not None:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EXIT_S):
-                    await begun.exited.wait()
+            if begun.lost.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EXIT_S):
+                        await begun.exited.wait()
             with suppress(UnavailableError):
                 state = await self._engine.state(begun.sandbox.container_id)
                 if state is not None and state.oom_killed:
@@ -347,12 +348,13 @@ class Instances:
                 stuck.add(instance)
         return stuck
 
-    def _sweep_directories(self) -> None:
-        entries: list[Path] = list(self._directory.iterdir()) if self._directory.is_dir() else []
-        for entry in entries:
-            if entry.name not in self._begun:
-                # Its instance may have ended, and taken it along, since it was seen.
-                shutil.rmtree(entry, ignore_errors=True)
+
+def _sweep_directories(directory: Path, begun: Container[str]) -> None:
+    entries: list[Path] = list(directory.iterdir()) if directory.is_dir() else []
+    for entry in entries:
+        if entry.name not in begun:
+            # Its instance may have ended, and taken it along, since it was seen.
+            shutil.rmtree(entry, ignore_errors=True)
 
 
 async def _test(session: Session, health: Health) -> None:

@@ -19,8 +19,9 @@ from wirthforge_host.database import Database
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instances import Instance, Instances
-from wirthforge_host.plugins.lifecycle import LONGEST_DELAY_S, WANTS_INSTANCE, Crashes
+from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
+from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import UnavailableError, WirthForgeError
@@ -43,9 +44,7 @@ class Reconciler:
         self._states = states
         self._drain_s = drain_s
         self._live: dict[str, Instance] = {}
-        self._crashes: defaultdict[str, Crashes] = defaultdict(Crashes)
-        self._due: dict[str, float] = {}
-        """When to start what waits for its next start, in monotonic seconds."""
+        self._retries = Retries(time.monotonic)
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
@@ -57,17 +56,16 @@ class Reconciler:
 
     def forget_crashes(self, plugin: str) -> None:
         """An operator asks to try again: the past does not count."""
-        self._crashes.pop(plugin, None)
-        self._due.pop(plugin, None)
+        self._retries.forget(plugin)
 
     async def run(self) -> None:
         """Converges until cancelled: at once, whenever an instance ends, and every :data:`PERIOD_S` seconds."""
         try:
             while True:
                 self._wake.clear()
-                await self._survive(self._converge())
+                await _survive(self._converge())
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._pause_s()):
+                    async with asyncio.timeout(_pause_s(self._retries.next_in_s())):
                         await self._wake.wait()
         finally:
             for task in self._settling.values():
@@ -83,11 +81,11 @@ class Reconciler:
 
         The caller holds :meth:`alone_with`.
         """
-        record = await self._record(plugin)
+        record = await _record(self._database, plugin)
         live = self._live.get(plugin)
         if live is not None and live.lost.is_set():
             await self._bury(live, record)
-            record = await self._record(plugin)
+            record = await _record(self._database, plugin)
         elif live is not None and not _wanted(record):
             await self._stop(live)
         elif live is not None and record is not None and record.state is State.STARTING:
@@ -102,8 +100,8 @@ class Reconciler:
         for plugin in list(self._locks):
             async with self._locks[plugin]:
                 if instance := self._live.pop(plugin, None):
-                    await self._survive(self._instances.close(instance))
-        await self._survive(self._instances.sweep())
+                    await _survive(self._instances.close(instance))
+        await _survive(self._instances.sweep())
 
     async def _converge(self) -> None:
         await self._instances.sweep()
@@ -113,40 +111,31 @@ class Reconciler:
             if plugin not in self._settling:
                 task = asyncio.create_task(self._settle_alone(plugin), name=f"settle {plugin}")
                 self._settling[plugin] = task
-                task.add_done_callback(lambda _, plugin=plugin: self._settling.pop(plugin))
 
     async def _settle_alone(self, plugin: str) -> None:
-        async with self._locks[plugin]:
-            await self._survive(self.settle(plugin))
+        try:
+            async with self._locks[plugin]:
+                await _survive(self.settle(plugin))
+        finally:
+            del self._settling[plugin]
             live = self._live.get(plugin)
             if live is not None and live.lost.is_set():
-                self._wake.set()  # it ended meanwhile, when nobody else could have settled it
-
-    async def _survive(self, work: Awaitable[None]) -> None:
-        """Does ``work``, and stays alive when that fails: it is tried again."""
-        try:
-            await work
-        except UnavailableError as error:
-            # The engine or the database does not answer: say so; nothing was decided.
-            log.warning("reconcile.unavailable", error=error.message)
-        except Exception:
-            # A fault of ours with one plugin must not leave all others without care; it is loud in our log.
-            log.exception("reconcile.failed")
+                self._wake.set()  # it ended after it was looked at, and nobody was free to look again
 
     async def _without_instance(self, record: PluginRecord) -> None:
         """A plugin that nothing runs of: start it, or note that it has stopped."""
         if record.state is State.DRAINING:
             await self._states.move(record.name, State.STOPPED, cause=record.cause)
         elif not _wanted(record):
-            self._due.pop(record.name, None)
-        elif not self._stopping and time.monotonic() >= self._due.get(record.name, 0.0):
+            self._retries.settled(record.name)
+        elif not self._stopping and self._retries.is_due(record.name):
             if record.state is State.RUNNING:
                 record = await self._states.move(
                     record.name, State.UNHEALTHY, cause="the host started again without its instance"
                 )
             if record.state is State.UNHEALTHY:
                 record = await self._states.move(record.name, State.STARTING, cause="trying again")
-            self._due.pop(record.name, None)
+            self._retries.settled(record.name)
             await self._start(record)
 
     async def _start(self, record: PluginRecord) -> None:
@@ -159,8 +148,9 @@ class Reconciler:
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
         except WirthForgeError as error:
             # Engine, image, database or room is missing: not its fault, so it is tried until they are there.
-            self._due[record.name] = time.monotonic() + min(LONGEST_DELAY_S, PERIOD_S)
+            self._retries.hindered(record.name)
             await self._states.move(record.name, State.UNHEALTHY, cause=error.message)
+            self._wake.set()
         else:
             self._live[record.name] = instance
             await self._open_gate(instance)
@@ -189,18 +179,30 @@ class Reconciler:
             await self._instances.close(instance)
 
     async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
-        crashes = self._crashes[plugin] = self._crashes[plugin].after(time.monotonic(), ran_s)
-        after = State.CRASH_LOOP if crashes.looping else State.UNHEALTHY
-        self._due[plugin] = crashes.due_at()
-        await self._states.move(plugin, after, cause=cause)
+        again = self._retries.crashed(plugin, ran_s=ran_s)
+        await self._states.move(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
         self._wake.set()
 
-    async def _record(self, plugin: str) -> PluginRecord | None:
-        async with self._database.reading() as tx:
-            return await store.find_plugin(tx, plugin)
 
-    def _pause_s(self) -> float:
-        return max(SHORTEST_S, min([PERIOD_S, *(due - time.monotonic() for due in self._due.values())]))
+async def _survive(work: Awaitable[None]) -> None:
+    """Does ``work``, and stays alive when that fails: it is tried again."""
+    try:
+        await work
+    except UnavailableError as error:
+        # The engine or the database does not answer: say so; nothing was decided.
+        log.warning("reconcile.unavailable", error=error.message)
+    except Exception:
+        # A fault of ours with one plugin must not leave all others without care; it is loud in our log.
+        log.exception("reconcile.failed")
+
+
+async def _record(database: Database, plugin: str) -> PluginRecord | None:
+    async with database.reading() as tx:
+        return await store.find_plugin(tx, plugin)
+
+
+def _pause_s(next_in_s: float | None) -> float:
+    return PERIOD_S if next_in_s is None else min(PERIOD_S, max(SHORTEST_S, next_in_s))
 
 
 def _wanted(record: PluginRecord | None) -> bool:
