@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
+
+import msgspec
 
 from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.audit.service import Audit
@@ -13,7 +16,7 @@ from wirthforge_host.plugins.instances import Instance
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.tokens.service import Operator
-from wirthforge_sdk.contracts.host_api import CallIn, CallOut
+from wirthforge_sdk.contracts.host_api import CallIn, CallOut, PluginOut
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.errors import WirthForgeError
 
@@ -38,10 +41,7 @@ class Calls:
         """
         instance = self._reconciler.live(body.plugin)
         if instance is None:
-            plugin = await self._plugins.get(body.plugin)
-            raise PluginUnavailableError(
-                f"{body.plugin} is {plugin.state.replace('_', ' ')}: {plugin.cause}", plugin=body.plugin
-            )
+            raise _not_running(await self._plugins.get(body.plugin))
         function = _function_of(instance, body.function)
         call_id = uuid.uuid4().hex
         began = time.perf_counter()
@@ -64,7 +64,7 @@ class Calls:
             detail = {
                 "call": call_id,
                 "function": function.name,
-                "arguments": shape_of(body.arguments),
+                "arguments": _shape(body.arguments),
                 "code": code,
                 "ms": round(seconds * 1000, 3),
             }
@@ -88,3 +88,18 @@ def _function_of(instance: Instance, name: str) -> Function:
             f"{instance.plugin} has no function '{name[:80]}'; it has: {known}", plugin=instance.plugin
         )
     return function
+
+
+def _not_running(plugin: PluginOut) -> PluginUnavailableError:
+    state = plugin.state.replace("_", " ")
+    return PluginUnavailableError(f"{plugin.name} is {state}: {plugin.cause}", plugin=plugin.name)
+
+
+def _shape(arguments: dict[str, Any]) -> Any:
+    shape = shape_of(arguments)
+    try:
+        msgspec.json.encode(shape)
+    except UnicodeEncodeError:
+        # A lone surrogate in a key: Python's parser of JSON lets it in, the audit log could not keep it.
+        return "not UTF-8"
+    return shape
