@@ -20,6 +20,7 @@ from typing import Any
 
 from sqlalchemy import create_engine
 
+from tests.fakes.packages import make_package
 from tests.fakes.source import ShelfSource
 from wirthforge_host.database import metadata
 from wirthforge_host.plugins import store
@@ -32,6 +33,7 @@ from wirthforge_host.settings import Settings
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
+from wirthforge_sdk.contracts.manifest import Function
 
 PLUGIN = "demo/hello"
 SOCKET = "unix:///var/run/docker.sock"
@@ -48,6 +50,87 @@ ctypes.CDLL(None).setfsuid(0)
 runpy.run_module("wirthforge_sdk.runtime", run_name="__main__", alter_sys=True)
 """
 """The runtime as the instance's user. Files are read as root: nobody else may reach the tests' interpreter."""
+
+
+WORKER = """
+import os
+import time
+from pathlib import Path
+from wirthforge_sdk.runtime import Plugin
+
+plugin = Plugin()
+
+
+@plugin.function
+def echo(text: str) -> str:
+    "Says what it was told."
+    return text
+
+
+@plugin.function
+def keep(key: str, value: str) -> bool:
+    "Stores a value."
+    plugin.storage.set(key, value)
+    return True
+
+
+@plugin.function
+def recall(key: str) -> str:
+    "Reads a value."
+    return str(plugin.storage.get(key))
+
+
+@plugin.function
+def end(code: int = 3) -> bool:
+    "Ends the process."
+    os._exit(code)
+
+
+@plugin.function
+def complain(message: str) -> bool:
+    "Logs an error and ends the process."
+    plugin.log.error(message)
+    os._exit(1)
+
+
+@plugin.function
+def linger(seconds: float) -> bool:
+    "Sleeps, and says whether anybody still waits."
+    time.sleep(seconds)
+    plugin.log.info("told to stop" if plugin.cancelled() else "still waited for")
+    return True
+
+
+@plugin.function(timeout_s=20)
+def hold(file: str) -> str:
+    "Waits for a file, or until nobody waits for it."
+    plugin.log.info("holding")
+    while not plugin.cancelled():
+        if Path(file).exists():
+            return "released"
+        time.sleep(0.002)
+    plugin.log.info("told to stop")
+    return "stopped"
+"""
+"""A plugin that does what a test asks of it."""
+
+
+def offered(source: str) -> list[Function]:
+    """The functions of a plugin whose code is ``source``, as a build would learn them."""
+    found: dict[str, Any] = {}
+    exec(source, found)  # noqa: S102 (a test's own code)
+    return [Function.model_validate(function.row()) for function in found["plugin"].functions.values()]
+
+
+@cache
+def worker_functions() -> list[Function]:
+    """Of :data:`WORKER`."""
+    return offered(WORKER)
+
+
+def worker(name: str = PLUGIN, version: str = "1.0.0", **more: Any) -> bytes:
+    """A package of :data:`WORKER`."""
+    return make_package(name, version, **{"source": WORKER, "functions": worker_functions(), **more})
 
 
 async def run_plugin(spec: ContainerSpec) -> int:
@@ -130,6 +213,12 @@ class World:
                 await anext(events)
                 found = await self.plugin(plugin)
             return found
+
+    async def logged(self, message: str, *, plugin: str = PLUGIN) -> None:
+        """Returns once the plugin has logged ``message``."""
+        async with asyncio.timeout(PATIENCE_S), self.wiring.logs.subscribe(plugin, after=0) as lines:
+            while (await anext(lines)).message != message:
+                pass
 
     async def audited(self, action: str | None = None, *, plugin: str | None = None) -> list[AuditOut]:
         """The newest records, oldest first."""
