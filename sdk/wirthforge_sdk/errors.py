@@ -27,7 +27,7 @@ class WirthForgeError(Exception):
     kind: ClassVar[str] = "error"
     code: ClassVar[str] = "error"
 
-    def __init__(self, message: str, **details: Any) -> None:
+    def __init__(self, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.details = details

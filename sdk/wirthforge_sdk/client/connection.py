@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -161,9 +161,7 @@ class Connection:
     async def _failure(self, response: httpx.Response) -> WirthForgeError:
         if response.headers.get("content-type", "").partition(";")[0].strip() == CONTENT_TYPE:
             try:
-                return _raised_again(
-                    Problem.model_validate_json(await self._read(response, MAX_PROBLEM_BYTES))
-                )
+                return error_of(Problem.model_validate_json(await self._read(response, MAX_PROBLEM_BYTES)))
             except ValidationError:
                 pass  # it says that it is a problem document, and is not: no answer of ours
         return UnavailableError(
@@ -249,15 +247,6 @@ def segment(text: str) -> str:
     if text in {"", ".", ".."}:
         raise InvalidInputError(f"'{text}' identifies nothing: give an id as it was listed", field="id")
     return quote(text, safe=":")
-
-
-def _raised_again(problem: Problem) -> WirthForgeError:
-    # The details are a server's and go in afterwards: as keywords, one called "message" would clash. The code
-    # is kept although the class that carries it may live in the server's distribution.
-    error = error_of(problem.model_copy(update={"details": {}}))
-    error.details = dict[str, Any](problem.details)
-    vars(error)["code"] = problem.code
-    return error
 
 
 def _refuse_to_leak(url: str, *, private: bool) -> None:

@@ -63,10 +63,13 @@ def problem_of(error: WirthForgeError) -> Problem:
 
 
 def error_of(problem: Problem) -> WirthForgeError:
-    """The error a client raises for ``problem``: the class with its code, else its kind."""
+    """The error a client raises for ``problem``: the class with its code, else its kind with the code kept."""
     kind = next((kind for kind in KINDS if kind.code == problem.kind), UnavailableError)
     named = (error for error in _descendants(kind) if error.code == problem.code)
-    return next(named, kind)(problem.detail, **problem.details)
+    error = next(named, kind)(problem.detail)
+    error.details = dict(problem.details)  # a server's: as keywords, one called "self" would clash
+    vars(error)["code"] = problem.code  # the class that carries it may live in the server's distribution
+    return error
 
 
 def _descendants(kind: type[WirthForgeError]) -> list[type[WirthForgeError]]:

@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from wirthforge_sdk.errors import InvalidInputError
 
+OF_CLIENTS = ("URL", "TOKEN_FILE")
+"""How the command finds a server; a shell that has them may well start one."""
+
 
 def _absolute(path: Path) -> Path:
     return path.absolute()
@@ -60,7 +63,7 @@ class ServiceSettings(BaseSettings):
     def _names_are_known(cls, values: Any) -> Any:
         # pydantic-settings passes over variables it does not know: a mistyped one must not open anything silently.
         prefix = str(cls.model_config["env_prefix"])
-        known = {f"{prefix}{name}".upper() for name in cls.model_fields}
+        known = {f"{prefix}{name}".upper() for name in (*cls.model_fields, *OF_CLIENTS)}
         given = {name for name in os.environ if name.upper().startswith(prefix)}  # noqa: TID251
         unknown = sorted(name for name in given if name.upper() not in known)
         if unknown:
