@@ -16,7 +16,6 @@ from wirthforge_host.audit import store
 from wirthforge_host.audit.records import GENESIS, Entry, Record, chained, entry_of, hash_of
 from wirthforge_host.database import Database, Transaction
 from wirthforge_sdk.contracts.host_api import AuditOut
-from wirthforge_sdk.errors import UnavailableError
 
 BUFFER = 10_000
 """Records that may wait to be written; then whoever has another waits."""
@@ -159,10 +158,10 @@ class Audit:
             await asyncio.sleep(self._linger_s)
             try:
                 await self.flush()
-            except UnavailableError as error:
+            except Exception as error:  # noqa: BLE001  (a loop that must survive)
                 # The records stay, and the buffer fills until callers wait: no act goes on unrecorded.
                 _log.error(
-                    "audit records wait for the database", reason=error.message, waiting=len(self._waiting)
+                    "audit records wait for the database", reason=repr(error), waiting=len(self._waiting)
                 )
                 await asyncio.sleep(RETRY_S)
 

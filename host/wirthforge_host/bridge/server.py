@@ -109,7 +109,11 @@ class Endpoint:
             report=self._report,
             on_lost=self._on_lost,
         )
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, stream)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, stream)
+        except BaseException:
+            stream.close()
+            raise
         self._connection = connection
         return Session(connection, self._peer.plugin)
 

@@ -253,3 +253,22 @@ def test_the_shape_of_the_largest_object_fits_into_a_record():
     shape = shape_of(largest(2))
     assert len(shape) == 13
     assert len(msgspec.json.encode(shape)) < MAX_DETAIL_BYTES - 500
+
+
+async def test_a_database_that_refuses_for_another_reason_is_tried_again_too(audit, database, monkeypatch):
+    monkeypatch.setattr("wirthforge_host.audit.service.RETRY_S", 0.01)
+    refused = asyncio.Event()
+    write = store.add
+
+    async def refuse_once(*arguments):
+        if not refused.is_set():
+            refused.set()
+            raise RuntimeError("the database refused a statement")
+        await write(*arguments)
+
+    monkeypatch.setattr(store, "add", refuse_once)
+    async with audit.running(), asyncio.timeout(WAIT_S):
+        await audit.enqueue(record(1))
+        await refused.wait()
+        await audit.enqueue(record(2))
+    assert await numbers(audit) == [1, 2]

@@ -13,7 +13,7 @@ PREFIX = "WIRTHFORGE_HOST_"
 
 @pytest.fixture
 def settings_of(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:  # noqa: TID251
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
 
     def settings(**values):

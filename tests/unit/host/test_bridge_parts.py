@@ -1,0 +1,89 @@
+"""The parts of a connection: lines out of any chunks, deadlines that fire once, and writes that wait."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.plugin_peer import WAIT_S
+from wirthforge_host.bridge.deadlines import TICK_S, Deadlines
+from wirthforge_host.bridge.messages import Lines, LineTooLongError
+from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
+
+BYTES = st.binary(max_size=8).map(lambda data: data.replace(b"\n", b"."))
+
+
+@given(st.lists(BYTES, max_size=8), BYTES, st.data())
+def test_lines_do_not_depend_on_how_the_stream_was_cut(lines, rest, data):
+    stream = b"".join(line + b"\n" for line in lines) + rest
+    cutter, found = Lines(), []
+    while stream:
+        size = data.draw(st.integers(1, len(stream)))
+        found += cutter.feed(stream[:size])
+        stream = stream[size:]
+    assert found == lines
+    assert cutter.waits == bool(rest)
+
+
+@pytest.mark.parametrize("size", [MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES + 1])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n{}\n"])
+def test_a_line_is_refused_from_one_byte_over_the_bound_on(size, end):
+    lines = Lines()
+    lines.feed(b"x" * (MAX_MESSAGE_BYTES - 5))
+    rest = b"x" * (size - MAX_MESSAGE_BYTES + 5) + end
+    if size <= MAX_MESSAGE_BYTES:
+        lines.feed(rest)
+    else:
+        with pytest.raises(LineTooLongError):
+            lines.feed(rest)
+
+
+async def test_a_deadline_fires_once_and_not_before_its_time():
+    loop = asyncio.get_running_loop()
+    deadlines, fired = Deadlines(), asyncio.Queue()
+    began = loop.time()
+    for seconds in (0.15, 0.0, 0.05, 0.05):
+        deadlines.add(seconds, lambda seconds=seconds: fired.put_nowait((seconds, loop.time() - began)))
+    async with asyncio.timeout(WAIT_S):
+        found = [await fired.get() for _ in range(4)]
+    assert [seconds for seconds, _ in found] == [0.0, 0.05, 0.05, 0.15]
+    assert all(at >= seconds for seconds, at in found)
+    assert fired.empty()
+
+
+async def test_a_deadline_that_was_removed_does_not_fire():
+    deadlines, fired = Deadlines(), []
+    removed = deadlines.add(0.01, lambda: fired.append("removed"))
+    last = asyncio.Event()
+    deadlines.add(0.01 + 3 * TICK_S, last.set)
+    deadlines.remove(removed)
+    async with asyncio.timeout(WAIT_S):
+        await last.wait()
+    deadlines.remove(removed)
+    assert fired == []
+
+
+async def test_an_expiry_may_set_and_remove_deadlines():
+    deadlines, done = Deadlines(), asyncio.Event()
+    second = deadlines.add(0.01, lambda: None)
+
+    def first():
+        deadlines.remove(second)
+        deadlines.add(0.0, done.set)
+
+    deadlines.add(0.0, first)
+    async with asyncio.timeout(WAIT_S):
+        await done.wait()
+
+
+async def test_when_no_deadline_is_left_no_timer_is_either():
+    deadlines = Deadlines()
+    last = asyncio.Event()
+    for number in range(100):
+        deadlines.remove(deadlines.add(0.001 * number, lambda: None))
+    deadlines.add(0.2, last.set)
+    async with asyncio.timeout(WAIT_S):
+        await last.wait()
+    assert deadlines._timer is None
+    assert (deadlines._buckets, deadlines._ticks) == ({}, [])
