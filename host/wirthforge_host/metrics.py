@@ -27,14 +27,22 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        # The library looks a series up by its labels under a lock; on the path of every call a dictionary does.
+        self._series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._plugins = Gauge(
             "wirthforge_plugins", "Plugins on this host, by state.", ["state"], registry=self._registry
         )
 
     def called(self, plugin: str, function: str, code: str, seconds: float) -> None:
         """Counts one call. The labels are bounded: installed plugins, their functions, our error codes."""
-        self._calls.labels(plugin, function, code).inc()
-        self._seconds.labels(plugin).observe(seconds)
+        labels = (plugin, function, code)
+        series = self._series.get(labels)
+        if series is None:
+            series = (self._calls.labels(*labels), self._seconds.labels(plugin))
+            self._series[labels] = series
+        count, histogram = series
+        count.inc()
+        histogram.observe(seconds)
 
     def exposition(self, states: Iterable[str]) -> bytes:
         """Everything, in Prometheus' text format; ``states`` is the state of each plugin now."""

@@ -27,6 +27,7 @@ from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Tokens
@@ -100,59 +101,95 @@ def build_wiring(
 ) -> Wiring:
     """Builds the graph; makes the data directory, which only its owner reads."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    host_id = settings.host_id or _own_id(settings.data_dir / "host.id")
-    database = Database(settings.database)
     engine = engine or DockerEngine(settings.engine_url)
-    audit = Audit(database, now=now)
-    events = Events(now=now)
-    logs = Logs(now=now, monotonic=time.monotonic)
-    metrics = Metrics()
-    permissions = Permissions(database, audit, events, now=now)
-    storage = Storage(database)
-    trees = Trees(settings.data_dir / "releases")
-    states = States(database, audit, events, now)
-    services = Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=time.monotonic)
-    instances = Instances(
-        database=database,
-        engine=engine,
-        host_id=host_id,
-        bridge=Bridge(services),
-        permissions=permissions,
-        logs=logs,
-        trees=trees,
-        settings=settings,
-        now=now,
-    )
-    reconciler = Reconciler(database, instances, states, drain_s=settings.drain_timeout_s)
+    ground = _Ground.of(settings, now)
+    instances = _instances(settings, engine, ground)
+    states = States(ground.database, ground.audit, ground.events, now)
+    reconciler = Reconciler(ground.database, instances, states, drain_s=settings.drain_timeout_s)
     plugins = Plugins(
-        database=database,
-        audit=audit,
+        database=ground.database,
+        audit=ground.audit,
         states=states,
         reconciler=reconciler,
         instances=instances,
-        permissions=permissions,
-        storage=storage,
-        logs=logs,
-        trees=trees,
+        permissions=ground.permissions,
+        storage=ground.storage,
+        logs=ground.logs,
+        trees=ground.trees,
         now=now,
     )
+    metrics = Metrics()
     source = source or Marketplace(settings.marketplace_url)
     return Wiring(
         settings=settings,
-        database=database,
+        database=ground.database,
         engine=engine,
-        audit=audit,
-        events=events,
-        logs=logs,
+        audit=ground.audit,
+        events=ground.events,
+        logs=ground.logs,
         metrics=metrics,
-        tokens=Tokens(database, audit, now=now),
-        permissions=permissions,
-        storage=storage,
+        tokens=Tokens(ground.database, ground.audit, now=now),
+        permissions=ground.permissions,
+        storage=ground.storage,
         plugins=plugins,
-        calls=Calls(plugins, reconciler, audit, metrics),
-        installer=Installer(source, trees, plugins, database, audit, events),
+        calls=Calls(plugins, reconciler, ground.audit, metrics),
+        installer=Installer(source, ground.trees, plugins, ground.database, ground.audit, ground.events),
         instances=instances,
         reconciler=reconciler,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What every feature stands on."""
+
+    database: Database
+    audit: Audit
+    events: Events
+    logs: Logs
+    permissions: Permissions
+    storage: Storage
+    trees: Trees
+    now: Callable[[], datetime]
+
+    @staticmethod
+    def of(settings: Settings, now: Callable[[], datetime]) -> _Ground:
+        database = Database(settings.database)
+        audit = Audit(database, now=now)
+        events = Events(now=now)
+        return _Ground(
+            database=database,
+            audit=audit,
+            events=events,
+            logs=Logs(now=now, monotonic=time.monotonic),
+            permissions=Permissions(database, audit, events, now=now),
+            storage=Storage(database),
+            trees=Trees(settings.data_dir / "releases"),
+            now=now,
+        )
+
+
+def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> Instances:
+    services = Services(
+        audit=ground.audit,
+        events=ground.events,
+        logs=ground.logs,
+        storage=ground.storage,
+        monotonic=time.monotonic,
+    )
+    host_id = settings.host_id or _own_id(settings.data_dir / "host.id")
+    return Instances(
+        database=ground.database,
+        engine=engine,
+        host_id=host_id,
+        sandboxes=Sandboxes(engine, host_id),
+        directory=settings.data_dir / "bridges",
+        bridge=Bridge(services),
+        permissions=ground.permissions,
+        logs=ground.logs,
+        trees=ground.trees,
+        settings=settings,
+        now=ground.now,
     )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import shutil
 import time
+from collections import ChainMap
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -89,34 +90,24 @@ class _Begun:
     sandbox: Sandbox | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Instances:
     """The instances of this host."""
 
-    def __init__(  # noqa: PLR0913 (its collaborators, once)
-        self,
-        *,
-        database: Database,
-        engine: ContainerEngine,
-        host_id: str,
-        bridge: Bridge,
-        permissions: Permissions,
-        logs: Logs,
-        trees: Trees,
-        settings: Settings,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._database = database
-        self._engine = engine
-        self._host_id = host_id
-        self._sandboxes = Sandboxes(engine, host_id)
-        self._bridge = bridge
-        self._permissions = permissions
-        self._logs = logs
-        self._trees = trees
-        self._settings = settings
-        self._now = now
-        self._directory = settings.data_dir / "bridges"
-        self._begun: dict[str, _Begun] = {}
+    database: Database
+    engine: ContainerEngine
+    host_id: str
+    sandboxes: Sandboxes
+    bridge: Bridge
+    permissions: Permissions
+    logs: Logs
+    trees: Trees
+    settings: Settings
+    directory: Path
+    """Holds the socket of each instance, in a directory of its own."""
+    now: Callable[[], datetime]
+    _begun: dict[str, _Begun] = field(default_factory=dict)
+    """By id, from first trace to last."""
 
     async def open(self, record: PluginRecord, *, on_lost: Callable[[], None]) -> Instance:
         """Starts an instance of the plugin's release. When it fails, nothing is left.
@@ -165,7 +156,7 @@ class Instances:
 
     async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
         """The settings the engine says are in force now, and each that is not as asked."""
-        found = await self._engine.effective(instance.container_id)
+        found = await self.engine.effective(instance.container_id)
         return found.as_dict(), [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
 
     async def cause_of_death(self, instance: Instance) -> str:
@@ -175,19 +166,21 @@ class Instances:
 
     async def sweep(self) -> None:
         """Removes every trace of instances that are not of this process: containers, directories, records."""
-        stuck = await self._sweep_containers()
-        await asyncio.to_thread(_sweep_directories, self._directory, self._begun)
-        async with self._database.reading() as tx:
+        # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
+        living = ChainMap(self._begun, dict(self._begun))
+        stuck = await _sweep_containers(self.sandboxes, living)
+        await asyncio.to_thread(_sweep_directories, self.directory, living)
+        async with self.database.reading() as tx:
             records = await store.all_instances(tx)
         for record in records:
-            if record.id not in self._begun and record.id not in stuck:
+            if record.id not in living and record.id not in stuck:
                 await self._forget(record.id)
 
     async def watch(self) -> None:
         """Notes exits of containers, until cancelled."""
         while True:
             try:
-                async with self._engine.events(self._host_id) as events:
+                async with self.engine.events(self.host_id) as events:
                     async for event in events:
                         begun = self._begun.get(event.instance_id)
                         if begun is not None and event.kind is EventKind.EXITED:
@@ -199,22 +192,22 @@ class Instances:
 
     async def _begin(self, record: PluginRecord) -> _Begun:
         """Takes a user id that no other instance has, and writes the instance down."""
-        async with self._database.transaction() as tx:
+        async with self.database.transaction() as tx:
             taken = {other.uid for other in await store.all_instances(tx)}
-            if len(taken) >= self._settings.max_instances:
+            if len(taken) >= self.settings.max_instances:
                 raise LimitExceededError(
                     f"the host runs {len(taken)} instances and may run no more: disable some, or raise "
                     "WIRTHFORGE_HOST_MAX_INSTANCES"
                 )
-            base = self._settings.uid_base
-            uid = next(uid for uid in range(base, base + self._settings.uid_count) if uid not in taken)
+            base = self.settings.uid_base
+            uid = next(uid for uid in range(base, base + self.settings.uid_count) if uid not in taken)
             begun = _Begun(
                 record=InstanceRecord(
                     id=secrets.token_hex(8),
                     plugin=record.name,
                     digest=record.release.digest,
                     uid=uid,
-                    started_at=self._now(),
+                    started_at=self.now(),
                 )
             )
             await store.add_instance(tx, begun.record)
@@ -231,37 +224,37 @@ class Instances:
             begun.lost.set()
             on_lost()
 
-        begun.endpoint = await self._bridge.listen(
+        begun.endpoint = await self.bridge.listen(
             Peer(
                 instance=own.id,
                 plugin=own.plugin,
                 uid=own.uid,
-                rights=self._permissions.of(own.plugin, own.digest),
+                rights=self.permissions.of(own.plugin, own.digest),
                 storage_bytes=limits.storage_bytes,
             ),
-            self._directory / own.id,
+            self.directory / own.id,
             on_lost=lost,
         )
-        begun.sandbox = await self._sandboxes.open(
+        begun.sandbox = await self.sandboxes.open(
             SandboxRequest(
                 instance_id=own.id,
                 plugin=own.plugin,
                 version=manifest.version,
                 digest=own.digest,
-                host_id=self._host_id,
+                host_id=self.host_id,
                 uid=own.uid,
                 limits=limits,
-                image=self._settings.image,
+                image=self.settings.image,
                 runtime=IMAGE_RUNTIME,
-                bridge_directory=self._directory / own.id,
-                code_directory=self._trees.path(own.digest),
+                bridge_directory=self.directory / own.id,
+                code_directory=self.trees.path(own.digest),
             )
         )
         return await self._accept(begun, begun.endpoint)
 
     async def _accept(self, begun: _Begun, endpoint: Endpoint) -> Session:
         """The session once it connected; does not wait on for a process that ended."""
-        accepted = asyncio.create_task(endpoint.accept(timeout_s=self._settings.start_timeout_s))
+        accepted = asyncio.create_task(endpoint.accept(timeout_s=self.settings.start_timeout_s))
         exited = asyncio.create_task(begun.exited.wait())
         try:
             await asyncio.wait({accepted, exited}, return_when=asyncio.FIRST_COMPLETED)
@@ -274,7 +267,7 @@ class Instances:
             await asyncio.gather(accepted, exited, return_exceptions=True)
 
     async def _examine(self, session: Session, record: PluginRecord) -> None:
-        timeout_s = self._settings.start_timeout_s
+        timeout_s = self.settings.start_timeout_s
         try:
             await session.open(timeout_s=timeout_s)
             told = await session.list_tools(timeout_s=timeout_s)
@@ -300,14 +293,14 @@ class Instances:
                     async with asyncio.timeout(EXIT_S):
                         await begun.exited.wait()
             with suppress(UnavailableError):
-                state = await self._engine.state(begun.sandbox.container_id)
+                state = await self.engine.state(begun.sandbox.container_id)
                 if state is not None and state.oom_killed:
                     parts.append("it ran out of memory")
                 elif state is not None and not state.running:
                     parts.append(f"its process ended with exit code {state.exit_code}")
         errors = [
             line.message.strip()
-            for line in self._logs.tail(begun.record.plugin, limit=20)
+            for line in self.logs.tail(begun.record.plugin, limit=20)
             if line.level == "error" and line.instance == begun.record.id and line.message.strip()
         ]
         if errors:
@@ -319,7 +312,7 @@ class Instances:
         try:
             try:
                 if begun.sandbox is not None:
-                    await self._sandboxes.close(begun.sandbox.container_id)
+                    await self.sandboxes.close(begun.sandbox.container_id)
             finally:
                 # Also when the engine does not answer: what goes on running then can ask nothing of us.
                 if begun.endpoint is not None:
@@ -330,31 +323,31 @@ class Instances:
             self._begun.pop(begun.record.id, None)
 
     async def _forget(self, instance_id: str) -> None:
-        async with self._database.transaction() as tx:
+        async with self.database.transaction() as tx:
             await store.remove_instance(tx, instance_id)
 
-    async def _sweep_containers(self) -> set[str | None]:
-        """Removes the containers of nobody's instances; returns the instances whose the engine did not remove."""
-        stuck: set[str | None] = set()
-        for state in await self._sandboxes.running():
-            instance = state.labels.get(LABEL_INSTANCE)
-            if instance in self._begun:
-                continue
-            try:
-                await self._sandboxes.close(state.id)
-            except UnavailableError as error:
-                # One that cannot be removed keeps its user id, and keeps nobody else from running.
-                log.warning("sweep.container_stuck", container=state.name, error=error.message)
-                stuck.add(instance)
-        return stuck
+
+async def _sweep_containers(sandboxes: Sandboxes, living: Container[str | None]) -> set[str | None]:
+    """Removes the containers of nobody's instances; returns the instances whose the engine did not remove."""
+    stuck: set[str | None] = set()
+    for state in await sandboxes.running():
+        instance = state.labels.get(LABEL_INSTANCE)
+        if instance in living:
+            continue
+        try:
+            await sandboxes.close(state.id)
+        except UnavailableError as error:
+            # One that cannot be removed keeps its user id, and keeps nobody else from running.
+            log.warning("sweep.container_stuck", container=state.name, error=error.message)
+            stuck.add(instance)
+    return stuck
 
 
-def _sweep_directories(directory: Path, begun: Container[str]) -> None:
+def _sweep_directories(directory: Path, living: Container[str]) -> None:
     entries: list[Path] = list(directory.iterdir()) if directory.is_dir() else []
     for entry in entries:
-        if entry.name not in begun:
-            # Its instance may have ended, and taken it along, since it was seen.
-            shutil.rmtree(entry, ignore_errors=True)
+        if entry.name not in living:
+            shutil.rmtree(entry)
 
 
 async def _test(session: Session, health: Health) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -37,42 +38,29 @@ RESTING = frozenset(
 """States in which nothing of the plugin runs."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
     """The plugins of this host."""
 
-    def __init__(  # noqa: PLR0913 (its collaborators, once)
-        self,
-        *,
-        database: Database,
-        audit: Audit,
-        states: States,
-        reconciler: Reconciler,
-        instances: Instances,
-        permissions: Permissions,
-        storage: Storage,
-        logs: Logs,
-        trees: Trees,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._database = database
-        self._audit = audit
-        self._states = states
-        self._reconciler = reconciler
-        self._instances = instances
-        self._permissions = permissions
-        self._storage = storage
-        self._logs = logs
-        self._trees = trees
-        self._now = now
+    database: Database
+    audit: Audit
+    states: States
+    reconciler: Reconciler
+    instances: Instances
+    permissions: Permissions
+    storage: Storage
+    logs: Logs
+    trees: Trees
+    now: Callable[[], datetime]
 
     async def records(self) -> Sequence[PluginRecord]:
         """Every plugin as the database has it."""
-        async with self._database.reading() as tx:
+        async with self.database.reading() as tx:
             return await store.all_plugins(tx)
 
     async def sweep(self) -> None:
         """Removes the files of installs that never came to be; before anything else is done."""
-        await self._trees.sweep({record.release.digest for record in await self.records()})
+        await self.trees.sweep({record.release.digest for record in await self.records()})
 
     async def all(self) -> list[PluginOut]:
         """Every plugin, by name."""
@@ -84,13 +72,13 @@ class Plugins:
         Raises:
             NotFoundError: It is not on this host.
         """
-        async with self._database.reading() as tx:
+        async with self.database.reading() as tx:
             record = await store.get_plugin(tx, name)
         return self._out(record)
 
     async def pinned_key(self, name: str) -> str | None:
         """The author's key this host holds the plugin to."""
-        async with self._database.reading() as tx:
+        async with self.database.reading() as tx:
             return await store.find_pin(tx, name)
 
     async def admit(self, releases: Sequence[Release], operator: Operator) -> None:
@@ -102,12 +90,12 @@ class Plugins:
         names = [release.manifest.name for release in releases]
         async with AsyncExitStack() as alone:
             for name in sorted(set(names)):
-                await alone.enter_async_context(self._reconciler.alone_with(name))
-            async with self._database.transaction() as tx:
+                await alone.enter_async_context(self.reconciler.alone_with(name))
+            async with self.database.transaction() as tx:
                 for release in releases:
                     await self._add(tx, release, operator)
             for name in names:
-                await self._reconciler.settle(name)
+                await self.reconciler.settle(name)
 
     async def approve(self, approval: ApprovalIn, operator: Operator) -> None:
         """Decides on permissions of exactly the release that the operator saw.
@@ -117,15 +105,15 @@ class Plugins:
             InvalidInputError: It decides on something the release does not ask for.
         """
         name = approval.plugin
-        async with self._reconciler.alone_with(name):
-            async with self._database.transaction() as tx:
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
                 _check_decidable(record, approval)
-                await self._permissions.decide(tx, approval, operator.actor)
+                await self.permissions.decide(tx, approval, operator.actor)
                 if record.state is State.AWAITING_APPROVAL and record.enabled:
                     await self._start_or_wait(tx, record, operator, cause="approved")
-            self._reconciler.forget_crashes(name)
-            await self._reconciler.settle(name)
+            self.reconciler.forget_crashes(name)
+            await self.reconciler.settle(name)
 
     async def enable(self, name: str, operator: Operator) -> None:
         """Wants the plugin to run.
@@ -134,39 +122,47 @@ class Plugins:
             ConflictError: It is quarantined; disable it first, which says that its cause was seen. Or it is about
                 to stop.
         """
-        async with self._reconciler.alone_with(name):
-            async with self._database.transaction() as tx:
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
                 _check_startable(record)
                 await store.set_enabled(tx, name, enabled=True)
-                await self._audit.append(tx, _act("plugin.enable", record, operator))
+                await self.audit.append(tx, _act("plugin.enable", record, operator))
                 if record.state in RESTING:
                     await self._start_or_wait(tx, record, operator, cause="enabled")
-            self._reconciler.forget_crashes(name)
-            await self._reconciler.settle(name)
+            self.reconciler.forget_crashes(name)
+            await self.reconciler.settle(name)
 
     async def disable(self, name: str, operator: Operator) -> None:
         """Wants the plugin not to run: calls inside end, then its sandbox is removed."""
-        async with self._reconciler.alone_with(name):
+        async with self.reconciler.alone_with(name):
             await self._disable(name, operator)
 
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
-        """Stops and forgets the plugin; with ``purge`` also its values, decisions, log and author pin."""
-        async with self._reconciler.alone_with(name):
+        """Stops and forgets the plugin; with ``purge`` also its values, decisions, log and author pin.
+
+        Raises:
+            ConflictError: The engine has not removed its sandbox yet; then it stays as it is.
+        """
+        async with self.reconciler.alone_with(name):
             await self._disable(name, operator)
-            async with self._database.transaction() as tx:
+            async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
+                if record.state not in RESTING:
+                    raise ConflictError(
+                        f"{name} is {record.state.value}: its sandbox is not gone yet, try again", plugin=name
+                    )
                 await store.remove_plugin(tx, name)
                 if purge:
-                    await self._storage.purge(tx, name)
-                    await self._permissions.purge(tx, name, operator.actor)
+                    await self.storage.purge(tx, name)
+                    await self.permissions.purge(tx, name, operator.actor)
                     await store.remove_pin(tx, name)
-                    tx.after_commit(lambda: self._logs.forget(name))
-                await self._audit.append(
+                    tx.after_commit(lambda: self.logs.forget(name))
+                await self.audit.append(
                     tx, _act("plugin.purge" if purge else "plugin.uninstall", record, operator)
                 )
-            self._reconciler.forget_crashes(name)
-            await self._trees.remove(record.release.digest)
+            self.reconciler.forget_crashes(name)
+            await self.trees.remove(record.release.digest)
 
     async def effective(self, name: str) -> EffectiveOut:
         """What the engine says is in force for the plugin's instance, now.
@@ -175,55 +171,55 @@ class Plugins:
             PluginUnavailableError: It has no instance.
         """
         record = await self.get(name)
-        instance = self._reconciler.live(name)
+        instance = self.reconciler.live(name)
         if instance is None:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
             )
-        settings, mismatches = await self._instances.effective(instance)
+        settings, mismatches = await self.instances.effective(instance)
         return EffectiveOut(plugin=name, instance=instance.id, settings=settings, mismatches=mismatches)
 
     async def _disable(self, name: str, operator: Operator) -> None:
-        async with self._database.transaction() as tx:
+        async with self.database.transaction() as tx:
             record = await store.get_plugin(tx, name)
             await store.set_enabled(tx, name, enabled=False)
-            await self._audit.append(tx, _act("plugin.disable", record, operator))
+            await self.audit.append(tx, _act("plugin.disable", record, operator))
             if record.state is not State.STOPPED:
                 after = State.STOPPED if record.state in RESTING else State.DRAINING
                 if record.state is not after:
-                    await self._states.move_in(tx, record, after, cause="disabled", actor=operator.actor)
-        await self._reconciler.settle(name)
+                    await self.states.move_in(tx, record, after, cause="disabled", actor=operator.actor)
+        await self.reconciler.settle(name)
 
     async def _add(self, tx: Transaction, release: Release, operator: Operator) -> None:
         name = release.manifest.name
         if await store.find_plugin(tx, name):
             raise ConflictError(f"{name} is installed already", plugin=name)
         record = PluginRecord(
-            release=release, state=State.VERIFYING, cause="verified", changed_at=self._now(), enabled=True
+            release=release, state=State.VERIFYING, cause="verified", changed_at=self.now(), enabled=True
         )
         await store.add_plugin(tx, record)
         if await store.find_pin(tx, name) is None:
-            await store.add_pin(tx, name, release.public_key, self._now())
-        await self._audit.append(tx, _act("plugin.install", record, operator))
+            await store.add_pin(tx, name, release.public_key, self.now())
+        await self.audit.append(tx, _act("plugin.install", record, operator))
         await self._start_or_wait(tx, record, operator, cause="installed")
 
     async def _start_or_wait(
         self, tx: Transaction, record: PluginRecord, operator: Operator, *, cause: str
     ) -> None:
         """Lets a plugin start that has all it requires; else it waits, and its cause tells for what."""
-        rules = await self._permissions.compiled(tx, record.name, record.release.digest)
+        rules = await self.permissions.compiled(tx, record.name, record.release.digest)
         missing = [need for need in record.release.manifest.required() if not rules.allows(need)]
         waiting = _what_is_missing(missing, rules) if missing else cause
         if record.state is not State.AWAITING_APPROVAL or (missing and record.cause != waiting):
-            record = await self._states.move_in(
+            record = await self.states.move_in(
                 tx, record, State.AWAITING_APPROVAL, cause=waiting, actor=operator.actor
             )
         if not missing:
-            await self._states.move_in(tx, record, State.STARTING, cause=cause, actor=operator.actor)
+            await self.states.move_in(tx, record, State.STARTING, cause=cause, actor=operator.actor)
 
     def _out(self, record: PluginRecord) -> PluginOut:
-        rights = self._permissions.of(record.name, record.release.digest)
-        return _plugin_out(record, rights, self._reconciler.live(record.name))
+        rights = self.permissions.of(record.name, record.release.digest)
+        return _plugin_out(record, rights, self.reconciler.live(record.name))
 
 
 def _act(action: str, record: PluginRecord, operator: Operator) -> Record:
