@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from environment import import_stores, run
+
 from wirthforge_host.database import metadata
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.serving.settings import load

@@ -5,6 +5,7 @@ import pkgutil
 from collections import Counter
 
 import pytest
+
 import wirthforge_host
 import wirthforge_marketplace
 import wirthforge_sdk

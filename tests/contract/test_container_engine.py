@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+
 from wirthforge_host.errors import ContainerMissingError, ImageMissingError
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.hardening import harden

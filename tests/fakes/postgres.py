@@ -10,7 +10,7 @@ from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.network import Network
 
-IMAGE = os.environ.get("WIRTHFORGE_TEST_POSTGRES_IMAGE", "wirthforge/postgres:local")  # noqa: TID251
+IMAGE = os.environ.get("WIRTHFORGE_TEST_POSTGRES_IMAGE", "wirthforge/postgres:local")
 
 
 @pytest.fixture(scope="session")

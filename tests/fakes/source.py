@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from tests.fakes.packages import author_key
 from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
 from wirthforge_sdk.contracts.versions import Version, VersionRange
-from wirthforge_sdk.packaging.verification import inspect
 from wirthforge_sdk.packaging.keys import PublicKey
+from wirthforge_sdk.packaging.verification import inspect
 from wirthforge_sdk.resolution.solver import Release, resolve
-from tests.fakes.packages import author_key
 
 
 class ShelfSource:

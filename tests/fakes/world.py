@@ -206,13 +206,14 @@ class World:
         await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
 
     async def until(self, *states: State, plugin: str = PLUGIN) -> PluginOut:
-        """The plugin, once it is in one of ``states``."""
+        """The plugin, once it is in one of ``states``; one that runs must have its instance."""
         async with asyncio.timeout(PATIENCE_S), self.wiring.events.subscribe() as events:
-            found = await self.plugin(plugin)
-            while found.state not in states:
+            while True:
+                for found in await self.wiring.plugins.all():
+                    here = found.name == plugin and found.state in states
+                    if here and (found.instance is not None or found.state is not State.RUNNING):
+                        return found
                 await anext(events)
-                found = await self.plugin(plugin)
-            return found
 
     async def logged(self, message: str, *, plugin: str = PLUGIN) -> None:
         """Returns once the plugin has logged ``message``."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from wirthforge_host.errors import EngineUnavailableError, EngineUnsuitableError, SandboxMismatchError
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.hardening import ENVIRONMENT, FILES_IN_TMP, harden

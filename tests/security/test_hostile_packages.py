@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import rfc8785
+
 from wirthforge_sdk.contracts.statement import (
     ENVELOPE_PATH,
     MAX_FILE_BYTES,

@@ -5,9 +5,10 @@ import time
 from types import FunctionType
 
 import pytest
-import wirthforge_sdk
 from blockbuster import BlockingError
 from pytest_socket import SocketBlockedError
+
+import wirthforge_sdk
 
 block = FunctionType(compile("time.sleep(0)", wirthforge_sdk.__file__, "exec"), {"time": time})
 """Blocks as if a module of ours did."""

@@ -19,7 +19,6 @@ import docker
 import docker.errors
 import requests.exceptions
 import urllib3.exceptions
-from wirthforge_sdk.errors import ConflictError, InvalidInputError, WirthForgeError
 
 from wirthforge_host.errors import (
     ContainerMissingError,
@@ -38,6 +37,7 @@ from wirthforge_host.sandbox.models import (
     ImageInfo,
 )
 from wirthforge_host.sandbox.subscription import Subscription
+from wirthforge_sdk.errors import ConflictError, InvalidInputError, WirthForgeError
 
 T = TypeVar("T")
 Condition = Literal["not-running", "removed"]

@@ -11,8 +11,6 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from wirthforge_sdk.contracts.resources import MIB, Limits
-
 from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
 from wirthforge_host.sandbox.models import (
     BRIDGE_TARGET,
@@ -34,6 +32,7 @@ from wirthforge_host.sandbox.models import (
     environment_digest,
 )
 from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_sdk.contracts.resources import MIB, Limits
 
 UIDS = range(61_000, 65_534)
 """Above what distributions give out, below ``nobody``, and inside a remapped range of 65,536."""

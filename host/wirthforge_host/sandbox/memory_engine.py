@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from wirthforge_sdk.errors import ConflictError, WirthForgeError
-
 from wirthforge_host.errors import ContainerMissingError, ImageMissingError
 from wirthforge_host.sandbox.models import (
     LABEL_HOST,
@@ -29,6 +27,7 @@ from wirthforge_host.sandbox.models import (
     ImageInfo,
 )
 from wirthforge_host.sandbox.subscription import Subscription
+from wirthforge_sdk.errors import ConflictError, WirthForgeError
 
 Process = Callable[[ContainerSpec], Coroutine[Any, Any, int]]
 """What runs when a container starts. It returns its exit code, is cancelled when the container is killed, and

@@ -6,8 +6,6 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wirthforge_sdk.errors import ConflictError, WirthForgeError
-
 from wirthforge_host.errors import SandboxMismatchError
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.models import (
@@ -19,6 +17,7 @@ from wirthforge_host.sandbox.models import (
 )
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
+from wirthforge_sdk.errors import ConflictError, WirthForgeError
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from wirthforge_sdk.errors import WirthForgeError
-
 from wirthforge_host.sandbox.models import ContainerEvent, EventKind
+from wirthforge_sdk.errors import WirthForgeError
 
 CAPACITY = 1024
 """Events that wait for a slow reader."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
 from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_digest
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from wirthforge_host.sandbox import docker_forms as forms
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE

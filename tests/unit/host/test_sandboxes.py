@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from wirthforge_host.errors import EngineUnavailableError, ImageMissingError, SandboxMismatchError
 from wirthforge_host.sandbox.memory_engine import IMAGE, MemoryEngine
 from wirthforge_host.sandbox.models import ContainerEvent, ContainerSpec, EventKind, SandboxRequest

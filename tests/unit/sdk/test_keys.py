@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, KeyUnreadableError, SignatureInvalidError
 from wirthforge_sdk.packaging.keys import _SMALL_ORDER_Y, PublicKey, SigningKey
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wirthforge_sdk.contracts.statement import MAX_FILE_BYTES, MAX_FILES
 from wirthforge_sdk.errors import PackageInvalidError
 from wirthforge_sdk.packaging.archive import Entry, content_digest, join, pack, read

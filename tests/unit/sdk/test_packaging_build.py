@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from wirthforge_sdk.contracts.statement import ENVELOPE_PATH
 from wirthforge_sdk.errors import (
     DigestMismatchError,

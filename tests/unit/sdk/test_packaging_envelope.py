@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+
 from wirthforge_sdk.contracts.statement import PAYLOAD_TYPE
 from wirthforge_sdk.errors import SignatureInvalidError
 from wirthforge_sdk.packaging.envelope import pre_authentication_encoding, seal, unseal

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from wirthforge_sdk.errors import ConflictError, UnavailableError, WirthForgeError
 from wirthforge_sdk.packaging import extraction
 from wirthforge_sdk.packaging.archive import Entry

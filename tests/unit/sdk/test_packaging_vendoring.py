@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError, UnavailableError
 from wirthforge_sdk.packaging.build import build
 from wirthforge_sdk.packaging.vendoring import LOCK_NAME, Target, vendor

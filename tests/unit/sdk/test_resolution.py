@@ -6,6 +6,7 @@ from itertools import product
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.errors import LimitExceededError, UnresolvableError
 from wirthforge_sdk.resolution.solver import Release, resolve

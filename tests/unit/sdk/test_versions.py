@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+
 from wirthforge_sdk.contracts.versions import (
     ANY_STABLE,
     NO_VERSION,
