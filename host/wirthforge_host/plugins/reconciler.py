@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Awaitable
+from traceback import walk_tb
 
 import structlog
 
@@ -125,7 +126,9 @@ class Reconciler:
     async def _without_instance(self, record: PluginRecord) -> None:
         """A plugin that nothing runs of: start it, or note that it has stopped."""
         if record.state is State.DRAINING:
-            await self._states.move(record.name, State.STOPPED, cause=record.cause)
+            # Else the engine has not removed its sandbox; the next round looks again.
+            if not await _anything_left(self._database, record.name):
+                await self._states.move(record.name, State.STOPPED, cause=record.cause)
         elif not _wanted(record):
             self._retries.settled(record.name)
         elif not self._stopping and self._retries.is_due(record.name):
@@ -191,9 +194,15 @@ async def _survive(work: Awaitable[None]) -> None:
     except UnavailableError as error:
         # The engine or the database does not answer: say so; nothing was decided.
         log.warning("reconcile.unavailable", error=error.message)
-    except Exception:
-        # A fault of ours with one plugin must not leave all others without care; it is loud in our log.
-        log.exception("reconcile.failed")
+    except Exception as error:  # noqa: BLE001 (a loop that must survive)
+        # A fault of ours with one plugin must not leave all others without care.
+        places = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)]
+        log.error("reconcile.failed", fault=repr(error), at=places[-3:])  # noqa: TRY400 (values stay out of the log)
+
+
+async def _anything_left(database: Database, plugin: str) -> bool:
+    async with database.reading() as tx:
+        return await store.has_instance(tx, plugin)
 
 
 async def _record(database: Database, plugin: str) -> PluginRecord | None:

@@ -158,6 +158,12 @@ async def all_instances(tx: Transaction) -> Sequence[InstanceRecord]:
     return [InstanceRecord(**row._mapping) for row in rows]  # noqa: SLF001 (SQLAlchemy's public name for it)
 
 
+async def has_instance(tx: Transaction, plugin: str) -> bool:
+    """Whether an instance of the plugin was begun and not ended."""
+    found = await tx.execute(select(instances.c.id).where(instances.c.plugin == plugin).limit(1))
+    return found.one_or_none() is not None
+
+
 async def add_instance(tx: Transaction, record: InstanceRecord) -> None:
     """Writes an instance that is about to begin."""
     await tx.execute(
