@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, status
+from fastapi import APIRouter, Path, Query, status
 
 from wirthforge_host.api.security import Caller, Keeper, Reader, Wired
 from wirthforge_sdk.contracts.host_api import ApprovalIn, CallIn, CallOut, GrantOut, PluginOut
@@ -12,6 +12,8 @@ from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.wire import Page
 
 router = APIRouter(prefix="/v1")
+
+RuleId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,64}$")]
 
 
 @router.post("/calls", tags=["calls"])
@@ -36,6 +38,6 @@ async def approve(body: ApprovalIn, operator: Keeper, wiring: Wired) -> PluginOu
 
 
 @router.delete("/permissions/{grant}", status_code=status.HTTP_204_NO_CONTENT, tags=["permissions"])
-async def revoke(grant: str, operator: Keeper, wiring: Wired) -> None:
+async def revoke(grant: RuleId, operator: Keeper, wiring: Wired) -> None:
     """Takes a rule back; the next host call already feels it."""
     await wiring.permissions.revoke(grant, operator.actor)

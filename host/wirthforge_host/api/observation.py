@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import EventSourceResponse
 from fastapi.sse import ServerSentEvent
 
 from wirthforge_host.api.security import Reader, Wired
 from wirthforge_sdk.contracts.host_api import AuditOut, HealthOut, LogOut
-from wirthforge_sdk.contracts.identifiers import PluginName
+from wirthforge_sdk.contracts.identifiers import PluginName, Slug
 from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
 
 router = APIRouter()
@@ -21,9 +21,11 @@ router = APIRouter()
 async def audit(
     _: Reader,
     wiring: Wired,
-    after: Annotated[int | None, Query(description="Id to continue below: `next` of the last page.")] = None,
+    after: Annotated[
+        int | None, Query(ge=0, lt=2**63, description="Id to continue below: `next` of the last page.")
+    ] = None,
     plugin: Annotated[PluginName | None, Query()] = None,
-    action: Annotated[str | None, Query(max_length=64)] = None,
+    action: Annotated[str | None, Query(pattern=r"^[a-z_.]{1,64}$")] = None,
     outcome: Annotated[str | None, Query(pattern="^(allowed|denied|failed)$")] = None,
     limit: Limit = DEFAULT_PAGE,
 ) -> Page[AuditOut]:
@@ -43,17 +45,19 @@ async def events(
             yield ServerSentEvent(event=event.type, id=str(event.id), data=event.as_dict())
 
 
+async def _installed(namespace: Slug, name: Slug, _: Reader, wiring: Wired) -> str:
+    """The plugin's name. A dependency, for a stream has no way to say afterwards that there is no such plugin."""
+    return (await wiring.plugins.get(f"{namespace}/{name}")).name
+
+
 @router.get("/v1/plugins/{namespace}/{name}/logs", tags=["plugins"])
 async def logs(
-    namespace: str,
-    name: str,
-    _: Reader,
+    plugin: Annotated[str, Depends(_installed)],
     wiring: Wired,
     after: Annotated[int | None, Query(ge=0)] = None,
     limit: Limit = DEFAULT_PAGE,
 ) -> Page[LogOut]:
     """The newest lines of the plugin's log, oldest first; ``after`` continues from an id."""
-    plugin = (await wiring.plugins.get(f"{namespace}/{name}")).name
     items = wiring.logs.tail(plugin, after=after, limit=limit)
     return Page(items=items, next=str(items[-1].id) if items else None)
 
@@ -64,10 +68,11 @@ async def logs(
     response_class=EventSourceResponse,
 )
 async def follow(
-    namespace: str, name: str, _: Reader, wiring: Wired, last_event_id: Annotated[int | None, Header()] = None
+    plugin: Annotated[str, Depends(_installed)],
+    wiring: Wired,
+    last_event_id: Annotated[int | None, Header()] = None,
 ) -> AsyncIterator[ServerSentEvent]:
     """The plugin's log as it is written."""
-    plugin = (await wiring.plugins.get(f"{namespace}/{name}")).name
     async with wiring.logs.subscribe(plugin, after=last_event_id) as stream:
         async for line in stream:
             yield ServerSentEvent(event="log", id=str(line.id), data=line.model_dump(mode="json"))

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, status
 
 from wirthforge_host.api.security import Keeper, Reader, Wired
 from wirthforge_sdk.contracts.host_api import EffectiveOut, InstallIn, PluginOut
+from wirthforge_sdk.contracts.identifiers import Slug
 from wirthforge_sdk.contracts.wire import Page
 
 router = APIRouter(prefix="/v1", tags=["plugins"])
@@ -27,20 +28,20 @@ async def plugins(_: Reader, wiring: Wired) -> Page[PluginOut]:
 
 
 @router.get("/plugins/{namespace}/{name}")
-async def plugin(namespace: str, name: str, _: Reader, wiring: Wired) -> PluginOut:
+async def plugin(namespace: Slug, name: Slug, _: Reader, wiring: Wired) -> PluginOut:
     """One plugin."""
     return await wiring.plugins.get(f"{namespace}/{name}")
 
 
 @router.post("/plugins/{namespace}/{name}/enable")
-async def enable(namespace: str, name: str, operator: Keeper, wiring: Wired) -> PluginOut:
+async def enable(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> PluginOut:
     """Starts a plugin that was stopped; an approval that is missing is waited for."""
     await wiring.plugins.enable(f"{namespace}/{name}", operator)
     return await wiring.plugins.get(f"{namespace}/{name}")
 
 
 @router.post("/plugins/{namespace}/{name}/disable")
-async def disable(namespace: str, name: str, operator: Keeper, wiring: Wired) -> PluginOut:
+async def disable(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> PluginOut:
     """Lets the calls inside end, then stops the plugin and removes its sandbox."""
     await wiring.plugins.disable(f"{namespace}/{name}", operator)
     return await wiring.plugins.get(f"{namespace}/{name}")
@@ -48,13 +49,13 @@ async def disable(namespace: str, name: str, operator: Keeper, wiring: Wired) ->
 
 @router.delete("/plugins/{namespace}/{name}", status_code=status.HTTP_204_NO_CONTENT)
 async def uninstall(
-    namespace: str, name: str, operator: Keeper, wiring: Wired, *, purge: Annotated[bool, Query()] = False
+    namespace: Slug, name: Slug, operator: Keeper, wiring: Wired, *, purge: Annotated[bool, Query()] = False
 ) -> None:
     """Stops and removes the plugin. With ``purge`` its stored values, decisions, log and author pin go too."""
     await wiring.plugins.uninstall(f"{namespace}/{name}", operator, purge=purge)
 
 
 @router.get("/plugins/{namespace}/{name}/effective")
-async def effective(namespace: str, name: str, _: Reader, wiring: Wired) -> EffectiveOut:
+async def effective(namespace: Slug, name: Slug, _: Reader, wiring: Wired) -> EffectiveOut:
     """The sandbox's settings as the engine reports them now, beside any difference from what was asked."""
     return await wiring.plugins.effective(f"{namespace}/{name}")
