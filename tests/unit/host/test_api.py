@@ -1,0 +1,401 @@
+"""The admin API: who may, what is refused and how, and what is told to whom."""
+
+import json
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from fastapi.routing import APIRoute
+from jsonschema import Draft202012Validator
+
+from tests.fakes.packages import make_package
+from tests.fakes.world import PLUGIN, World, worker, world
+from wirthforge_host.api import create_app
+from wirthforge_host.errors import EngineUnavailableError, ImageMissingError
+from wirthforge_host.tokens.service import Scope
+from wirthforge_sdk.contracts.problem import CONTENT_TYPE, Problem
+from wirthforge_sdk.contracts.wire import MAX_BODY_BYTES
+
+STORAGE = ("storage.read", "storage.write")
+OPEN = {"healthz", "readyz"}
+SCOPES = {
+    "install": Scope.OPERATE,
+    "plugins": Scope.READ,
+    "plugin": Scope.READ,
+    "enable": Scope.OPERATE,
+    "disable": Scope.OPERATE,
+    "uninstall": Scope.OPERATE,
+    "effective": Scope.READ,
+    "call": Scope.CALL,
+    "grants": Scope.READ,
+    "approve": Scope.OPERATE,
+    "revoke": Scope.OPERATE,
+    "audit": Scope.READ,
+    "events": Scope.READ,
+    "logs": Scope.READ,
+    "follow": Scope.READ,
+    "metrics": Scope.READ,
+}
+"""What each operation needs; one that is not here fails a test below."""
+
+
+@dataclass
+class Api:
+    """A host, and clients with a token of every scope, of each alone, and of each but one."""
+
+    host: World
+    client: httpx.AsyncClient
+    tokens: dict[frozenset[Scope], str]
+
+    @property
+    def all(self) -> dict[str, str]:
+        return self.with_scopes(*Scope)
+
+    def with_scopes(self, *scopes: Scope) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.tokens[frozenset(scopes)]}"}
+
+    async def get(self, path: str, **query: object) -> httpx.Response:
+        return await self.client.get(path, params=query, headers=self.all)
+
+    async def post(self, path: str, body: object = None) -> httpx.Response:
+        return await self.client.post(path, json=body, headers=self.all)
+
+    async def delete(self, path: str, **query: object) -> httpx.Response:
+        return await self.client.delete(path, params=query, headers=self.all)
+
+
+@pytest.fixture
+async def api(tmp_path):
+    async with world(tmp_path / "h", worker(permissions=STORAGE)) as host:
+        transport = httpx.ASGITransport(create_app(host.wiring), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
+            tokens = {}
+            for scopes in (frozenset(Scope), *(frozenset(Scope) - {scope} for scope in Scope)):
+                _, secret = await host.wiring.tokens.create(label="t", scopes=scopes, by="test")
+                tokens[scopes] = secret
+            yield Api(host, client, tokens)
+
+
+@pytest.fixture
+async def running(api):
+    """The same with its plugin at work."""
+    await api.host.install()
+    await api.host.approve(*STORAGE)
+    return api
+
+
+def problem(answer: httpx.Response) -> Problem:
+    assert answer.headers["content-type"] == CONTENT_TYPE
+    told = Problem.model_validate(answer.json())
+    assert told.status == answer.status_code
+    return told
+
+
+def operations(api: Api) -> list[tuple[str, str, str]]:
+    """Name, method and path of each route, whatever serves it."""
+    found = []
+    routers = [route.original_router for route in api.client._transport.app.routes[1:]]
+    for route in (route for router in routers for route in router.routes):
+        assert isinstance(route, APIRoute)
+        path = route.path.format(namespace="demo", name="none", grant="0")
+        found += [(route.name, method, path) for method in route.methods]
+    return found
+
+
+async def test_every_operation_has_its_scope_here(api):
+    assert {name for name, _, _ in operations(api)} == SCOPES.keys() | OPEN
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Authorization": "Basic OnRva2Vu"},
+        {"Authorization": f"Bearer wfh_{'a' * 43}00000000"},
+    ],
+    ids=["none", "malformed", "empty", "basic", "unknown"],
+)
+async def test_without_a_good_token_no_operation_does_anything(api, headers):
+    for name, method, path in operations(api):
+        if name not in OPEN:
+            answer = await api.client.request(method, path, headers=headers)
+            assert (name, problem(answer).code) == (name, "unauthenticated")
+            assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+async def test_without_its_scope_no_operation_does_anything(api):
+    for name, method, path in operations(api):
+        if name not in OPEN:
+            headers = api.with_scopes(*(frozenset(Scope) - {SCOPES[name]}))
+            told = problem(await api.client.request(method, path, headers=headers))
+            assert (name, told.status, told.details) == (name, 403, {"scope": SCOPES[name]})
+
+
+async def test_with_its_scope_every_operation_is_reached(api):
+    for name, method, path in operations(api):
+        if name in OPEN | {"events"}:
+            continue
+        answer = await api.client.request(method, path, headers=api.all)
+        assert answer.status_code in {200, 404, 422}, name
+
+
+async def test_a_revoked_token_is_good_for_nothing_at_once(api):
+    assert (await api.get("/v1/plugins")).status_code == 200
+    for token in await api.host.wiring.tokens.every():
+        await api.host.wiring.tokens.revoke(token.id, by="test")
+    assert problem(await api.get("/v1/plugins")).status == 401
+
+
+async def test_a_plugin_is_installed_approved_called_and_removed(api):
+    installed = await api.post("/v1/installs", {"reference": PLUGIN})
+    assert (installed.status_code, installed.json()["state"]) == (201, "awaiting_approval")
+    digest = installed.json()["digest"]
+    assert (await api.get("/v1/plugins")).json() == {"items": [installed.json()], "next": None}
+    asked = [each["need"] for each in installed.json()["permissions"]]
+    approved = await api.post("/v1/permissions", {"plugin": PLUGIN, "digest": digest, "grant": asked})
+    assert (approved.status_code, approved.json()["state"]) == (200, "running")
+    called = await api.post("/v1/calls", {"plugin": PLUGIN, "function": "echo", "arguments": {"text": "hi"}})
+    assert (called.status_code, called.json()["structured"]) == (200, {"result": "hi"})
+    effective = (await api.get(f"/v1/plugins/{PLUGIN}/effective")).json()
+    assert (effective["mismatches"], effective["settings"]["network_mode"]) == ([], "none")
+    assert (await api.post(f"/v1/plugins/{PLUGIN}/disable")).json()["state"] == "stopped"
+    assert (await api.post(f"/v1/plugins/{PLUGIN}/enable")).json()["state"] == "running"
+    removed = await api.delete(f"/v1/plugins/{PLUGIN}", purge="true")
+    assert (removed.status_code, removed.content) == (204, b"")
+    assert (await api.get("/v1/plugins")).json() == {"items": [], "next": None}
+
+
+async def test_a_stream_of_no_plugin_is_not_found(api):
+    assert problem(await api.get("/v1/plugins/demo/none/logs/stream")).code == "not_found"
+
+
+async def test_rules_are_listed_and_taken_back(running):
+    rules = (await running.get("/v1/permissions", plugin=PLUGIN)).json()["items"]
+    assert {(rule["rule"], rule["effect"]) for rule in rules} == {(need, "grant") for need in STORAGE}
+    for rule in rules:
+        assert (await running.delete(f"/v1/permissions/{rule['id']}")).status_code == 204
+    assert problem(await running.delete(f"/v1/permissions/{rules[0]['id']}")).status == 404
+    assert (await running.get("/v1/permissions")).json()["items"] == []
+
+
+async def test_a_denial_is_told_to_the_operator_and_not_to_the_caller(running):
+    rules = (await running.get("/v1/permissions")).json()["items"]
+    for rule in rules:
+        await running.delete(f"/v1/permissions/{rule['id']}")
+    body = {"plugin": PLUGIN, "function": "keep", "arguments": {"key": "k", "value": "v"}}
+    answer = await running.post("/v1/calls", body)
+    assert (problem(answer).status, problem(answer).code) == (403, "plugin_lacks_permission")
+    assert "storage" not in answer.text
+    denied = (await running.get("/v1/audit", action="host_call", outcome="denied")).json()["items"]
+    assert [each["detail"]["permission"] for each in denied] == ["storage.write"]
+
+
+CALL = {"plugin": PLUGIN, "function": "echo", "arguments": {}}
+REFUSED = {
+    "no such path": ("GET", "/v1/nothing", None, 404, "not_found"),
+    "a wrong method": ("PUT", "/v1/plugins", None, 405, "invalid_input"),
+    "no such plugin": ("GET", "/v1/plugins/demo/none", None, 404, "not_found"),
+    "no plugin's name": ("GET", "/v1/plugins/DEMO/x--y", None, 422, "invalid_input"),
+    "a name with a zero byte": ("GET", "/v1/plugins/demo/%00", None, 422, "invalid_input"),
+    "an action with a zero byte": ("GET", "/v1/audit?action=%00", None, 422, "invalid_input"),
+    "a rule with a zero byte": ("DELETE", "/v1/permissions/%00", None, 422, "invalid_input"),
+    "an id below nothing": ("GET", "/v1/audit?after=-1", None, 422, "invalid_input"),
+    "a log of no plugin": ("GET", "/v1/plugins/demo/none/logs", None, 404, "not_found"),
+    "no such rule": ("DELETE", "/v1/permissions/00", None, 404, "not_found"),
+    "a reference that is none": ("POST", "/v1/installs", {"reference": "../x"}, 422, "invalid_input"),
+    "a plugin nobody has": ("POST", "/v1/installs", {"reference": "demo/none"}, 409, "unresolvable"),
+    "an unknown key": ("POST", "/v1/installs", {"reference": PLUGIN, "force": True}, 422, "invalid_input"),
+    "no body": ("POST", "/v1/installs", None, 422, "invalid_input"),
+    "a call of no plugin": ("POST", "/v1/calls", {**CALL, "plugin": "a/b"}, 404, "not_found"),
+    "a call of no function": ("POST", "/v1/calls", {**CALL, "function": "no"}, 404, "function_missing"),
+    "a call without arguments": ("POST", "/v1/calls", CALL, 422, "invalid_input"),
+    "a timeout below nothing": ("POST", "/v1/calls", {**CALL, "timeout_s": -1}, 422, "invalid_input"),
+    "a page too large": ("GET", "/v1/audit?limit=201", None, 422, "invalid_input"),
+    "a page of nothing": ("GET", "/v1/audit?limit=0", None, 422, "invalid_input"),
+    "an outcome there is not": ("GET", "/v1/audit?outcome=maybe", None, 422, "invalid_input"),
+    "an id beyond 64 bits": ("GET", f"/v1/audit?after={2**70}", None, 422, "invalid_input"),
+    "a last event that is no number": ("GET", "/v1/events", None, 422, "invalid_input"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_every_refusal_is_a_problem_document(running, case):
+    method, path, body, status, code = REFUSED[case]
+    headers = {**running.all, "Last-Event-ID": "newest"}
+    answer = await running.client.request(method, path, json=body, headers=headers)
+    told = problem(answer)
+    assert (told.status, told.code) == (status, code)
+    assert told.detail
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"reference": 1}',
+        b'{"reference": "\\ud800/x"}',
+    ],
+    ids=["torn", "empty", "list", "null", "binary", "deep", "number", "surrogate"],
+)
+async def test_a_body_that_is_no_install_is_refused(api, body):
+    headers = {**api.all, "Content-Type": "application/json"}
+    answer = await api.client.post("/v1/installs", content=body, headers=headers)
+    assert (problem(answer).status, problem(answer).kind) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        '{"\\ud800": 1}',
+        '{"text": "\\ud800"}',
+        '{"text": NaN}',
+        f'{{"text": {2**80}}}',
+        '{"a":' * 700 + "1" + "}" * 700,
+    ],
+    ids=["surrogate key", "surrogate", "not a number", "huge integer", "deep"],
+)
+async def test_arguments_that_cannot_be_sent_are_refused(running, arguments):
+    content = f'{{"plugin": "{PLUGIN}", "function": "echo", "arguments": {arguments}}}'
+    headers = {**running.all, "Content-Type": "application/json"}
+    answer = await running.client.post("/v1/calls", content=content, headers=headers)
+    assert (problem(answer).status, problem(answer).kind) == (422, "invalid_input")
+
+
+@pytest.mark.parametrize("declares", [True, False])
+async def test_a_body_over_the_bound_is_refused(api, declares):
+    async def endless():
+        yield b" " * MAX_BODY_BYTES
+        yield b"  "
+
+    content = b" " * (MAX_BODY_BYTES + 1) if declares else endless()
+    headers = {**api.all, "Content-Type": "application/json"}
+    answer = await api.client.post("/v1/installs", content=content, headers=headers)
+    assert (problem(answer).status, problem(answer).code) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://host.evil.example", "http://host:81"]
+)
+async def test_a_page_of_another_origin_is_refused(api, origin):
+    for path in ("/v1/plugins", "/healthz"):
+        answer = await api.client.get(path, headers={**api.all, "Origin": origin})
+        assert (problem(answer).status, problem(answer).code) == (403, "foreign_origin")
+
+
+async def test_a_page_of_our_own_is_served(api):
+    assert (
+        await api.client.get("/v1/plugins", headers={**api.all, "Origin": "http://host"})
+    ).status_code == 200
+
+
+async def test_an_error_of_a_dependency_is_a_problem_with_its_code(api):
+    api.host.engine.faults.errors["remove"] = EngineUnavailableError("the engine does not answer")
+    await api.host.install()
+    await api.host.approve(*STORAGE)
+    told = problem(await api.post(f"/v1/plugins/{PLUGIN}/disable"))
+    assert (told.status, told.code, told.detail) == (503, "engine_unavailable", "the engine does not answer")
+    api.host.engine.faults.errors.clear()
+
+
+async def test_a_host_that_answers_says_so_without_a_token(api):
+    answer = await api.client.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": {}})
+
+
+async def test_a_host_is_ready_when_all_it_needs_is_there(api):
+    answer = await api.client.get("/readyz")
+    ready = {"database": "ok", "engine": "ok", "image": "ok"}
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": ready})
+
+
+async def test_a_host_without_its_engine_is_not_ready_and_says_why(api):
+    away = "the engine does not answer: start it"
+    api.host.engine.faults.errors = {
+        "capabilities": EngineUnavailableError(away),
+        "image": ImageMissingError("no image: run `make setup`"),
+    }
+    answer = await api.client.get("/readyz")
+    told = {"database": "ok", "engine": away, "image": "no image: run `make setup`"}
+    assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "checks": told})
+
+
+async def test_audit_records_are_paged_newest_first_without_gap_or_repeat(running):
+    ids, after = [], {}
+    while True:
+        page = (await running.get("/v1/audit", limit=3, **after)).json()
+        ids += [each["id"] for each in page["items"]]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+    assert len(ids) > 6
+    assert ids == list(range(len(ids), 0, -1))
+
+
+async def test_audit_records_are_found_by_plugin_action_and_outcome(running):
+    await running.post("/v1/calls", CALL)
+    found = (await running.get("/v1/audit", plugin=PLUGIN, action="call", outcome="failed")).json()["items"]
+    assert [(each["action"], each["outcome"], each["plugin"]) for each in found] == [
+        ("call", "failed", PLUGIN)
+    ]
+    assert (await running.get("/v1/audit", plugin="demo/none")).json()["items"] == []
+
+
+async def test_the_log_of_a_plugin_is_read_and_continued(running):
+    for _ in range(3):
+        await running.post("/v1/calls", {**CALL, "function": "linger", "arguments": {"seconds": 0}})
+    await running.host.logged("still waited for")
+    first = (await running.get(f"/v1/plugins/{PLUGIN}/logs", limit=2)).json()
+    assert [line["message"] for line in first["items"]] == ["still waited for"] * 2
+    rest = (await running.get(f"/v1/plugins/{PLUGIN}/logs", after=first["items"][0]["id"])).json()
+    assert rest["items"] == first["items"][1:]
+    end = (await running.get(f"/v1/plugins/{PLUGIN}/logs", after=first["next"])).json()
+    assert end == {"items": [], "next": None}
+
+
+async def test_metrics_count_calls_and_plugins_in_prometheus_text(running):
+    await running.post("/v1/calls", {**CALL, "arguments": {"text": "hi"}})
+    await running.post("/v1/calls", CALL)
+    answer = await running.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    labels = 'function="echo",plugin="demo/hello"'
+    assert f'wirthforge_calls_total{{code="ok",{labels}}} 1.0' in lines
+    assert f'wirthforge_calls_total{{code="invalid_input",{labels}}} 1.0' in lines
+    assert 'wirthforge_plugins{state="running"} 1.0' in lines
+    assert 'wirthforge_call_seconds_count{plugin="demo/hello"} 2.0' in lines
+    await running.host.disable()
+    assert 'wirthforge_plugins{state="stopped"} 1.0' in (await running.get("/metrics")).text
+
+
+async def test_the_openapi_document_is_one_and_names_every_error(api):
+    document = (await api.client.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1.")
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert sorted(names) == sorted(SCOPES.keys() | OPEN)
+    for path in document["paths"].values():
+        for operation in path.values():
+            refusals = {status: told for status, told in operation["responses"].items() if status >= "4"}
+            assert {"401", "403", "404", "422", "503"} <= refusals.keys()
+            assert all(CONTENT_TYPE in told["content"] for told in refusals.values())
+            assert all("application/json" not in told["content"] for told in refusals.values())
+    references = {part.partition('"')[0] for part in json.dumps(document).split('"#/components/schemas/')[1:]}
+    assert references <= document["components"]["schemas"].keys()
+
+
+async def test_two_plugins_are_listed_by_name(api):
+    for name in ("demo/zeta", "demo/alpha"):
+        api.host.source.put(make_package(name, permissions=STORAGE))
+        await api.post("/v1/installs", {"reference": name})
+    assert [each["name"] for each in (await api.get("/v1/plugins")).json()["items"]] == [
+        "demo/alpha",
+        "demo/zeta",
+    ]
