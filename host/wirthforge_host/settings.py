@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -12,6 +13,9 @@ from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
 
 FIRST_UID, LAST_UID = 61_000, 65_533
 """User ids that a sandbox accepts: above those of people and packages, below nobody's."""
+
+MAX_DATA_DIR_BYTES = 107 - len("/bridges/0123456789abcdef/bridge.sock")
+"""What ``sun_path`` (unix(7)) leaves."""
 
 Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s/]+(/[^\s]*)?$", max_length=400)]
 
@@ -42,6 +46,15 @@ class Settings(ServiceSettings):
     """From starting a container until its plugin has connected and told its functions."""
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long open calls may go on when an instance is stopped."""
+
+    @model_validator(mode="after")
+    def _sockets_have_room(self) -> Self:
+        if len(os.fsencode(self.data_dir)) > MAX_DATA_DIR_BYTES:
+            raise ValueError(
+                f"DATA_DIR: {self.data_dir} is over {MAX_DATA_DIR_BYTES} bytes, and the sockets in it would have paths "
+                "longer than Linux takes: choose a shorter one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _user_ids_suffice(self) -> Self:

@@ -87,7 +87,7 @@ def test_keep_leaves_both_running_and_says_where() -> None:
             timeout=60,
             check=False,
         )
-        assert {item["name"] for item in json.loads(listed.stdout)["items"]} >= {
+        assert {item["name"] for item in json.loads(listed.stdout)} >= {
             "demo/notes",
             "demo/mcp-time",
         }

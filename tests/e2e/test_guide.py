@@ -8,6 +8,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,8 +30,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_the_guide_leads_from_nothing_to_a_published_plugin(tmp_path: Path) -> None:
-    checkout = tmp_path / "w"
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path leaves room for a socket's, which pytest's own does not."""
+    with tempfile.TemporaryDirectory(prefix="wf") as directory:
+        yield Path(directory)
+
+
+def test_the_guide_leads_from_nothing_to_a_published_plugin(short_path: Path) -> None:
+    checkout = short_path / "w"
     checkout.mkdir()
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -45,7 +54,7 @@ def test_the_guide_leads_from_nothing_to_a_published_plugin(tmp_path: Path) -> N
     marketplace, host = free_port(), free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("WIRTHFORGE_")},
-        "WIRTHFORGE_CONFIG_DIR": str(tmp_path / "config"),
+        "WIRTHFORGE_CONFIG_DIR": str(short_path / "config"),
         "WIRTHFORGE_MARKETPLACE_LISTEN": f"127.0.0.1:{marketplace}",
         "WIRTHFORGE_MARKETPLACE_URL": f"http://127.0.0.1:{marketplace}",
         "WIRTHFORGE_HOST_LISTEN": f"127.0.0.1:{host}",

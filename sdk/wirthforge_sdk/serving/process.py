@@ -7,6 +7,7 @@ import asyncio
 import gc
 import json
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,8 @@ class Program(Generic[Settings, Graph]):
         serve = commands.add_parser("serve", help="serve the HTTP API; settings come from the environment")
         serve.add_argument("--migrate", action="store_true", help="bring the database up to date first")
         wanted = parser.parse_args(arguments)
+        # What a server keeps is its own: databases, tokens, packages. What others must reach says so by itself.
+        os.umask(0o077)
         logging.basicConfig(
             level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
         )
