@@ -1,0 +1,48 @@
+"""What an operator does with plugins, once more on Postgres."""
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from tests.fakes.postgres import postgres_url
+from tests.fakes.world import worker, world
+from tests.unit.host import test_plugins
+from tests.unit.host.test_plugins import STORAGE
+from wirthforge_host.database import metadata
+
+__all__ = ["postgres_url"]
+
+pytestmark = pytest.mark.postgres
+
+SQLITE_ALONE = {"test_an_act_whose_record_cannot_be_kept_is_not_done"}
+"""Breaks the database in SQLite's own words."""
+
+globals().update(
+    {
+        name: test
+        for name, test in vars(test_plugins).items()
+        if name.startswith("test_")
+        and name not in SQLITE_ALONE
+        and "tmp_path" not in test.__code__.co_varnames
+    }
+)
+
+
+@pytest.fixture
+def database_url(postgres_url):
+    """With the tables, and nothing in them."""
+    engine = create_engine(postgres_url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+        metadata.create_all(connection)
+    return postgres_url
+
+
+@pytest.fixture
+async def host(tmp_path, database_url):
+    """A host whose one plugin waits for ``storage.read`` and ``storage.write``."""
+    async with world(tmp_path / "h", worker(permissions=STORAGE), database_url=database_url) as opened:
+        await opened.install()
+        yield opened
+        assert (await opened.wiring.audit.verify()).first_bad is None
