@@ -14,18 +14,6 @@ from wirthforge_sdk.errors import (
 )
 
 
-class DatabaseUnavailableError(UnavailableError):
-    """The database does not answer, or a lock in it was not free in time."""
-
-    code = "database_unavailable"
-
-
-class SchemaMissingError(UnavailableError):
-    """The database lacks tables or columns; the message tells how to make them."""
-
-    code = "schema_missing"
-
-
 class StorageFullError(LimitExceededError):
     """A plugin's stored values would exceed its quota."""
 

@@ -14,7 +14,6 @@ from typing import Protocol
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.database import Database
 from wirthforge_host.errors import AuthorChangedError
 from wirthforge_host.events import Events
 from wirthforge_host.plugins.models import PluginRecord, Release
@@ -36,6 +35,7 @@ from wirthforge_sdk.errors import (
 )
 from wirthforge_sdk.packaging.keys import PublicKey
 from wirthforge_sdk.packaging.verification import VerifiedPackage, verify
+from wirthforge_sdk.serving.database import Database
 
 HOST_VERSION = "1.0.0"
 """What ``[compatibility] host`` of a manifest is compared with: the version of the host's contracts."""

@@ -8,12 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Services
-from wirthforge_host.database import Database
+from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
@@ -32,13 +32,10 @@ from wirthforge_host.settings import Settings
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.serving.clock import utc_now
+from wirthforge_sdk.serving.database import Database
 
 TOKEN_FILE = "operator.token"  # noqa: S105 (a file's name)
-
-
-def utc_now() -> datetime:
-    """The clock of a server."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +68,7 @@ class Wiring:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.close)
             stack.push_async_callback(self.database.dispose)
-            await self.database.require_schema()
+            await self.database.require_schema(metadata)
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
@@ -85,7 +82,7 @@ class Wiring:
     async def readiness(self) -> dict[str, str]:
         """What the host depends on, each ``ok`` or a sentence with the remedy."""
         checks = {
-            "database": self.database.require_schema(),
+            "database": self.database.require_schema(metadata),
             "engine": self.engine.capabilities(),
             "image": self.engine.image(self.settings.image),
         }

@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from wirthforge_marketplace.accounts.service import Accounts
 from wirthforge_marketplace.blobs import Blobs
 from wirthforge_marketplace.catalog.service import Catalog
-from wirthforge_marketplace.database import Database
+from wirthforge_marketplace.database import metadata
 from wirthforge_marketplace.keys.service import Keys
 from wirthforge_marketplace.packages.service import Packages
 from wirthforge_marketplace.settings import Settings
 from wirthforge_sdk.errors import UnavailableError
+from wirthforge_sdk.serving.clock import utc_now
+from wirthforge_sdk.serving.database import Database
 
 KEEPER_TOKEN_FILE = "keeper.token"  # noqa: S105 (a file's name)
-
-
-def utc_now() -> datetime:
-    """The clock of a server."""
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +37,10 @@ class Wiring:
         """Makes ready to serve: refuses a database without tables, opens the keeper's account, sweeps up.
 
         Raises:
-            UnavailableError: The migrations were not run.
+            SchemaMissingError: The migrations were not run.
             InvalidInputError: The keeper's token file holds something else.
         """
-        missing = await self.database.missing_tables()
-        if missing:
-            raise UnavailableError(
-                f"the database lacks {', '.join(missing)}: "
-                "run 'python -m wirthforge_marketplace serve --migrate'"
-            )
+        await self.database.require_schema(metadata)
         await self.accounts.ensure_keeper(self.settings.data_dir / KEEPER_TOKEN_FILE)
         await self.packages.sweep()
 

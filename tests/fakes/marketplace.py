@@ -1,7 +1,7 @@
 """A marketplace in the test's process: the shipped wiring and app, a clock that stands still, and a client.
 
-A module that uses it imports the fixtures, and names its database by a fixture ``database_url`` of its own if
-it is not to be SQLite.
+A module that uses it imports the fixtures, and names its database, with all tables, by a fixture ``database_url`` of
+its own if it is not to be SQLite.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import asyncio
 import base64
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import create_engine
 
+from tests.fakes.clock import Clock
+from tests.fakes.databases import file_with
 from tests.fakes.packages import make_package
 from wirthforge_marketplace.api.app import create_app
 from wirthforge_marketplace.database import metadata
@@ -24,21 +24,6 @@ from wirthforge_marketplace.settings import Settings
 from wirthforge_marketplace.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.marketplace_api import key_proof_message
 from wirthforge_sdk.packaging.keys import SigningKey
-
-EPOCH = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
-
-
-@dataclass
-class Clock:
-    """Stands still until it is moved."""
-
-    now: datetime = EPOCH
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
 
 
 @dataclass
@@ -109,28 +94,16 @@ async def opened(settings: Settings, **parts: object) -> Marketplace:
     clock = Clock()
     # The server builds its wiring before its event loop runs; here a loop is running already.
     wiring = await asyncio.to_thread(build_wiring, settings, now=clock, **parts)
-    if await wiring.database.missing_tables():
-        async with wiring.database.transaction() as tx:
-            await tx.run_sync(metadata.create_all)
     await wiring.start()
     transport = httpx.ASGITransport(create_app(wiring), raise_app_exceptions=False)
     return Marketplace(wiring, httpx.AsyncClient(transport=transport, base_url="http://marketplace"), clock)
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file of a SQLite database with all tables."""
-    file = tmp_path_factory.mktemp("empty") / "marketplace.db"
-    engine = create_engine(f"sqlite:///{file}")
-    metadata.create_all(engine)
-    engine.dispose()
-    return file.read_bytes()
-
-
 @pytest.fixture
-def database_url(tmp_path: Path, empty_database: bytes) -> str:
+def database_url(tmp_path: Path) -> str:
+    """A database of its own with all tables."""
     file = tmp_path / "marketplace.db"
-    file.write_bytes(empty_database)
+    file.write_bytes(file_with(metadata))
     return f"sqlite+aiosqlite:///{file}"
 
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.host import Clock
+from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
-from wirthforge_host.database import Database
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
@@ -25,6 +24,7 @@ from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MODERN
 from wirthforge_sdk.contracts.host_api import AuditOut
 from wirthforge_sdk.contracts.permissions import PermissionSet
+from wirthforge_sdk.serving.database import Database
 
 WAIT_S = 5.0
 """Bounds every wait of a test; nothing takes this long when it works."""

@@ -10,20 +10,21 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
-from wirthforge_host.database import Database, metadata
+from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
 from wirthforge_sdk.contracts.permissions import PermissionSet
+from wirthforge_sdk.serving.clock import utc_now
+from wirthforge_sdk.serving.database import Database
 from wirthforge_sdk.testing import CallRefusedError
 
 WAIT_S = 20.0
@@ -76,13 +77,10 @@ async def runtime_host(
 
 
 def _services(database: Database) -> Services:
-    def now() -> datetime:
-        return datetime.now(UTC)
-
     return Services(
-        audit=Audit(database, now=now),
-        events=Events(now=now),
-        logs=Logs(now=now, monotonic=time.monotonic),
+        audit=Audit(database, now=utc_now),
+        events=Events(now=utc_now),
+        logs=Logs(now=utc_now, monotonic=time.monotonic),
         storage=Storage(database),
         monotonic=time.monotonic,
     )

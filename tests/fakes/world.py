@@ -15,11 +15,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from sqlalchemy import create_engine
-
+from tests.fakes.databases import file_with
 from tests.fakes.packages import make_package
 from tests.fakes.source import ShelfSource
 from wirthforge_host.database import metadata
@@ -244,17 +242,6 @@ class World:
         return {entry.name for entry in directory.iterdir()} if directory.is_dir() else set()
 
 
-@cache
-def empty_database() -> bytes:
-    """The file of a SQLite database with all tables."""
-    with TemporaryDirectory() as scratch:
-        file = Path(scratch) / "host.sqlite3"
-        engine = create_engine(f"sqlite:///{file}")
-        metadata.create_all(engine)
-        engine.dispose()
-        return file.read_bytes()
-
-
 def built(
     directory: Path, source: ShelfSource, *, engine: ContainerEngine | None = None, **settings: Any
 ) -> Wiring:
@@ -262,7 +249,7 @@ def built(
     directory.mkdir(exist_ok=True)
     file = directory / "wirthforge.sqlite3"
     if not file.exists() and "database_url" not in settings:
-        file.write_bytes(empty_database())
+        file.write_bytes(file_with(metadata))
     chosen = Settings(data_dir=directory, **{"host_id": "a-test", **settings})
     return build_wiring(chosen, engine=engine or MemoryEngine(process=run_plugin), source=source)
 

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.fakes.marketplace import Clock, Marketplace, bearer
+from tests.fakes.clock import Clock
+from tests.fakes.marketplace import Marketplace, bearer
 from tests.fakes.packages import make_package
 
 SERVE = ["-m", "wirthforge_marketplace", "serve"]

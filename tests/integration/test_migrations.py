@@ -1,18 +1,14 @@
 """The migrations of both services, on both databases: up, no difference to the code, down to nothing."""
 
-from pathlib import Path
-
 import alembic.command
 import pytest
-from alembic.config import Config
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
-from tests.fakes.postgres import postgres_url
+from tests.fakes.postgres import emptied, migrations_of, postgres_url
 
 __all__ = ["postgres_url"]
 
-MIGRATIONS = Path(__file__).parents[2] / "migrations"
 SERVICES = ["marketplace", "host"]
 
 
@@ -22,22 +18,15 @@ def engine(request, tmp_path):
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'migrated.db'}"
     else:
-        url = request.getfixturevalue("postgres_url")
+        url = emptied(request.getfixturevalue("postgres_url"))
     engine = create_engine(url, poolclass=NullPool)
-    if request.param == "postgres":
-        with engine.begin() as connection:
-            connection.execute(text("DROP SCHEMA public CASCADE"))
-            connection.execute(text("CREATE SCHEMA public"))
     yield engine
     engine.dispose()
 
 
 def config_of(service, engine):
-    """What a service's own ``--migrate`` uses."""
-    config = Config(str(MIGRATIONS / "alembic.ini"), ini_section=service)
     driver = "sqlite+aiosqlite" if engine.dialect.name == "sqlite" else "postgresql+psycopg"
-    config.attributes["database_url"] = engine.url.set(drivername=driver)
-    return config
+    return migrations_of(service, engine.url.set(drivername=driver))
 
 
 def tables(engine):

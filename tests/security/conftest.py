@@ -4,7 +4,8 @@ import asyncio
 
 import uvloop
 
-from tests.fakes.host import audit, clock, closed_database, database, database_url, events
+from tests.fakes.databases import closed_database, database_url
+from tests.fakes.host import audit, clock, database, events
 from tests.fakes.plugin_peer import bridged, peer_of, services, short_path
 
 __all__ = [

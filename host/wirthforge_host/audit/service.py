@@ -14,8 +14,8 @@ import structlog
 
 from wirthforge_host.audit import store
 from wirthforge_host.audit.records import GENESIS, Entry, Record, chained, entry_of, hash_of
-from wirthforge_host.database import Database, Transaction
 from wirthforge_sdk.contracts.host_api import AuditOut
+from wirthforge_sdk.serving.database import Database, Transaction
 
 BUFFER = 10_000
 """Records that may wait to be written; then whoever has another waits."""

@@ -8,7 +8,8 @@ from dataclasses import fields
 from sqlalchemy import DDL, BigInteger, Column, Integer, String, Table, Text, event, insert, select, update
 
 from wirthforge_host.audit.records import GENESIS, Entry
-from wirthforge_host.database import Transaction, UtcDateTime, metadata
+from wirthforge_host.database import metadata
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 NAMES = tuple(field.name for field in fields(Entry))
 """``dataclasses.asdict`` would copy every value deeply, for each of thousands of records a second."""

@@ -9,13 +9,13 @@ from datetime import datetime
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.database import Database, Transaction
 from wirthforge_host.events import Events
 from wirthforge_host.permissions import store
 from wirthforge_host.permissions.rights import Effect, Rights, Rule, compiled
 from wirthforge_sdk.contracts.host_api import ApprovalIn, GrantOut
 from wirthforge_sdk.contracts.permissions import PermissionSet, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError
+from wirthforge_sdk.serving.database import Database, Transaction
 
 
 class Permissions:

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from sqlalchemy import Column, Index, Row, String, Table, insert, select, text, update
 
-from wirthforge_host.database import Transaction, UtcDateTime, metadata
+from wirthforge_host.database import metadata
 from wirthforge_host.permissions.rights import Effect, Rule
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 rules = Table(
     "permission_rules",

@@ -21,7 +21,6 @@ from typing import Any
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
-from wirthforge_host.database import Database
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
@@ -37,6 +36,7 @@ from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.manifest import Function, Health
 from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
+from wirthforge_sdk.serving.database import Database
 
 EXIT_S = 2.0
 """How long after its connection ended a process may take to end itself, before its death is explained without it."""

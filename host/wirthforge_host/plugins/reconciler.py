@@ -16,7 +16,6 @@ from traceback import walk_tb
 
 import structlog
 
-from wirthforge_host.database import Database
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instances import Instance, Instances
@@ -26,6 +25,7 @@ from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import UnavailableError, WirthForgeError
+from wirthforge_sdk.serving.database import Database
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""

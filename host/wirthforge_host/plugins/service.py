@@ -9,7 +9,6 @@ from datetime import datetime
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.database import Database, Transaction
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Permissions, Rights
@@ -31,6 +30,7 @@ from wirthforge_sdk.contracts.host_api import (
 )
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
+from wirthforge_sdk.serving.database import Database, Transaction
 
 RESTING = frozenset(
     {State.STOPPED, State.AWAITING_APPROVAL, State.FAILED, State.CRASH_LOOP, State.QUARANTINED}

@@ -8,12 +8,12 @@ from datetime import datetime
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.database import Database, Transaction
 from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.lifecycle import advance
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.serving.database import Database, Transaction
 
 HOST = "host"
 """The actor of what nobody asked for."""

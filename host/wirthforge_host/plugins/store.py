@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Boolean, Column, Integer, Row, String, Table, Text, delete, insert, select, update
 
-from wirthforge_host.database import Transaction, UtcDateTime, metadata
+from wirthforge_host.database import metadata
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Manifest, encode_functions, parse_functions
 from wirthforge_sdk.errors import ConflictError, NotFoundError
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 plugins = Table(
     "plugins",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wirthforge_host.database import Database, Transaction
 from wirthforge_host.errors import StorageFullError
 from wirthforge_host.storage import store
 from wirthforge_sdk.contracts.bridge import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from wirthforge_sdk.errors import InvalidInputError
+from wirthforge_sdk.serving.database import Database, Transaction
 
 MAX_LIST = 1000
 

@@ -17,7 +17,8 @@ from sqlalchemy import (
     update,
 )
 
-from wirthforge_host.database import Transaction, metadata
+from wirthforge_host.database import metadata
+from wirthforge_sdk.serving.database import Transaction
 
 items = Table(
     "storage_items",

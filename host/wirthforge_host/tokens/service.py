@@ -14,10 +14,10 @@ from pathlib import Path
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.database import Database, Transaction
 from wirthforge_host.tokens import store
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, UnauthenticatedError, UnavailableError
+from wirthforge_sdk.serving.database import Database, Transaction
 
 _FORM = re.compile(TOKEN_FORM)
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,59}")

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import Column, Row, String, Table, func, insert, select, update
 
-from wirthforge_host.database import Transaction, UtcDateTime, metadata
+from wirthforge_host.database import metadata
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 tokens = Table(
     "tokens",

@@ -14,7 +14,6 @@ from typing import Final
 from wirthforge_marketplace.accounts import store
 from wirthforge_marketplace.accounts.models import Caller
 from wirthforge_marketplace.audit.store import Act, append
-from wirthforge_marketplace.database import Database, Tx
 from wirthforge_marketplace.errors import (
     RegistrationClosedError,
     TokenExpiredError,
@@ -32,6 +31,7 @@ from wirthforge_sdk.contracts.marketplace_api import (
 )
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
+from wirthforge_sdk.serving.database import Database, Transaction
 
 KEEPER: Final = "keeper"
 """The account that keeps the marketplace; opened at the first start."""
@@ -165,7 +165,7 @@ class Accounts:
             await append(tx, now, Act(KEEPER, "account.opened", KEEPER, {}))
         return True
 
-    async def _add_token(self, tx: Tx, account: str, wanted: TokenIn, secret: str) -> NewToken:
+    async def _add_token(self, tx: Transaction, account: str, wanted: TokenIn, secret: str) -> NewToken:
         now = self._now()
         token = NewToken(
             id=secrets.token_hex(8),

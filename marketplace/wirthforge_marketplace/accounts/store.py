@@ -8,9 +8,10 @@ from typing import NamedTuple
 from sqlalchemy import Column, ForeignKey, Row, String, Table, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
-from wirthforge_marketplace.database import Tx, UtcDateTime, metadata
+from wirthforge_marketplace.database import metadata
 from wirthforge_marketplace.errors import AccountExistsError, NamespaceTakenError
 from wirthforge_sdk.contracts.marketplace_api import Scope, TokenOut
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 accounts = Table(
     "accounts",
@@ -45,12 +46,12 @@ class StoredToken(NamedTuple):
     token: TokenOut
 
 
-async def find_account(tx: Tx, name: str) -> datetime | None:
+async def find_account(tx: Transaction, name: str) -> datetime | None:
     """When the account was opened; None if it is not there."""
     return (await tx.execute(select(accounts.c.created_at).where(accounts.c.name == name))).scalar()
 
 
-async def add_account(tx: Tx, name: str, at: datetime) -> None:
+async def add_account(tx: Transaction, name: str, at: datetime) -> None:
     """Opens an account.
 
     Raises:
@@ -62,19 +63,19 @@ async def add_account(tx: Tx, name: str, at: datetime) -> None:
         raise AccountExistsError(f"there is an account '{name}': choose another name", name=name) from error
 
 
-async def namespaces_of(tx: Tx, account: str) -> list[str]:
+async def namespaces_of(tx: Transaction, account: str) -> list[str]:
     """The namespaces of an account, sorted."""
     rows = await tx.execute(select(namespaces.c.name).where(namespaces.c.owner == account))
     return sorted(rows.scalars())
 
 
-async def owner_of(tx: Tx, namespace: str, *, lock: bool = False) -> str | None:
+async def owner_of(tx: Transaction, namespace: str, *, lock: bool = False) -> str | None:
     """Who owns a namespace; ``lock`` makes other transactions that lock it wait for this one."""
     query = select(namespaces.c.owner).where(namespaces.c.name == namespace)
     return (await tx.execute(query.with_for_update() if lock else query)).scalar()
 
 
-async def add_namespace(tx: Tx, name: str, owner: str, at: datetime) -> None:
+async def add_namespace(tx: Transaction, name: str, owner: str, at: datetime) -> None:
     """Gives a namespace to an account.
 
     Raises:
@@ -88,7 +89,7 @@ async def add_namespace(tx: Tx, name: str, owner: str, at: datetime) -> None:
         ) from error
 
 
-async def add_token(tx: Tx, account: str, digest: str, token: TokenOut) -> None:
+async def add_token(tx: Transaction, account: str, digest: str, token: TokenOut) -> None:
     """Stores a token by its digest."""
     await tx.execute(
         insert(tokens).values(
@@ -103,31 +104,31 @@ async def add_token(tx: Tx, account: str, digest: str, token: TokenOut) -> None:
     )
 
 
-async def find_token(tx: Tx, digest: str) -> StoredToken | None:
+async def find_token(tx: Transaction, digest: str) -> StoredToken | None:
     """The token with this digest, expired or not."""
     row = (await tx.execute(select(tokens).where(tokens.c.digest == digest))).first()
     return StoredToken(row.account, _token(row)) if row else None
 
 
-async def count_tokens(tx: Tx, account: str) -> int:
+async def count_tokens(tx: Transaction, account: str) -> int:
     """How many tokens an account has."""
-    query = select(func.count()).select_from(tokens).where(tokens.c.account == account)
-    return (await tx.execute(query)).scalar_one()
+    count: int = await tx.scalar(select(func.count()).select_from(tokens).where(tokens.c.account == account))
+    return count
 
 
-async def tokens_of(tx: Tx, account: str) -> list[TokenOut]:
+async def tokens_of(tx: Transaction, account: str) -> list[TokenOut]:
     """The tokens of an account, oldest first."""
     query = select(tokens).where(tokens.c.account == account).order_by(tokens.c.created_at, tokens.c.id)
     return [_token(row) for row in await tx.execute(query)]
 
 
-async def remove_token(tx: Tx, account: str, token_id: str) -> bool:
+async def remove_token(tx: Transaction, account: str, token_id: str) -> bool:
     """Forgets a token of an account; False if it has no such token."""
     query = delete(tokens).where(tokens.c.account == account, tokens.c.id == token_id)
     return (await tx.execute(query)).rowcount == 1
 
 
-async def remove_expired(tx: Tx, account: str, now: datetime) -> None:
+async def remove_expired(tx: Transaction, account: str, now: datetime) -> None:
     """Forgets the tokens of an account whose time is over."""
     await tx.execute(delete(tokens).where(tokens.c.account == account, tokens.c.expires_at <= now))
 

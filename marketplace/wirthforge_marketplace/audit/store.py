@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from sqlalchemy import Column, Integer, String, Table, Text, insert
 
-from wirthforge_marketplace.database import Tx, UtcDateTime, metadata
+from wirthforge_marketplace.database import metadata
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 audit_records = Table(
     "audit_records",
@@ -33,7 +34,7 @@ class Act(NamedTuple):
     details: dict[str, str | int | list[str]]
 
 
-async def append(tx: Tx, at: datetime, act: Act) -> None:
+async def append(tx: Transaction, at: datetime, act: Act) -> None:
     """Records ``act`` in the transaction that does it."""
     await tx.execute(
         insert(audit_records).values(

@@ -11,7 +11,6 @@ from typing import Final
 from wirthforge_marketplace.blobs import Recent
 from wirthforge_marketplace.catalog import store
 from wirthforge_marketplace.catalog.store import Candidate, Filter
-from wirthforge_marketplace.database import Database, Tx
 from wirthforge_marketplace.errors import PluginMissingError, ReleaseMissingError
 from wirthforge_marketplace.packages.store import find_release
 from wirthforge_sdk.contracts.marketplace_api import (
@@ -25,6 +24,7 @@ from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.contracts.wire import Page
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 from wirthforge_sdk.resolution.solver import Release, resolve
+from wirthforge_sdk.serving.database import Database, Transaction
 
 MAX_WORDS = 8
 """Words of a search."""
@@ -175,7 +175,7 @@ class _Candidates:
         ]
 
 
-async def _closure(tx: Tx, roots: Mapping[str, object]) -> dict[str, list[Candidate]]:
+async def _closure(tx: Transaction, roots: Mapping[str, object]) -> dict[str, list[Candidate]]:
     """Every release that could have a part in the answer."""
     found: dict[str, list[Candidate]] = {}
     names, count = set(roots), 0

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from sqlalchemy import Row, select
 
 from wirthforge_marketplace.accounts.store import namespaces
-from wirthforge_marketplace.database import Tx
 from wirthforge_marketplace.keys.store import publisher_keys
 from wirthforge_marketplace.packages.store import plugins, releases
 from wirthforge_sdk.contracts.manifest import Manifest
 from wirthforge_sdk.contracts.marketplace_api import PluginSummary, ReleaseSummary
+from wirthforge_sdk.serving.database import Transaction
 
 
 class Filter(NamedTuple):
@@ -56,7 +56,7 @@ class Signed(NamedTuple):
     public_key: str
 
 
-async def list_plugins(tx: Tx, wanted: Filter, *, after: str, limit: int) -> list[PluginSummary]:
+async def list_plugins(tx: Transaction, wanted: Filter, *, after: str, limit: int) -> list[PluginSummary]:
     """The plugins whose names come after ``after``, by name."""
     query = select(plugins).where(plugins.c.name > after).order_by(plugins.c.name).limit(limit)
     for word in wanted.words:
@@ -69,7 +69,7 @@ async def list_plugins(tx: Tx, wanted: Filter, *, after: str, limit: int) -> lis
     return [_summary(row) for row in await tx.execute(query)]
 
 
-async def find_plugin(tx: Tx, name: str) -> Owned | None:
+async def find_plugin(tx: Transaction, name: str) -> Owned | None:
     """One plugin."""
     query = (
         select(plugins, namespaces.c.owner)
@@ -80,7 +80,7 @@ async def find_plugin(tx: Tx, name: str) -> Owned | None:
     return Owned(_summary(row), row.owner) if row else None
 
 
-async def releases_of(tx: Tx, plugin: str) -> list[ReleaseSummary]:
+async def releases_of(tx: Transaction, plugin: str) -> list[ReleaseSummary]:
     """The releases of a plugin, in no order."""
     columns = (
         releases.c.version,
@@ -93,7 +93,7 @@ async def releases_of(tx: Tx, plugin: str) -> list[ReleaseSummary]:
     return [ReleaseSummary.model_validate(dict(row)) for row in rows.mappings()]
 
 
-async def describe(tx: Tx, plugin: str, version: str) -> Described:
+async def describe(tx: Transaction, plugin: str, version: str) -> Described:
     """What a release that is there tells of its plugin."""
     query = select(releases.c.manifest, releases.c.readme).where(
         releases.c.plugin == plugin, releases.c.version == version
@@ -102,19 +102,19 @@ async def describe(tx: Tx, plugin: str, version: str) -> Described:
     return Described(Manifest.model_validate_json(row.manifest), row.readme)
 
 
-async def find_size(tx: Tx, digest: str) -> int | None:
+async def find_size(tx: Transaction, digest: str) -> int | None:
     """The bytes of the package of a release."""
     return (await tx.execute(select(releases.c.size).where(releases.c.digest == digest))).scalar()
 
 
-async def candidates(tx: Tx, names: Collection[str]) -> list[Candidate]:
+async def candidates(tx: Transaction, names: Collection[str]) -> list[Candidate]:
     """Every release of the plugins of these names."""
     columns = (releases.c.plugin, releases.c.version, releases.c.digest, releases.c.dependencies)
     rows = await tx.execute(select(*columns).where(releases.c.plugin.in_(sorted(names))))
     return [Candidate(row.plugin, row.version, row.digest, json.loads(row.dependencies)) for row in rows]
 
 
-async def signed(tx: Tx, digests: Collection[str]) -> dict[str, Signed]:
+async def signed(tx: Transaction, digests: Collection[str]) -> dict[str, Signed]:
     """How to fetch and trust these releases, by digest."""
     query = (
         select(releases.c.digest, releases.c.size, releases.c.keyid, publisher_keys.c.public_key)

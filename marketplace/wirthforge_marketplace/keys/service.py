@@ -13,12 +13,12 @@ from datetime import datetime
 
 from wirthforge_marketplace.accounts.models import Caller
 from wirthforge_marketplace.audit.store import Act, append
-from wirthforge_marketplace.database import Database
 from wirthforge_marketplace.errors import KeyMissingError
 from wirthforge_marketplace.keys import store
 from wirthforge_sdk.contracts.marketplace_api import KeyIn, KeyOut, Scope, key_proof_message
 from wirthforge_sdk.errors import LimitExceededError, PermissionDeniedError, SignatureInvalidError
 from wirthforge_sdk.packaging.keys import PublicKey
+from wirthforge_sdk.serving.database import Database
 
 MAX_KEYS = 32
 """Live keys of one account."""

@@ -7,9 +7,10 @@ from datetime import datetime
 from sqlalchemy import Column, ForeignKey, Row, String, Table, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from wirthforge_marketplace.database import Tx, UtcDateTime, metadata
+from wirthforge_marketplace.database import metadata
 from wirthforge_marketplace.errors import KeyExistsError
 from wirthforge_sdk.contracts.marketplace_api import KeyOut
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 publisher_keys = Table(
     "publisher_keys",
@@ -23,7 +24,7 @@ publisher_keys = Table(
 )
 
 
-async def add(tx: Tx, key: KeyOut) -> None:
+async def add(tx: Transaction, key: KeyOut) -> None:
     """Stores a key.
 
     Raises:
@@ -35,26 +36,27 @@ async def add(tx: Tx, key: KeyOut) -> None:
         raise KeyExistsError("this key is registered already: make another", keyid=key.keyid) from error
 
 
-async def find(tx: Tx, keyid: str) -> KeyOut | None:
+async def find(tx: Transaction, keyid: str) -> KeyOut | None:
     """A key, revoked or not."""
     row = (await tx.execute(select(publisher_keys).where(publisher_keys.c.keyid == keyid))).first()
     return _key(row) if row else None
 
 
-async def of_account(tx: Tx, account: str) -> list[KeyOut]:
+async def of_account(tx: Transaction, account: str) -> list[KeyOut]:
     """The keys of an account, revoked or not, oldest first."""
     query = select(publisher_keys).where(publisher_keys.c.account == account)
     rows = await tx.execute(query.order_by(publisher_keys.c.created_at, publisher_keys.c.keyid))
     return [_key(row) for row in rows]
 
 
-async def count_live(tx: Tx, account: str) -> int:
+async def count_live(tx: Transaction, account: str) -> int:
     """How many keys of an account can sign."""
     own, live = publisher_keys.c.account == account, publisher_keys.c.revoked_at.is_(None)
-    return (await tx.execute(select(func.count()).select_from(publisher_keys).where(own, live))).scalar_one()
+    count: int = await tx.scalar(select(func.count()).select_from(publisher_keys).where(own, live))
+    return count
 
 
-async def revoke(tx: Tx, keyid: str, at: datetime) -> None:
+async def revoke(tx: Transaction, keyid: str, at: datetime) -> None:
     """Revokes a key, unless it is revoked."""
     live = publisher_keys.c.revoked_at.is_(None)
     await tx.execute(

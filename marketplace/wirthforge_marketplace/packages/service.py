@@ -17,7 +17,6 @@ from wirthforge_marketplace.accounts.models import Caller
 from wirthforge_marketplace.accounts.store import owner_of
 from wirthforge_marketplace.audit.store import Act, append
 from wirthforge_marketplace.blobs import Blobs, Upload
-from wirthforge_marketplace.database import Database, Tx
 from wirthforge_marketplace.errors import (
     DependencyMissingError,
     KeyRevokedError,
@@ -35,6 +34,7 @@ from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.errors import DigestMismatchError, PackageInvalidError, SignatureInvalidError
 from wirthforge_sdk.packaging.keys import PublicKey
 from wirthforge_sdk.packaging.verification import VerifiedPackage, verify
+from wirthforge_sdk.serving.database import Database, Transaction
 
 MAX_README_BYTES = 256 * 1024
 README_PATH = "README.md"
@@ -149,7 +149,7 @@ def _readme(package: VerifiedPackage) -> str:
     return data.decode(errors="replace").replace("\0", "\ufffd")
 
 
-async def _check_owner(tx: Tx, caller: Caller, manifest: Manifest) -> None:
+async def _check_owner(tx: Transaction, caller: Caller, manifest: Manifest) -> None:
     """The lock makes publishes into one namespace wait for each other: what is checked next stays true."""
     namespace = manifest.name.partition("/")[0]
     owner = await owner_of(tx, namespace, lock=True)
@@ -159,14 +159,14 @@ async def _check_owner(tx: Tx, caller: Caller, manifest: Manifest) -> None:
         raise NamespaceForeignError(f"the namespace '{namespace}' belongs to another account")
 
 
-async def _live_key(tx: Tx, keyid: str) -> KeyOut:
+async def _live_key(tx: Transaction, keyid: str) -> KeyOut:
     key = await keys.find(tx, keyid)
     if key is None or key.revoked_at is not None:
         raise KeyRevokedError("the key that signed this package was revoked: sign with another", keyid=keyid)
     return key
 
 
-async def _check_dependencies(tx: Tx, manifest: Manifest) -> None:
+async def _check_dependencies(tx: Transaction, manifest: Manifest) -> None:
     for plugin, text in manifest.dependencies.items():
         wanted = VersionRange.parse(text)
         if not any(version in wanted for version in await store.versions_of(tx, plugin)):
@@ -176,7 +176,7 @@ async def _check_dependencies(tx: Tx, manifest: Manifest) -> None:
             )
 
 
-async def _add(tx: Tx, caller: Caller, submission: Submission, now: datetime) -> None:
+async def _add(tx: Transaction, caller: Caller, submission: Submission, now: datetime) -> None:
     manifest = submission.manifest
     latest = await store.find_plugin(tx, manifest.name)
     if latest is None or _rank(Version.parse(manifest.version)) > _rank(latest):

@@ -25,11 +25,12 @@ from sqlalchemy import (
     update,
 )
 
-from wirthforge_marketplace.database import Tx, UtcDateTime, metadata, ordered_text
+from wirthforge_marketplace.database import metadata
 from wirthforge_marketplace.keys.store import publisher_keys
 from wirthforge_sdk.contracts.manifest import Function, Manifest
 from wirthforge_sdk.contracts.marketplace_api import ReleaseOut
 from wirthforge_sdk.contracts.versions import Version
+from wirthforge_sdk.serving.database import Transaction, UtcDateTime, ordered_text
 
 plugins = Table(
     "plugins",
@@ -92,19 +93,19 @@ class Submission(NamedTuple):
         )
 
 
-async def find_plugin(tx: Tx, name: str) -> Version | None:
+async def find_plugin(tx: Transaction, name: str) -> Version | None:
     """The latest version of a plugin; None if it is not there."""
     latest = (await tx.execute(select(plugins.c.latest).where(plugins.c.name == name))).scalar()
     return latest and Version.parse(latest)
 
 
-async def versions_of(tx: Tx, plugin: str) -> list[Version]:
+async def versions_of(tx: Transaction, plugin: str) -> list[Version]:
     """Every version of a plugin that is published."""
     rows = await tx.execute(select(releases.c.version).where(releases.c.plugin == plugin))
     return [Version.parse(text) for text in rows.scalars()]
 
 
-async def find_digest(tx: Tx, plugin: str, version: str) -> str | None:
+async def find_digest(tx: Transaction, plugin: str, version: str) -> str | None:
     """What is published as this version, build metadata aside."""
     query = select(releases.c.digest).where(
         releases.c.plugin == plugin, releases.c.precedence == _precedence(version)
@@ -112,19 +113,19 @@ async def find_digest(tx: Tx, plugin: str, version: str) -> str | None:
     return (await tx.execute(query)).scalar()
 
 
-async def find_release(tx: Tx, plugin: str, version: str) -> ReleaseOut | None:
+async def find_release(tx: Transaction, plugin: str, version: str) -> ReleaseOut | None:
     """A release by its version, written exactly so."""
     where = (releases.c.plugin == plugin, releases.c.version == version)
     row = (await tx.execute(_SIGNED_RELEASES.where(*where))).first()
     return _release(row) if row else None
 
 
-async def release_of(tx: Tx, digest: str) -> ReleaseOut:
+async def release_of(tx: Transaction, digest: str) -> ReleaseOut:
     """The release with this digest, which is there."""
     return _release((await tx.execute(_SIGNED_RELEASES.where(releases.c.digest == digest))).one())
 
 
-async def add_release(tx: Tx, submission: Submission, at: datetime) -> None:
+async def add_release(tx: Transaction, submission: Submission, at: datetime) -> None:
     """Registers a release; its plugin's row is already there."""
     manifest = submission.manifest
     await tx.execute(
@@ -144,7 +145,7 @@ async def add_release(tx: Tx, submission: Submission, at: datetime) -> None:
     )
 
 
-async def put_plugin(tx: Tx, manifest: Manifest, at: datetime, *, known: bool) -> None:
+async def put_plugin(tx: Transaction, manifest: Manifest, at: datetime, *, known: bool) -> None:
     """Makes ``manifest`` that of the latest release of its plugin."""
     values: Mapping[str, object] = {
         "summary": manifest.summary,
@@ -161,7 +162,7 @@ async def put_plugin(tx: Tx, manifest: Manifest, at: datetime, *, known: bool) -
         await tx.execute(insert(plugins).values(name=manifest.name, namespace=namespace, **values))
 
 
-async def all_digests(tx: Tx) -> list[str]:
+async def all_digests(tx: Transaction) -> list[str]:
     """The digest of every release."""
     return list((await tx.execute(select(releases.c.digest))).scalars())
 

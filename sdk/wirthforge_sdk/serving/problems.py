@@ -14,11 +14,11 @@ from wirthforge_sdk.contracts.problem import CONTENT_TYPE, Problem, problem_of
 from wirthforge_sdk.contracts.wire import MAX_BODY_BYTES
 from wirthforge_sdk.errors import (
     InvalidInputError,
-    LimitExceededError,
     NotFoundError,
     UnauthenticatedError,
     WirthForgeError,
 )
+from wirthforge_sdk.serving.errors import BodyTooLargeError
 
 MAX_TOLD = 20
 """Wrong fields that one document lists."""
@@ -38,12 +38,6 @@ TITLES: Mapping[int, str] = {
     500: "The service has a fault",
     503: "Something the service needs does not answer",
 }
-
-
-class BodyTooLargeError(LimitExceededError):
-    """The body of a request is over its bound."""
-
-    code = "body_too_large"
 
 
 def problem_response(

@@ -4,16 +4,8 @@ import asyncio
 
 import uvloop
 
-from tests.fakes.host import (
-    another_database,
-    audit,
-    clock,
-    closed_database,
-    database,
-    database_url,
-    events,
-    impatient,
-)
+from tests.fakes.databases import another_database, closed_database, database_url, impatient
+from tests.fakes.host import audit, clock, database, events
 from tests.fakes.plugin_peer import bridged, peer_of, services, short_path
 
 __all__ = [

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
-from tests.fakes.host import START
+from tests.fakes.clock import START
 from wirthforge_host.audit import store
 from wirthforge_host.audit.records import (
     GENESIS,
@@ -23,8 +23,8 @@ from wirthforge_host.audit.records import (
     shape_of,
 )
 from wirthforge_host.audit.service import BATCH, Audit
-from wirthforge_host.errors import DatabaseUnavailableError
 from wirthforge_sdk.errors import ConflictError
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 WAIT_S = 5
 

@@ -8,12 +8,12 @@ from sqlalchemy import text
 from tests.fakes.packages import make_package
 from tests.fakes.world import PLUGIN, worker, world
 from wirthforge_host.errors import (
-    DatabaseUnavailableError,
     PluginLacksPermissionError,
     PluginUnavailableError,
 )
 from wirthforge_sdk.contracts.host_api import ApprovalIn, State
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 STORAGE = ("storage.read", "storage.write")
 OPTIONAL = '[[permissions]]\nneed = "ui.notify"\nreason = "A test."\noptional = true\n'

@@ -7,7 +7,6 @@ import pytest
 
 from tests.fakes.packages import SOURCE, make_package
 from tests.fakes.world import PLUGIN, run_plugin, world
-from wirthforge_host.database import Database
 from wirthforge_host.errors import EngineUnavailableError, ImageMissingError
 from wirthforge_host.plugins import lifecycle, reconciler, store
 from wirthforge_host.plugins.models import InstanceRecord
@@ -18,6 +17,7 @@ from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.resources import Resources
 from wirthforge_sdk.errors import ConflictError
+from wirthforge_sdk.serving.database import Database
 
 AWAY = EngineUnavailableError("the engine does not answer")
 GONE = "0123456789abcdef"

@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from wirthforge_host.errors import DatabaseUnavailableError
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator, Scope, Tokens
 from wirthforge_host.tokens.store import tokens as table
 from wirthforge_sdk.contracts.wire import new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, UnauthenticatedError, UnavailableError
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 ONLY_CALL = frozenset({Scope.CALL})
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.fakes.marketplace import Marketplace, database_url, empty_database, marketplace, settings
+from tests.fakes.marketplace import Marketplace, database_url, marketplace, settings
 from tests.fakes.packages import make_package
 from wirthforge_marketplace.api.app import create_app
 from wirthforge_sdk.client import MarketplaceClient
@@ -23,7 +23,7 @@ from wirthforge_sdk.errors import (
 )
 from wirthforge_sdk.packaging.keys import SigningKey
 
-__all__ = ["database_url", "empty_database", "marketplace", "settings"]
+__all__ = ["database_url", "marketplace", "settings"]
 
 
 class Broken(httpx.AsyncBaseTransport):
