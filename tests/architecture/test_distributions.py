@@ -63,6 +63,7 @@ def closure(modules):
     return found
 
 
+@pytest.mark.requirement("DEV-1")
 def test_the_umbrella_depends_on_what_its_members_depend_on():
     external = {
         one for member in MEMBERS for one in dependencies_of(member) if not one.startswith("wirthforge-")

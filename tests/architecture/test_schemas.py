@@ -40,6 +40,7 @@ def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(documents()[name])
 
 
+@pytest.mark.requirement("SCH-1", "SCH-5")
 def test_nothing_exported_has_drifted(script: ModuleType, wanted: dict[str, str]) -> None:
     assert script.drifted(wanted) == [], "run `make schemas`"
 
@@ -73,6 +74,7 @@ def test_a_schema_is_valid_and_named(name: str) -> None:
     assert schema["title"]
 
 
+@pytest.mark.requirement("SCH-2", "SCH-5")
 @pytest.mark.parametrize("service", ["host", "marketplace"])
 def test_an_api_describes_itself_in_openapi_3_1(wanted: dict[str, str], service: str) -> None:
     document = json.loads(wanted[f"schemas/openapi/{service}.json"])
@@ -84,6 +86,7 @@ def test_an_api_describes_itself_in_openapi_3_1(wanted: dict[str, str], service:
     assert len(identities) == len(set(identities)) > 5
 
 
+@pytest.mark.requirement("SCH-1")
 @pytest.mark.parametrize("template", Template)
 def test_manifests_that_the_code_takes_fit_the_schema(template: Template, tmp_path: Path) -> None:
     create("acme/weather", template, tmp_path / "it", account=None)

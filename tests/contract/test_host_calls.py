@@ -101,6 +101,7 @@ async def reason_of(call):
     return refused.value.reason, refused.value.permission
 
 
+@pytest.mark.requirement("CORE-8")
 async def test_a_value_that_was_stored_is_found_until_it_is_deleted(opened):
     async with opened("storage") as host:
         assert await host.call("get", key="k") == {"found": False, "value": None}
@@ -155,6 +156,7 @@ async def test_a_page_size_out_of_bounds_is_refused(opened, limit):
         assert await reason_of(refused) == ("INVALID_PARAMETERS", "")
 
 
+@pytest.mark.requirement("CORE-2")
 @pytest.mark.parametrize(
     ("function", "arguments", "need"),
     [
@@ -174,6 +176,7 @@ async def test_a_host_call_needs_its_permission_and_a_denial_wins(opened, functi
         assert await reason_of(host.call(function, **arguments)) == ("PERMISSION_DENIED", need)
 
 
+@pytest.mark.requirement("CORE-7")
 async def test_a_topic_below_a_granted_one_may_be_published_and_one_beside_it_not(opened):
     async with opened("events.publish:a.*") as host:
         await host.call("publish", topic="a.b.c")

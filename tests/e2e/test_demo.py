@@ -25,11 +25,13 @@ def steps() -> dict[str, dict[str, Any]]:
     return {step["step"]: step for step in json.loads(finished.stdout)["steps"]}
 
 
+@pytest.mark.requirement("PERM-1")
 def test_an_install_waits_for_an_approval_and_then_runs(steps: dict[str, dict[str, Any]]) -> None:
     assert steps["Installed from the marketplace, and awaiting approval"]["state"] == "awaiting_approval"
     assert steps["Approved, and running in a sandbox of its own"]["state"] == "running"
 
 
+@pytest.mark.requirement("TST-3")
 def test_a_call_on_real_input_answers(steps: dict[str, dict[str, Any]]) -> None:
     [note] = steps["Called on real input"]["found"]["structured"]["result"]
 
@@ -37,6 +39,7 @@ def test_a_call_on_real_input_answers(steps: dict[str, dict[str, Any]]) -> None:
     assert note["tags"] == ["council", "harbour"]
 
 
+@pytest.mark.requirement("CORE-1")
 def test_the_sandbox_in_force_is_closed(steps: dict[str, dict[str, Any]]) -> None:
     effective = steps["The effective sandbox, read back from the engine"]["effective"]
 
@@ -50,6 +53,7 @@ def test_the_sandbox_in_force_is_closed(steps: dict[str, dict[str, Any]]) -> Non
     assert effective["user"].split(":")[0] != "0"
 
 
+@pytest.mark.requirement("CORE-2")
 def test_a_refusal_is_on_record_and_tells_the_caller_nothing(steps: dict[str, dict[str, Any]]) -> None:
     seen = steps["Refused for want of a permission, and on record"]
 
@@ -59,6 +63,7 @@ def test_a_refusal_is_on_record_and_tells_the_caller_nothing(steps: dict[str, di
     assert "events.publish" not in json.dumps(seen["refusal"])
 
 
+@pytest.mark.requirement("BEY-1")
 def test_an_unmodified_mcp_server_answers(steps: dict[str, dict[str, Any]]) -> None:
     seen = steps["An unmodified MCP server runs as a plugin"]
     answer = json.loads(seen["answer"]["content"][0]["text"])
@@ -67,6 +72,7 @@ def test_an_unmodified_mcp_server_answers(steps: dict[str, dict[str, Any]]) -> N
     assert answer["time_difference"] in {"+7.0h", "+8.0h"}
 
 
+@pytest.mark.requirement("RES-10")
 def test_nothing_is_left_behind(steps: dict[str, dict[str, Any]]) -> None:
     left = steps["Stopped, and nothing is left behind"]["left"]
 

@@ -37,6 +37,7 @@ def short_path() -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.requirement("MKT-10", "DEV-6")
 def test_the_guide_leads_from_nothing_to_a_published_plugin(short_path: Path) -> None:
     checkout = short_path / "w"
     checkout.mkdir()

@@ -99,6 +99,7 @@ async def test_the_runtime_speaks_the_modern_revision_and_tells_its_functions(pr
         assert (functions[0].description, functions[0].annotations.read_only) == ("Adds.", True)
 
 
+@pytest.mark.requirement("CORE-6")
 async def test_calls_are_answered_and_what_is_wrong_with_them_is_told(project):
     async with runtime_host(project) as host:
         answers = await asyncio.gather(*(call(host, "add", a=n, b=1) for n in range(200)))
@@ -113,6 +114,7 @@ async def test_calls_are_answered_and_what_is_wrong_with_them_is_told(project):
         assert len((await call(host, "big", size=1_000_000)).structured["result"]) == 1_000_000
 
 
+@pytest.mark.requirement("CORE-2")
 async def test_a_host_call_is_denied_then_done_and_recorded_under_the_operators_call(project):
     async with runtime_host(project) as host:
         with pytest.raises(PluginLacksPermissionError) as denied:
@@ -129,6 +131,7 @@ async def test_a_host_call_is_denied_then_done_and_recorded_under_the_operators_
         assert (line.message, line.fields) == ("keeping", {"length": 6})
 
 
+@pytest.mark.requirement("CORE-6")
 async def test_a_function_learns_that_nobody_waits_any_more(project):
     async with runtime_host(project) as host:
         waiting = asyncio.create_task(call(host, "wait"))
@@ -139,6 +142,7 @@ async def test_a_function_learns_that_nobody_waits_any_more(project):
         assert (await call(host, "add", a=1, b=1)).structured == {"result": 2}
 
 
+@pytest.mark.requirement("CORE-6")
 async def test_a_function_that_takes_too_long_is_not_waited_for(project):
     async with runtime_host(project) as host:
         with pytest.raises(CallTimedOutError):

@@ -140,10 +140,12 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Visit:
     return visited(tmp_path_factory.mktemp("look"), "look")
 
 
+@pytest.mark.requirement("CORE-1")
 def test_what_the_engine_put_in_force_is_what_was_asked_for(inside: Visit) -> None:
     assert inside.effective == inside.spec.settings
 
 
+@pytest.mark.requirement("ISO-1")
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -167,10 +169,12 @@ def test_the_host_knows_by_the_socket_who_connected(inside: Visit) -> None:
     assert inside.peer == (inside.state.pid, UID, UID)
 
 
+@pytest.mark.requirement("ISO-4")
 def test_there_is_no_network_but_the_loopback(inside: Visit) -> None:
     assert inside.report["interfaces"] == ["lo"]
 
 
+@pytest.mark.requirement("ISO-3")
 def test_the_only_files_of_the_machine_are_the_two_read_only_binds(inside: Visit) -> None:
     virtual = {"overlay", "proc", "tmpfs", "devpts", "mqueue", "sysfs", "cgroup", "cgroup2", "devtmpfs"}
     engine_files = {"/etc/resolv.conf", "/etc/hostname", "/etc/hosts"}
@@ -181,6 +185,7 @@ def test_the_only_files_of_the_machine_are_the_two_read_only_binds(inside: Visit
     assert all("ro" in options.split(",") for options in real.values())
 
 
+@pytest.mark.requirement("ISO-3")
 def test_only_memory_can_be_written_and_nothing_there_can_be_executed(inside: Visit) -> None:
     writable = {
         mount["target"]: mount
@@ -193,6 +198,7 @@ def test_only_memory_can_be_written_and_nothing_there_can_be_executed(inside: Vi
     assert all("noexec" in writable[path]["options"] for path in set(writable) - {"/dev"})
 
 
+@pytest.mark.requirement("ISO-5")
 @pytest.mark.parametrize(
     "path", ["/", "/etc", "/plugin", "/run/wirthforge", "/run", "/dev", "/opt", "/var", "/proc/sys/kernel"]
 )
@@ -200,6 +206,7 @@ def test_nothing_can_be_written_at(inside: Visit, path: str) -> None:
     assert inside.report["writes"][path] in ("EROFS", "EACCES", "EPERM", "ENOENT")
 
 
+@pytest.mark.requirement("CORE-3")
 def test_the_disk_in_memory_ends_where_its_limit_is(inside: Visit) -> None:
     assert LIMITS.tmpfs_bytes * 0.9 < inside.report["tmp_bytes"] <= LIMITS.tmpfs_bytes
     assert FILES_IN_TMP * 0.9 < inside.report["tmp_files"] <= FILES_IN_TMP
@@ -224,6 +231,7 @@ def test_the_environment_is_the_fixed_one(inside: Visit) -> None:
     assert inside.report["environment"] == dict(ENVIRONMENT) | {"HOSTNAME": "plugin"}
 
 
+@pytest.mark.requirement("ISO-6")
 def test_nothing_in_the_image_changes_the_user(inside: Visit) -> None:
     assert inside.report["suid"] == []
 
@@ -234,6 +242,7 @@ def test_the_process_limits_are_in_force_and_the_plugin_is_the_first_to_go(insid
     assert inside.report["oom_score_adj"] == 900
 
 
+@pytest.mark.requirement("ISO-1")
 @on_x86_64
 def test_every_dangerous_system_call_is_refused(inside: Visit) -> None:
     assert len(inside.report["attacks"]) > 60
@@ -245,11 +254,13 @@ def test_calls_that_hide_their_arguments_seem_not_to_exist(inside: Visit) -> Non
     assert set(inside.report["absent"].values()) == {"ENOSYS"}
 
 
+@pytest.mark.requirement("ISO-6")
 @on_x86_64
 def test_calls_through_another_architecture_are_deadly(inside: Visit) -> None:
     assert inside.report["foreign_call"] == -31
 
 
+@pytest.mark.requirement("ISO-1")
 def test_only_unix_sockets_can_be_made(inside: Visit) -> None:
     assert len(inside.report["sockets"]) > 30
     assert set(inside.report["sockets"].values()) == {"EPERM"}
@@ -261,6 +272,7 @@ async def test_what_plugins_ordinarily_do_works(engine: tuple[DockerEngine, str]
     assert {task: answer for task, answer in done.items() if answer != "ok"} == {}
 
 
+@pytest.mark.requirement("CORE-3")
 async def test_a_plugin_makes_no_more_processes_than_its_limit(
     engine: tuple[DockerEngine, str], tmp_path: Path
 ) -> None:
@@ -268,6 +280,7 @@ async def test_a_plugin_makes_no_more_processes_than_its_limit(
     assert bred == {"children": LIMITS.pids - 1, "reason": "EAGAIN"}
 
 
+@pytest.mark.requirement("CORE-3")
 async def test_a_plugin_gets_no_more_of_the_processor_than_its_quota(
     engine: tuple[DockerEngine, str], tmp_path: Path
 ) -> None:
@@ -275,6 +288,7 @@ async def test_a_plugin_gets_no_more_of_the_processor_than_its_quota(
     assert 0 < (await visit(*engine, tmp_path, "burn")).report["share"] < LIMITS.cpus * 1.2
 
 
+@pytest.mark.requirement("ISO-2")
 async def test_a_plugin_that_takes_too_much_memory_is_ended_and_this_is_told(
     engine: tuple[DockerEngine, str], tmp_path: Path
 ) -> None:
@@ -306,6 +320,7 @@ class LaxDocker(DockerEngine):
         return await super().create(replace(spec, settings=lax))
 
 
+@pytest.mark.requirement("CORE-1")
 async def test_a_container_that_is_not_as_asked_for_never_starts_and_is_removed(tmp_path: Path) -> None:
     host_id = f"integration-{uuid.uuid4().hex}"
     engine = LaxDocker(SOCKET)

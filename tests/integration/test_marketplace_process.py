@@ -89,6 +89,7 @@ async def stopped(running, asked=signal.SIGTERM):
     return code, time.monotonic() - before
 
 
+@pytest.mark.requirement("MKT-15")
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])
 async def test_a_server_serves_until_it_is_asked_to_stop_and_keeps_what_it_has(tmp_path, asked):
     async with served(tmp_path) as (running, client):

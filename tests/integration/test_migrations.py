@@ -33,6 +33,7 @@ def tables(engine):
     return set(inspect(engine).get_table_names()) - {"alembic_version"}
 
 
+@pytest.mark.requirement("MKT-15")
 @pytest.mark.parametrize("service", SERVICES)
 def test_the_migrations_make_what_the_code_knows_and_take_it_away_again(service, engine):
     config = config_of(service, engine)

@@ -347,6 +347,7 @@ async def test_a_flood_of_log_lines_leaves_a_bounded_log_and_a_plugin_that_still
     assert "dropped" in lines[-1].fields
 
 
+@pytest.mark.requirement("CORE-6")
 async def test_a_plugin_that_asks_and_never_reads_is_cut_off_or_held_still(bridged):
     """Memory stays bounded: at most the replies at work and what fits the buffers."""
     bridged.grant("storage")
@@ -377,6 +378,7 @@ async def test_replies_that_nobody_asked_for_cannot_be_used_to_fill_memory(bridg
     assert current < 40 * MIB
 
 
+@pytest.mark.requirement("TST-1")
 async def test_one_plugins_flood_does_not_keep_another_from_being_answered(bridged, peer_of):
     directory = bridged.path.parent.with_name("i2")
     other = await bridged.bridge.listen(

@@ -442,6 +442,7 @@ ARCHIVE_CASES: dict[str, Case] = {
 }
 
 
+@pytest.mark.requirement("TST-1")
 @pytest.mark.parametrize("name", ARCHIVE_CASES)
 def test_an_archive_that_our_builder_would_not_write_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(PackageInvalidError) as refused:
@@ -747,6 +748,7 @@ TRUST_CASES: dict[str, tuple[type[WirthForgeError], Case]] = {
 }
 
 
+@pytest.mark.requirement("VAL-5")
 @pytest.mark.parametrize("name", TRUST_CASES)
 def test_a_package_that_is_not_wholly_what_its_author_signed_is_refused(name: str, tmp_path: Path) -> None:
     error, case = TRUST_CASES[name]
@@ -769,6 +771,7 @@ def test_a_package_truncated_anywhere_is_refused() -> None:
             verify(GOOD[:length], [KEY.public])
 
 
+@pytest.mark.requirement("VAL-5")
 def test_a_package_with_any_one_bit_flipped_is_refused() -> None:
     chance = random.Random(20240229)  # noqa: S311 (positions, not secrets)
     for position in range(len(GOOD)):

@@ -55,6 +55,7 @@ def test_a_peer_that_took_nothing_is_a_fault_of_the_measurement() -> None:
         beside(alone("start.p50", 1.0, "ms", n=1), "bare start", 0.0)
 
 
+@pytest.mark.requirement("TST-2")
 @pytest.mark.parametrize("figure", [a_time(300), a_rate(3000), alone("phase", 1 / 3, "ms", n=7)])
 def test_a_line_of_json_has_exactly_the_agreed_keys(figure: Figure) -> None:
     line = replace(figure, machine="2 CPUs").as_json()

@@ -96,6 +96,7 @@ async def test_a_record_says_what_it_was_given_and_when(database, audit):
     assert (found.plugin, found.detail) == ("acme/notes", {"b": [1, None], "a": "ü"})
 
 
+@pytest.mark.requirement("PERM-5")
 @pytest.mark.parametrize(
     ("change", "first_bad"),
     [

@@ -60,6 +60,7 @@ async def test_a_call_with_its_permission_is_done_and_recorded(bridged, method):
     assert (record.outcome, record.detail["code"], record.detail["instance"]) == ("allowed", "ok", INSTANCE)
 
 
+@pytest.mark.requirement("PERM-3")
 @pytest.mark.parametrize("method", GUARDED)
 async def test_a_denial_wins_over_the_widest_grant(bridged, method):
     bridged.grant("storage", "events", denied=(permission_of(method),))

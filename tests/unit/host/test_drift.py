@@ -44,6 +44,7 @@ def test_each_field_that_differs_is_named(field):
     assert differences([GREET], [told]) == [f"'greet' has another {field.replace('_', ' ')}"]
 
 
+@pytest.mark.requirement("PERM-6")
 def test_every_field_a_plugin_tells_is_compared():
     assert CHANGES.keys() == Function.model_fields.keys() - {"name", "timeout_s"}
 

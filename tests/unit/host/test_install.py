@@ -51,6 +51,7 @@ async def assert_nothing_came(host: World, code: str, plugin: str = PLUGIN) -> N
     assert record.detail["code"] == code
 
 
+@pytest.mark.requirement("MKT-5")
 async def test_a_release_is_brought_with_what_it_needs_and_all_of_it_is_recorded(host):
     base = host.source.put(package("demo/base", "1.4.0"))
     mid = host.source.put(package("demo/mid", dependencies={"demo/base": "^1.2"}))
@@ -124,6 +125,7 @@ async def test_a_malformed_reference_is_refused_and_no_source_is_asked(host, ref
     assert host.directories("releases") == set()
 
 
+@pytest.mark.requirement("MKT-3")
 async def test_other_bytes_than_those_resolved_are_refused(host):
     digest = host.source.put(package())
     host.source.packages[digest] = package(summary="Greets attackers.")
@@ -160,6 +162,7 @@ async def test_a_package_that_another_key_signed_is_refused(host):
     await assert_nothing_came(host, "signature_invalid")
 
 
+@pytest.mark.requirement("VAL-5")
 async def test_another_author_is_refused_for_ever_after_the_first_install(host):
     host.source.put(package())
     first = await host.install()

@@ -93,6 +93,7 @@ def killed(closure, tmp_path_factory):
     return left
 
 
+@pytest.mark.requirement("RES-10")
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize("point", POINTS)
 async def test_the_next_host_finds_nothing_or_all_and_can_install(killed, closure, point):

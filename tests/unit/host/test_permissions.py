@@ -36,6 +36,7 @@ def decide(database, permissions):
     return decide
 
 
+@pytest.mark.requirement("PERM-1")
 async def test_nothing_is_allowed_until_it_is_granted(permissions, decide):
     rights = permissions.of(PLUGIN, DIGEST)
     assert not rights.allows("storage.read")

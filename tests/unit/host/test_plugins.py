@@ -78,6 +78,7 @@ async def test_what_is_optional_holds_nothing_up(tmp_path):
         assert await standing(host) == {"storage.read": "granted", "ui.notify": "denied"}
 
 
+@pytest.mark.requirement("PERM-6")
 async def test_an_approval_of_another_release_decides_nothing(host):
     with pytest.raises(ConflictError, match="look again, then decide"):
         await host.approve(*STORAGE, digest=OTHER_DIGEST)
@@ -106,6 +107,7 @@ async def test_approving_what_is_not_installed_is_not_found(host):
         await host.approve(plugin="demo/none", digest=OTHER_DIGEST)
 
 
+@pytest.mark.requirement("PERM-4")
 async def test_a_revocation_is_felt_by_the_next_host_call_of_a_running_plugin(host):
     await host.approve(*STORAGE)
     instance = (await host.plugin()).instance
@@ -141,6 +143,7 @@ async def test_a_grant_reaches_no_other_release(host):
     assert set((await standing(host)).values()) == {"undecided"}
 
 
+@pytest.mark.requirement("PERM-3")
 async def test_a_denial_by_area_wins_over_a_grant(tmp_path):
     async with world(tmp_path / "h", make_package(permissions=STORAGE)) as host:
         await host.install()
@@ -158,6 +161,7 @@ ACTS = {
 }
 
 
+@pytest.mark.requirement("PERM-5")
 @pytest.mark.parametrize("action", ACTS)
 async def test_an_act_whose_record_cannot_be_kept_is_not_done(host, action):
     # An uninstall stops the plugin first, which is an act with a record of its own.
@@ -183,6 +187,7 @@ async def test_an_act_whose_record_cannot_be_kept_is_not_done(host, action):
     assert host.wiring.permissions.of(PLUGIN, before[0].digest).permissions.granted == frozenset()
 
 
+@pytest.mark.requirement("PERM-5")
 async def test_every_act_is_recorded_with_who_did_it(host):
     await host.approve(*STORAGE)
     await host.disable()

@@ -131,6 +131,7 @@ async def test_a_plugin_that_cannot_start_says_why(tmp_path, crash):
         await assert_nothing_is_left(host)
 
 
+@pytest.mark.requirement("RES-6")
 async def test_a_plugin_that_runs_out_of_memory_at_its_start_says_so(tmp_path):
     async def hungry(spec):
         raise MemoryError(spec.name)

@@ -73,6 +73,7 @@ async def test_the_largest_key_and_value_are_taken_and_one_byte_more_is_not(stor
         await put(storage, key, largest + b" ", quota_bytes=10 * MAX_VALUE_BYTES)
 
 
+@pytest.mark.requirement("CORE-3")
 async def test_the_quota_counts_keys_and_values_to_the_byte(storage):
     await put(storage, "abc", b"1234567", quota_bytes=10)
     assert await storage.used_bytes(A) == 10
@@ -94,6 +95,7 @@ async def test_who_is_over_a_lowered_quota_may_shrink(storage):
     assert await storage.delete(A, "k")
 
 
+@pytest.mark.requirement("CORE-8")
 async def test_writers_at_once_do_not_pass_the_quota_together(storage):
     attempts = (put(storage, f"k{number}", b"x" * 98, quota_bytes=500) for number in range(10))
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)

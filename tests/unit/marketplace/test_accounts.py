@@ -72,6 +72,7 @@ async def test_a_token_stops_to_work_at_its_last_second(marketplace):
     assert (answer.status_code, answer.json()["code"]) == (401, "token_expired")
 
 
+@pytest.mark.requirement("MKT-10")
 async def test_a_token_cannot_make_one_that_may_do_more(marketplace):
     demo = await marketplace.publisher()
     wanted = {"label": "more", "scopes": ["admin"]}

@@ -16,6 +16,7 @@ def problem(answer):
     return told
 
 
+@pytest.mark.requirement("MKT-13")
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

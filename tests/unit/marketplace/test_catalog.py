@@ -9,6 +9,7 @@ async def names(market, **query):
     return [item["name"] for item in answer.json()["items"]]
 
 
+@pytest.mark.requirement("MKT-1")
 async def test_every_word_of_a_search_must_be_in_name_summary_or_categories(marketplace):
     demo = await marketplace.publisher()
     await demo.release("demo/weather", summary="Forecasts for TOMORROW", categories=["data", "sky"])
@@ -35,6 +36,7 @@ async def test_a_search_means_its_characters_and_nothing_more(marketplace, q):
     assert await names(marketplace) == ["demo/plain"]
 
 
+@pytest.mark.requirement("MKT-1")
 async def test_a_category_is_matched_whole(marketplace):
     demo = await marketplace.publisher()
     await demo.release("demo/one", categories=["data-science"])
@@ -58,6 +60,7 @@ async def test_names_sort_by_their_bytes_on_every_database(marketplace):
     assert await names(marketplace) == sorted(given)
 
 
+@pytest.mark.requirement("MKT-13")
 async def test_pages_hold_their_place_while_plugins_come_in_between(marketplace):
     demo = await marketplace.publisher()
     for name in ("b", "d", "f", "h"):
@@ -152,6 +155,7 @@ async def resolve(market, requirements, locked=None):
     )
 
 
+@pytest.mark.requirement("MKT-5")
 async def test_a_lock_has_dependencies_first_and_all_that_a_host_needs(marketplace):
     demo = await marketplace.publisher()
     for version in ("1.0.0", "1.2.0", "2.0.0"):

@@ -84,6 +84,7 @@ async def test_a_head_tells_the_same_without_the_bytes(marketplace, package):
     assert dict(head.headers) == dict(whole.headers)
 
 
+@pytest.mark.requirement("MKT-13")
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_what_the_client_has_is_not_sent_again(marketplace, package, method):
     path, _ = package
@@ -110,6 +111,7 @@ async def test_a_part_beyond_the_end_is_refused_with_the_size(marketplace, packa
     assert answer.headers["content-range"] == f"bytes */{len(data)}"
 
 
+@pytest.mark.requirement("MKT-3")
 async def test_a_damaged_package_is_not_handed_out(marketplace, package):
     path, data = package
     (file,) = (marketplace.wiring.settings.data_dir / "packages/sha256").glob("*/*")

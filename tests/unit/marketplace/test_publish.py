@@ -37,6 +37,7 @@ def changed(package, name, data):
     return join(members.values())
 
 
+@pytest.mark.requirement("MKT-10")
 async def test_a_published_package_becomes_a_release_that_anybody_can_read(marketplace):
     demo = await marketplace.publisher()
     package = make_package(key=demo.key, permissions=["storage.read"])
@@ -52,6 +53,7 @@ async def test_a_published_package_becomes_a_release_that_anybody_can_read(marke
     assert (await marketplace.client.get(f"/v1/packages/{release['digest']}")).content == package
 
 
+@pytest.mark.requirement("MKT-13")
 async def test_publishing_the_same_bytes_again_gives_the_same_release(marketplace):
     demo = await marketplace.publisher()
     package = make_package(key=demo.key)
@@ -65,6 +67,7 @@ async def test_publishing_the_same_bytes_again_gives_the_same_release(marketplac
         assert (await tx.execute(recorded)).scalar() == 1
 
 
+@pytest.mark.requirement("MKT-4")
 @pytest.mark.parametrize("version", ["1.0.0", "1.0.0+other"])
 async def test_a_version_is_never_published_with_other_bytes(marketplace, version):
     demo = await marketplace.publisher()

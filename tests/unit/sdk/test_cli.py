@@ -113,6 +113,7 @@ EXIT_CODES = dict(
 )
 
 
+@pytest.mark.requirement("DEV-2")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_exit_code_tells_the_kind_of_error(
     run: Any, services: fake.Services, kind: type[WirthForgeError]
@@ -410,6 +411,7 @@ def test_help_imports_nothing_that_is_slow() -> None:
     assert not {"httpx", "pydantic", "cryptography", "msgspec"} & set(finished.stderr.split())
 
 
+@pytest.mark.requirement("DEV-2")
 def test_every_command_has_json_and_help(run: Any) -> None:
     def commands(group: Any) -> Iterator[Any]:
         for command in group.commands.values():

@@ -69,6 +69,7 @@ def test_each_template_gives_a_project_that_builds(run: Any, template: Template)
     assert digest_of(Path(value["file"]).read_bytes()) == value["digest"]
 
 
+@pytest.mark.requirement("DEV-3")
 @pytest.mark.parametrize("template", Template)
 def test_the_tests_of_each_template_pass(run: Any, tmp_path: Path, template: Template) -> None:
     run("new", "acme/weather", "--template", template.value)

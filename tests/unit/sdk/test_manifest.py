@@ -49,6 +49,7 @@ def test_a_wrong_field_is_named_with_the_remedy(change: tuple[str, str], field: 
     assert words in caught.value.message
 
 
+@pytest.mark.requirement("PERM-1")
 @pytest.mark.parametrize(
     ("need", "words"),
     [
@@ -67,6 +68,7 @@ def test_a_permission_that_is_none_is_refused_with_advice(need: str, words: str)
     assert words in caught.value.message
 
 
+@pytest.mark.requirement("PERM-1")
 def test_a_permission_without_a_reason_is_refused() -> None:
     with pytest.raises(ManifestInvalidError, match="reason: missing"):
         read(f'{GOOD}[[permissions]]\nneed = "storage.read"\n')

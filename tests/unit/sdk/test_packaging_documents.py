@@ -86,6 +86,7 @@ def test_a_lock_that_is_none_is_refused(text: str) -> None:
         parse_lock(text.encode())
 
 
+@pytest.mark.requirement("VAL-7")
 def test_the_sbom_names_the_plugin_and_what_it_vendors() -> None:
     sbom = json.loads(encode_sbom(MANIFEST, LOCK))
 

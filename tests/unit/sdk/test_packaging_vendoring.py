@@ -90,6 +90,7 @@ def test_without_uv_the_remedy_is_told(project: Path, monkeypatch: pytest.Monkey
         vendor(["winds"], project, TARGET)
 
 
+@pytest.mark.requirement("BEY-2")
 @needs_uv
 def test_requirements_are_vendored_with_what_they_need(index: Path, project: Path) -> None:
     digest = add_wheel(index, "winds", "1.0", requires="clouds>=2")

@@ -80,6 +80,7 @@ shelves = st.dictionaries(
 ).map(Shelf)
 
 
+@pytest.mark.requirement("CORE-5")
 @pytest.mark.timeout(60)
 @settings(max_examples=3000)
 @given(st.dictionaries(plugin_names, range_texts, min_size=1, max_size=3).map(ranges), shelves)
@@ -177,6 +178,7 @@ def test_nothing_required_is_nothing_chosen():
     assert choose({}, {"a/a": {"1.0.0": {}}}) == []
 
 
+@pytest.mark.requirement("CORE-5")
 def test_a_clash_names_both_requirements_and_what_leads_to_them():
     content = {
         "x/y": {"1.3.0": {"a/b": "^2"}},

@@ -71,6 +71,7 @@ def bind(function, **arguments):
     return function.bind(msgspec.Raw(json.dumps(arguments).encode()))
 
 
+@pytest.mark.requirement("DEV-1")
 def test_every_kind_of_type_becomes_a_valid_schema_that_takes_what_the_function_takes():
     function = offered(everything)
     schema = function.input_schema

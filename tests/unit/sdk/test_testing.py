@@ -53,6 +53,7 @@ def test_calls_work_in_plain_tests():
         assert harness.call_now("count") == {"result": 1}
 
 
+@pytest.mark.requirement("DEV-4")
 def test_what_is_not_granted_is_refused_and_recorded_and_a_grant_helps_at_once():
     with PluginHarness(plugin, grants=["events.publish:a.*"], denied=["events.publish:a.b"]) as harness:
         with pytest.raises(CallRefusedError) as refused:
@@ -94,6 +95,7 @@ def test_a_call_that_takes_too_long_is_a_timeout():
         go.set()
 
 
+@pytest.mark.requirement("DEV-4")
 def test_a_project_runs_in_a_process_of_its_own(tmp_path):
     code = "import os\nfrom wirthforge_sdk.runtime import Plugin\nplugin = Plugin()\n"
     code += "@plugin.function\ndef whoami() -> int:\n    return os.getppid()\n"
