@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wirthforge_marketplace.errors import BlobDamagedError, PackageTooLargeError
+from wirthforge_sdk.files import sync_directory
 
 CHUNK_BYTES = 256 * 1024
 """What is read or written in one go."""
@@ -157,15 +158,7 @@ def _move(source: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     source.replace(target)
     for directory in (target.parent, target.parent.parent):
-        _sync_directory(directory)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_directory(directory)
 
 
 def _read(path: Path, size: int, start: int, length: int) -> bytes:

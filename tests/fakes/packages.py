@@ -38,6 +38,19 @@ def greet(name: str) -> str:
 """The code of the package, unless a test brings its own; ``functions`` must then say what it offers."""
 
 
+WEATHER = """manifest_version = 1
+name = "acme/weather"
+version = "1.2.3"
+summary = "Tells the weather."
+authors = ["A. Author"]
+license = "MIT"
+[runtime]
+type = "python"
+entry = "weather:plugin"
+"""
+"""The least that a ``plugin.toml`` says; what is added to it goes on with ``[runtime]``."""
+
+
 @cache
 def author_key() -> SigningKey:
     """One key for every test that does not care whose it is."""

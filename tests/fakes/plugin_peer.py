@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit
@@ -220,3 +221,10 @@ async def bridged(
     yield ends
     ends.peer.close()
     await endpoint.close()
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    """As a conftest's hook: the bridge works with both event loops, the standard one and the one servers use."""
+    if not item.path.name.startswith("test_bridge"):
+        return {"asyncio": asyncio.new_event_loop}
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

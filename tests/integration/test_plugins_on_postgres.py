@@ -1,14 +1,11 @@
 """What an operator does with plugins, once more on Postgres."""
 
 import pytest
-from sqlalchemy import create_engine, text
-from sqlalchemy.pool import NullPool
 
-from tests.fakes.postgres import postgres_url
+from tests.fakes.postgres import migrated, postgres_url
 from tests.fakes.world import worker, world
 from tests.unit.host import test_plugins
 from tests.unit.host.test_plugins import STORAGE
-from wirthforge_host.database import metadata
 
 __all__ = ["postgres_url"]
 
@@ -30,13 +27,7 @@ globals().update(
 
 @pytest.fixture
 def database_url(postgres_url):
-    """With the tables, and nothing in them."""
-    engine = create_engine(postgres_url, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(text("DROP SCHEMA public CASCADE"))
-        connection.execute(text("CREATE SCHEMA public"))
-        metadata.create_all(connection)
-    return postgres_url
+    return migrated(postgres_url, "host")
 
 
 @pytest.fixture

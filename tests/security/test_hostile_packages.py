@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import rfc8785
 
+from tests.fakes.packages import WEATHER
 from wirthforge_sdk.contracts.statement import (
     ENVELOPE_PATH,
     MAX_FILE_BYTES,
@@ -48,16 +49,7 @@ OTHER_KEY = SigningKey.generate()
 MIB = 1024 * 1024
 WORDS = " ".join(map(str, range(1000))).encode()
 
-MANIFEST = b"""manifest_version = 1
-name = "acme/weather"
-version = "1.2.3"
-summary = "Tells the weather."
-authors = ["A. Author"]
-license = "MIT"
-[runtime]
-type = "python"
-entry = "weather:plugin"
-"""
+MANIFEST = WEATHER.encode()
 FUNCTIONS = b'[{"name": "forecast", "input_schema": {"type": "object"}}]\n'
 LOCK = b'python = "3.11"\nplatform = "x86_64-manylinux_2_28"\nnative = false\n'
 FILES = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.tokens import store
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, UnauthenticatedError, UnavailableError
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.database import Database, Transaction
 
 _FORM = re.compile(TOKEN_FORM)
@@ -201,13 +201,7 @@ def _scopes(text: str) -> frozenset[Scope]:
 
 
 def _write_secret(path: Path, secret: str) -> None:
-    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{secret}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        write_private(path, f"{secret}\n".encode(), replace=True)
     except OSError as error:
         raise UnavailableError(f"cannot write the first token to {path}: {error.strerror}") from error

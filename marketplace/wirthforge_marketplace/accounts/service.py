@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import secrets
 from collections.abc import Callable, Sequence
@@ -30,7 +29,8 @@ from wirthforge_sdk.contracts.marketplace_api import (
     TokenOut,
 )
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
-from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, UnavailableError
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.database import Database, Transaction
 
 KEEPER: Final = "keeper"
@@ -153,6 +153,7 @@ class Accounts:
 
         Raises:
             InvalidInputError: The file is there and holds no token.
+            UnavailableError: It cannot be written.
         """
         async with self._database.reading() as tx:
             if await store.find_account(tx, KEEPER):
@@ -186,16 +187,13 @@ class Accounts:
 
 def _kept_secret(file: Path) -> str:
     """The token in ``file``, which is made, readable by its owner only, when it is not there."""
+    secret = new_token("m")
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        write_private(file, f"{secret}\n".encode(), replace=False)
     except FileExistsError:
         secret = file.read_text().strip()
         if not re.fullmatch(TOKEN_FORM, secret):
             raise InvalidInputError(f"{file} holds no token: remove it and start again") from None
-        return secret
-    secret = new_token("m")
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(f"{secret}\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    except OSError as error:
+        raise UnavailableError(f"cannot write the first token to {file}: {error.strerror}") from error
     return secret

@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from wirthforge_sdk import files
 from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 
 ServiceName = Literal["host", "marketplace"]
@@ -123,17 +123,8 @@ def checked_token(text: str, name: ServiceName) -> str:
 
 def write_private(path: Path, text: str) -> None:
     """Writes a file that only its owner reads; it appears whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        files.write_private(path, text.encode(), replace=True)
     except OSError as error:
         raise UnavailableError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
 

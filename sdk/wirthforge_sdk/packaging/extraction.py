@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wirthforge_sdk.errors import ConflictError, UnavailableError
+from wirthforge_sdk.files import sync_directory
 from wirthforge_sdk.packaging.archive import Entry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -41,7 +42,7 @@ def write_tree(entries: Mapping[str, Entry], directory: Path) -> None:
             if os.path.lexists(directory):
                 raise _exists(directory)
             partial.rename(directory)  # by itself, it replaces nothing but an empty directory
-        _sync(directory.parent)
+        sync_directory(directory.parent)
     except OSError as error:
         raise UnavailableError(f"cannot write {directory}: {error.strerror}", path=str(directory)) from error
 
@@ -127,14 +128,6 @@ def _opened(directory: Path) -> Iterator[int]:
     descriptor = os.open(directory, _DIRECTORY)
     try:
         yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,10 +11,8 @@ import base64
 import binascii
 import hashlib
 import os
-import secrets
 import stat
 import unicodedata
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, KeyUnreadableError, SignatureInvalidError
+from wirthforge_sdk.files import write_private
 
 PREFIX = "ed25519:"
 KEY_BYTES = 32
@@ -212,28 +211,11 @@ def _read_key_file(path: Path) -> bytes:
 
 
 def _write_new_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)  # as atomic as a rename, but never replaces
-        finally:
-            temporary.unlink()
-        _sync_directory(path.parent)
+        write_private(path, data, replace=False)
     except FileExistsError as error:
         raise ConflictError(
             f"{path} exists: choose another name, or move it away first", path=str(path)
         ) from error
     except OSError as error:
         raise KeyUnreadableError(f"{path} cannot be written: {error.strerror}", path=str(path)) from error
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    with suppress(OSError):  # some file systems do not sync directories; the file itself is safe
-        os.fsync(descriptor)
-    os.close(descriptor)

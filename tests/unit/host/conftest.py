@@ -1,12 +1,8 @@
 """The fixtures of the host's tests, on SQLite."""
 
-import asyncio
-
-import uvloop
-
 from tests.fakes.databases import another_database, closed_database, database_url, impatient
 from tests.fakes.host import audit, clock, database, events
-from tests.fakes.plugin_peer import bridged, peer_of, services, short_path
+from tests.fakes.plugin_peer import bridged, peer_of, pytest_asyncio_loop_factories, services, short_path
 
 __all__ = [
     "another_database",
@@ -19,13 +15,7 @@ __all__ = [
     "events",
     "impatient",
     "peer_of",
+    "pytest_asyncio_loop_factories",
     "services",
     "short_path",
 ]
-
-
-def pytest_asyncio_loop_factories(config, item):
-    """The bridge works with both event loops: the standard one, and the one servers use."""
-    if not item.path.name.startswith("test_bridge"):
-        return {"asyncio": asyncio.new_event_loop}
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

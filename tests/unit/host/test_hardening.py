@@ -11,26 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.sandboxes import REQUEST
 from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
 from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_digest
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
-from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, SandboxRequest, digest_of_json
+from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, digest_of_json
 from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, Tier
-
-REQUEST = SandboxRequest(
-    instance_id="9f2c",
-    plugin="acme/notes",
-    version="1.2.0",
-    digest=f"sha256:{'a' * 64}",
-    host_id="host-1",
-    uid=61_007,
-    limits=TIERS[Tier.SMALL],
-    image="wirthforge/plugin-python:local",
-    runtime="python",
-    bridge_directory=Path("/var/lib/wirthforge/bridges/9f2c"),
-    code_directory=Path("/var/lib/wirthforge/trees/a"),
-)
 
 
 def hardened(**changes: Any) -> ContainerSpec:
@@ -87,6 +74,7 @@ def test_only_the_bridge_and_the_code_are_bound_and_both_read_only() -> None:
     assert spec.source_of("/plugin") == REQUEST.code_directory
 
 
+@pytest.mark.requirement("RES-2")
 def test_limits_become_what_the_kernel_enforces() -> None:
     settings = hardened(
         limits=Limits(

@@ -5,34 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fakes.sandboxes import REQUEST
 from wirthforge_host.sandbox import docker_forms as forms
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
-from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, Mount, SandboxRequest
+from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, Mount
 from wirthforge_host.sandbox.readback import compare
-from wirthforge_sdk.contracts.resources import TIERS, Tier
 
 Answer = dict[str, Any]
 
 SPEC = harden(
-    SandboxRequest(
-        instance_id="9f2c",
-        plugin="acme/notes",
-        version="1.2.0",
-        digest=f"sha256:{'a' * 64}",
-        host_id="host-1",
-        uid=61_007,
-        limits=TIERS[Tier.SMALL],
-        image="wirthforge/plugin-python:local",
-        runtime="python",
-        bridge_directory=Path("/var/lib/wirthforge/bridges/9f2c"),
-        code_directory=Path("/var/lib/wirthforge/trees/a"),
-    ),
+    REQUEST,
     replace(IMAGE, environment=("GPG_KEY",)),
     CAPABLE,
 )

@@ -5,32 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
+from tests.fakes.sandboxes import REQUEST
 from wirthforge_host.errors import EngineUnavailableError, ImageMissingError, SandboxMismatchError
 from wirthforge_host.sandbox.memory_engine import IMAGE, MemoryEngine
-from wirthforge_host.sandbox.models import ContainerEvent, ContainerSpec, EventKind, SandboxRequest
+from wirthforge_host.sandbox.models import ContainerEvent, ContainerSpec, EventKind
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.sandbox.subscription import Subscription
-from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.errors import ConflictError
 
-HOST = "host-1"
-REQUEST = SandboxRequest(
-    instance_id="9f2c",
-    plugin="acme/notes",
-    version="1.2.0",
-    digest=f"sha256:{'a' * 64}",
-    host_id=HOST,
-    uid=61_007,
-    limits=TIERS[Tier.SMALL],
-    image="wirthforge/plugin-python:local",
-    runtime="python",
-    bridge_directory=Path("/var/lib/wirthforge/bridges/9f2c"),
-    code_directory=Path("/var/lib/wirthforge/trees/a"),
-)
+HOST = REQUEST.host_id
 LONG_S = 10.0
 
 

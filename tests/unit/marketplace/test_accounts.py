@@ -12,7 +12,7 @@ from wirthforge_marketplace.accounts.store import accounts, tokens
 from wirthforge_marketplace.audit.store import audit_records
 from wirthforge_marketplace.wiring import build_wiring
 from wirthforge_sdk.contracts.wire import new_token
-from wirthforge_sdk.errors import InvalidInputError
+from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 from wirthforge_sdk.packaging.keys import SigningKey
 
 
@@ -147,7 +147,7 @@ async def test_a_start_that_stopped_after_the_keeper_file_is_taken_up_by_the_nex
     await market.wiring.close()
 
 
-async def test_a_keeper_file_without_a_token_stops_the_start(marketplace, tmp_path):
+async def test_a_keeper_file_without_a_token_or_that_cannot_be_written_stops_the_start(marketplace, tmp_path):
     file = tmp_path / "other.token"
     file.write_text("hello")
     async with marketplace.wiring.database.transaction() as tx:
@@ -155,6 +155,8 @@ async def test_a_keeper_file_without_a_token_stops_the_start(marketplace, tmp_pa
             await tx.execute(delete(table))
     with pytest.raises(InvalidInputError, match=r"other\.token holds no token"):
         await marketplace.wiring.accounts.ensure_keeper(file)
+    with pytest.raises(UnavailableError, match="cannot write the first token"):
+        await marketplace.wiring.accounts.ensure_keeper(tmp_path / "none" / "keeper.token")
 
 
 async def test_a_namespace_has_one_owner(marketplace):

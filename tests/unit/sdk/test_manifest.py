@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fakes.packages import WEATHER
 from wirthforge_sdk.contracts.manifest import Manifest, parse_functions, parse_manifest
 from wirthforge_sdk.errors import ManifestInvalidError
 
-GOOD = """manifest_version = 1
-name = "acme/weather"
-version = "1.2.3"
-summary = "Tells the weather."
-authors = ["A. Author"]
-license = "MIT"
-[runtime]
-type = "python"
-entry = "weather:plugin"
-"""
+GOOD = WEATHER
 
 
 def read(text: str) -> Manifest:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.packages import WEATHER
 from wirthforge_sdk.contracts.statement import ENVELOPE_PATH
 from wirthforge_sdk.errors import (
     DigestMismatchError,
@@ -23,17 +24,7 @@ from wirthforge_sdk.packaging.programs import run
 from wirthforge_sdk.packaging.verification import extract, inspect, verify
 
 KEY = SigningKey.generate()
-MANIFEST = """manifest_version = 1
-name = "acme/weather"
-version = "1.2.3"
-summary = "Tells the weather."
-authors = ["A. Author"]
-license = "MIT"
-
-[runtime]
-type = "python"
-entry = "weather.plugin:plugin"
-"""
+MANIFEST = WEATHER.replace("weather:plugin", "weather.plugin:plugin")
 FILES = {
     "plugin.toml": MANIFEST,
     "README.md": "# Weather\n",

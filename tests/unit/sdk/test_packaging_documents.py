@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.fakes.packages import WEATHER
 from wirthforge_sdk.contracts.manifest import Manifest, Runtime, RuntimeType, parse_manifest
 from wirthforge_sdk.errors import PackageInvalidError
 from wirthforge_sdk.packaging.documents import (
@@ -128,16 +129,6 @@ def test_machine_code_is_known_by_its_name(name: str, native: bool) -> None:  # 
 
 def test_a_manifest_with_many_requirements_in_a_line_is_read() -> None:
     listed = ", ".join(f'"package{number}>=1.2.3"' for number in range(60))
-    text = f"""manifest_version = 1
-name = "acme/weather"
-version = "1.2.3"
-summary = "Tells the weather."
-authors = ["A. Author"]
-license = "MIT"
-[runtime]
-type = "python"
-entry = "weather:plugin"
-requirements = [{listed}]
-"""
+    text = f"{WEATHER}requirements = [{listed}]\n"
 
     assert len(parse_manifest(text.encode()).runtime.requirements) == 60

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.packages import WEATHER
 from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError, UnavailableError
 from wirthforge_sdk.packaging.build import build
 from wirthforge_sdk.packaging.vendoring import LOCK_NAME, Target, vendor
@@ -256,18 +257,7 @@ def test_a_lock_without_versions_and_hashes_is_refused(project: Path, pin: str) 
         vendor(["winds"], project, TARGET)
 
 
-MANIFEST = """manifest_version = 1
-name = "acme/weather"
-version = "1.2.3"
-summary = "Tells the weather."
-authors = ["A. Author"]
-license = "MIT"
-
-[runtime]
-type = "python"
-entry = "weather:plugin"
-requirements = ["winds"]
-"""
+MANIFEST = f'{WEATHER}requirements = ["winds"]\n'
 
 
 def built(project: Path) -> bytes:
