@@ -182,6 +182,9 @@ class Plugins:
     async def _disable(self, name: str, operator: Operator) -> None:
         async with self.database.transaction() as tx:
             record = await store.get_plugin(tx, name)
+            if live := self.reconciler.live(name):
+                # Before anybody is told that it drains: who calls it then is not let in.
+                tx.after_commit(live.gate.close)
             await store.set_enabled(tx, name, enabled=False)
             await self.audit.append(tx, _act("plugin.disable", record, operator))
             if record.state is not State.STOPPED:
