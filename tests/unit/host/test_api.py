@@ -1,10 +1,12 @@
 """The admin API: who may, what is refused and how, and what is told to whom."""
 
 import json
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 
@@ -64,9 +66,9 @@ class Api:
         return await self.client.delete(path, params=query, headers=self.all)
 
 
-@pytest.fixture
-async def api(tmp_path):
-    async with world(tmp_path / "h", worker(permissions=STORAGE)) as host:
+@asynccontextmanager
+async def served(directory):
+    async with world(directory, worker(permissions=STORAGE)) as host:
         transport = httpx.ASGITransport(create_app(host.wiring), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://host") as client:
             tokens = {}
@@ -77,11 +79,30 @@ async def api(tmp_path):
 
 
 @pytest.fixture
+async def api(tmp_path):
+    """A host without plugins."""
+    async with served(tmp_path / "h") as opened:
+        yield opened
+
+
+@pytest.fixture
 async def running(api):
     """The same with its plugin at work."""
     await api.host.install()
     await api.host.approve(*STORAGE)
     return api
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory):
+    """A host with its plugin at work, for the tests that change nothing there."""
+    async with served(tmp_path_factory.mktemp("shared") / "h") as opened:
+        await opened.host.install()
+        await opened.host.approve(*STORAGE)
+        yield opened
+
+
+in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 def problem(answer: httpx.Response) -> Problem:
@@ -102,10 +123,12 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     return found
 
 
-async def test_every_operation_has_its_scope_here(api):
-    assert {name for name, _, _ in operations(api)} == SCOPES.keys() | OPEN
+@in_one_loop
+async def test_every_operation_has_its_scope_here(shared):
+    assert {name for name, _, _ in operations(shared)} == SCOPES.keys() | OPEN
 
 
+@in_one_loop
 @pytest.mark.parametrize(
     "headers",
     [
@@ -117,27 +140,29 @@ async def test_every_operation_has_its_scope_here(api):
     ],
     ids=["none", "malformed", "empty", "basic", "unknown"],
 )
-async def test_without_a_good_token_no_operation_does_anything(api, headers):
-    for name, method, path in operations(api):
+async def test_without_a_good_token_no_operation_does_anything(shared, headers):
+    for name, method, path in operations(shared):
         if name not in OPEN:
-            answer = await api.client.request(method, path, headers=headers)
+            answer = await shared.client.request(method, path, headers=headers)
             assert (name, problem(answer).code) == (name, "unauthenticated")
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
 
 
-async def test_without_its_scope_no_operation_does_anything(api):
-    for name, method, path in operations(api):
+@in_one_loop
+async def test_without_its_scope_no_operation_does_anything(shared):
+    for name, method, path in operations(shared):
         if name not in OPEN:
-            headers = api.with_scopes(*(frozenset(Scope) - {SCOPES[name]}))
-            told = problem(await api.client.request(method, path, headers=headers))
+            headers = shared.with_scopes(*(frozenset(Scope) - {SCOPES[name]}))
+            told = problem(await shared.client.request(method, path, headers=headers))
             assert (name, told.status, told.details) == (name, 403, {"scope": SCOPES[name]})
 
 
-async def test_with_its_scope_every_operation_is_reached(api):
-    for name, method, path in operations(api):
+@in_one_loop
+async def test_with_its_scope_every_operation_is_reached(shared):
+    for name, method, path in operations(shared):
         if name in OPEN | {"events"}:
             continue
-        answer = await api.client.request(method, path, headers=api.all)
+        answer = await shared.client.request(method, path, headers=shared.all)
         assert answer.status_code in {200, 404, 422}, name
 
 
@@ -167,8 +192,9 @@ async def test_a_plugin_is_installed_approved_called_and_removed(api):
     assert (await api.get("/v1/plugins")).json() == {"items": [], "next": None}
 
 
-async def test_a_stream_of_no_plugin_is_not_found(api):
-    assert problem(await api.get("/v1/plugins/demo/none/logs/stream")).code == "not_found"
+@in_one_loop
+async def test_a_stream_of_no_plugin_is_not_found(shared):
+    assert problem(await shared.get("/v1/plugins/demo/none/logs/stream")).code == "not_found"
 
 
 async def test_rules_are_listed_and_taken_back(running):
@@ -220,16 +246,18 @@ REFUSED = {
 }
 
 
+@in_one_loop
 @pytest.mark.parametrize("case", REFUSED)
-async def test_every_refusal_is_a_problem_document(running, case):
+async def test_every_refusal_is_a_problem_document(shared, case):
     method, path, body, status, code = REFUSED[case]
-    headers = {**running.all, "Last-Event-ID": "newest"}
-    answer = await running.client.request(method, path, json=body, headers=headers)
+    headers = {**shared.all, "Last-Event-ID": "newest"}
+    answer = await shared.client.request(method, path, json=body, headers=headers)
     told = problem(answer)
     assert (told.status, told.code) == (status, code)
     assert told.detail
 
 
+@in_one_loop
 @pytest.mark.parametrize(
     "body",
     [
@@ -244,12 +272,13 @@ async def test_every_refusal_is_a_problem_document(running, case):
     ],
     ids=["torn", "empty", "list", "null", "binary", "deep", "number", "surrogate"],
 )
-async def test_a_body_that_is_no_install_is_refused(api, body):
-    headers = {**api.all, "Content-Type": "application/json"}
-    answer = await api.client.post("/v1/installs", content=body, headers=headers)
+async def test_a_body_that_is_no_install_is_refused(shared, body):
+    headers = {**shared.all, "Content-Type": "application/json"}
+    answer = await shared.client.post("/v1/installs", content=body, headers=headers)
     assert (problem(answer).status, problem(answer).kind) == (422, "invalid_input")
 
 
+@in_one_loop
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -261,37 +290,40 @@ async def test_a_body_that_is_no_install_is_refused(api, body):
     ],
     ids=["surrogate key", "surrogate", "not a number", "huge integer", "deep"],
 )
-async def test_arguments_that_cannot_be_sent_are_refused(running, arguments):
+async def test_arguments_that_cannot_be_sent_are_refused(shared, arguments):
     content = f'{{"plugin": "{PLUGIN}", "function": "echo", "arguments": {arguments}}}'
-    headers = {**running.all, "Content-Type": "application/json"}
-    answer = await running.client.post("/v1/calls", content=content, headers=headers)
+    headers = {**shared.all, "Content-Type": "application/json"}
+    answer = await shared.client.post("/v1/calls", content=content, headers=headers)
     assert (problem(answer).status, problem(answer).kind) == (422, "invalid_input")
 
 
+@in_one_loop
 @pytest.mark.parametrize("declares", [True, False])
-async def test_a_body_over_the_bound_is_refused(api, declares):
+async def test_a_body_over_the_bound_is_refused(shared, declares):
     async def endless():
         yield b" " * MAX_BODY_BYTES
         yield b"  "
 
     content = b" " * (MAX_BODY_BYTES + 1) if declares else endless()
-    headers = {**api.all, "Content-Type": "application/json"}
-    answer = await api.client.post("/v1/installs", content=content, headers=headers)
+    headers = {**shared.all, "Content-Type": "application/json"}
+    answer = await shared.client.post("/v1/installs", content=content, headers=headers)
     assert (problem(answer).status, problem(answer).code) == (413, "body_too_large")
 
 
+@in_one_loop
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "null", "http://host.evil.example", "http://host:81"]
 )
-async def test_a_page_of_another_origin_is_refused(api, origin):
+async def test_a_page_of_another_origin_is_refused(shared, origin):
     for path in ("/v1/plugins", "/healthz"):
-        answer = await api.client.get(path, headers={**api.all, "Origin": origin})
+        answer = await shared.client.get(path, headers={**shared.all, "Origin": origin})
         assert (problem(answer).status, problem(answer).code) == (403, "foreign_origin")
 
 
-async def test_a_page_of_our_own_is_served(api):
+@in_one_loop
+async def test_a_page_of_our_own_is_served(shared):
     assert (
-        await api.client.get("/v1/plugins", headers={**api.all, "Origin": "http://host"})
+        await shared.client.get("/v1/plugins", headers={**shared.all, "Origin": "http://host"})
     ).status_code == 200
 
 
@@ -304,13 +336,15 @@ async def test_an_error_of_a_dependency_is_a_problem_with_its_code(api):
     api.host.engine.faults.errors.clear()
 
 
-async def test_a_host_that_answers_says_so_without_a_token(api):
-    answer = await api.client.get("/healthz")
+@in_one_loop
+async def test_a_host_that_answers_says_so_without_a_token(shared):
+    answer = await shared.client.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": {}})
 
 
-async def test_a_host_is_ready_when_all_it_needs_is_there(api):
-    answer = await api.client.get("/readyz")
+@in_one_loop
+async def test_a_host_is_ready_when_all_it_needs_is_there(shared):
+    answer = await shared.client.get("/readyz")
     ready = {"database": "ok", "engine": "ok", "image": "ok"}
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": ready})
 
@@ -326,10 +360,11 @@ async def test_a_host_without_its_engine_is_not_ready_and_says_why(api):
     assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "checks": told})
 
 
-async def test_audit_records_are_paged_newest_first_without_gap_or_repeat(running):
+@in_one_loop
+async def test_audit_records_are_paged_newest_first_without_gap_or_repeat(shared):
     ids, after = [], {}
     while True:
-        page = (await running.get("/v1/audit", limit=3, **after)).json()
+        page = (await shared.get("/v1/audit", limit=3, **after)).json()
         ids += [each["id"] for each in page["items"]]
         if page["next"] is None:
             break
@@ -374,8 +409,9 @@ async def test_metrics_count_calls_and_plugins_in_prometheus_text(running):
     assert 'wirthforge_plugins{state="stopped"} 1.0' in (await running.get("/metrics")).text
 
 
-async def test_the_openapi_document_is_one_and_names_every_error(api):
-    document = (await api.client.get("/openapi.json")).json()
+@in_one_loop
+async def test_the_openapi_document_is_one_and_names_every_error(shared):
+    document = (await shared.client.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1.")
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)

@@ -62,6 +62,7 @@ for point in points:
         kill_at(place, time)
         asyncio.run(install(directory))
         os._exit(0)
+for _ in points:
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
 """Installs once for each point, each time in a process of its own; prints how each process ended."""

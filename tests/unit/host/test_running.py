@@ -79,6 +79,12 @@ async def test_a_plugin_that_offers_what_was_not_signed_is_quarantined(tmp_path,
         await assert_nothing_is_left(host)
         with pytest.raises(PluginUnavailableError, match="is quarantined"):
             await host.call(name="Ada")
+
+
+async def test_a_quarantined_plugin_is_started_only_after_an_operator_has_stopped_it(tmp_path):
+    package = make_package(functions=[GREET.model_copy(update={"description": "Harmless."})])
+    async with world(tmp_path / "h", package) as host:
+        await host.install()
         with pytest.raises(ConflictError, match="wirthforge disable demo/hello"):
             await host.enable()
         assert (await host.plugin()).state is State.QUARANTINED
@@ -200,29 +206,34 @@ async def test_the_last_error_of_a_plugin_tells_why_it_ended_whatever_it_is(host
     assert (await host.until(State.RUNNING)).state is State.RUNNING
 
 
-async def test_a_plugin_that_ends_five_times_is_left_alone_until_an_operator_says_so(tmp_path, at_once):
-    flag = tmp_path / "mended"
-    source = f"from pathlib import Path\nif not Path({str(flag)!r}).exists(): raise OSError('broken')\n"
-    async with world(tmp_path / "h", make_package(source=source + SOURCE)) as host:
-        await host.install()
-        looping = await host.until(State.CRASH_LOOP)
-        assert "OSError: broken" in looping.cause
-        moves = [record.detail["after"] for record in await host.audited("plugin.state")]
-        assert moves.count("starting") == lifecycle.MAX_CRASHES
-        assert moves.count("unhealthy") == lifecycle.MAX_CRASHES - 1
-        await assert_nothing_is_left(host)
-        await host.enable()
-        await host.until(State.CRASH_LOOP)
-        flag.touch()
-        assert (await host.enable()).state is State.RUNNING
-        assert (await host.call(name="Ada")).structured == {"result": "Hello, Ada!"}
+@pytest.fixture
+async def looping(tmp_path, at_once):
+    """A host whose plugin ended at each start; it stays up once the file ``mended`` is there."""
+
+    async def process(spec):
+        return await run_plugin(spec) if (tmp_path / "mended").exists() else 5
+
+    async with world(tmp_path / "h", make_package(), engine=MemoryEngine(process=process)) as opened:
+        await opened.install()
+        await opened.until(State.CRASH_LOOP)
+        yield opened
 
 
-async def test_a_plugin_in_a_crash_loop_can_be_disabled(tmp_path, at_once):
-    async with world(tmp_path / "h", make_package(source="raise OSError")) as host:
-        await host.install()
-        await host.until(State.CRASH_LOOP)
-        assert (await host.disable()).state is State.STOPPED
+async def test_a_plugin_that_ends_five_times_is_left_alone_until_an_operator_says_so(looping, tmp_path):
+    assert "exit code 5" in (await looping.plugin()).cause
+    moves = [record.detail["after"] for record in await looping.audited("plugin.state")]
+    assert moves.count("starting") == lifecycle.MAX_CRASHES
+    assert moves.count("unhealthy") == lifecycle.MAX_CRASHES - 1
+    await assert_nothing_is_left(looping)
+    await looping.enable()
+    await looping.until(State.CRASH_LOOP)
+    (tmp_path / "mended").touch()
+    assert (await looping.enable()).state is State.RUNNING
+    assert (await looping.call(name="Ada")).structured == {"result": "Hello, Ada!"}
+
+
+async def test_a_plugin_in_a_crash_loop_can_be_disabled(looping):
+    assert (await looping.disable()).state is State.STOPPED
 
 
 async def test_a_call_that_is_not_answered_in_time_fails_and_the_plugin_is_told(host):
