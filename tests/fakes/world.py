@@ -261,6 +261,7 @@ async def world(
     """A host at work in ``directory``; ``options`` are an ``engine``, and settings."""
     source = source or await asyncio.to_thread(ShelfSource, *packages)
     wiring = await asyncio.to_thread(built, directory, source, **options)
+    wiring.audit._linger_s = 0  # else every host takes that long to stop
     async with wiring.running():
         yield World(wiring, source)
 
