@@ -82,6 +82,7 @@ async def test_a_revoked_token_is_useless_at_once_and_after_a_restart(tokens, da
     ],
 )
 async def test_a_token_that_makes_no_sense_is_not_made(tokens, clock, changes, field):
+    changes = dict(changes)  # the parameter is one object for every run of this test
     expires_in = changes.pop("expires_in", None)
     expiry = None if expires_in is None else clock.now + timedelta(seconds=expires_in)
     values = {"label": "x", "scopes": ONLY_CALL, "expires_at": expiry, "by": "host", **changes}

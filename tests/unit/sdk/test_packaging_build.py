@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -359,9 +358,6 @@ def test_a_program_is_given_no_input_and_both_its_streams_are_collected(tmp_path
     assert finished == (3, f"{tmp_path}\n".encode(), "oops\n")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("wirthforge_sdk.runtime.__main__") is None, reason="there is no runtime to ask"
-)
 def test_the_real_runtime_tells_the_functions(project: Path) -> None:
     (project / "src/weather/plugin.py").write_text(
         "from wirthforge_sdk.runtime import Plugin\n\n"

@@ -17,8 +17,6 @@ from wirthforge_sdk.packaging.verification import inspect
 
 TARGET = Target("3.11", "x86_64-manylinux_2_28")
 
-needs_uv = pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
-
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -92,7 +90,6 @@ def test_without_uv_the_remedy_is_told(project: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.requirement("BEY-2")
-@needs_uv
 def test_requirements_are_vendored_with_what_they_need(index: Path, project: Path) -> None:
     digest = add_wheel(index, "winds", "1.0", requires="clouds>=2")
     add_wheel(index, "clouds", "2.1", files={"clouds/sky.py": "blue = 1\n"})
@@ -113,7 +110,6 @@ def test_requirements_are_vendored_with_what_they_need(index: Path, project: Pat
     assert (winds.name, winds.version, winds.sha256) == ("winds", "1.0", [digest])
 
 
-@needs_uv
 def test_a_lock_file_keeps_the_versions_when_newer_ones_appear(index: Path, project: Path) -> None:
     add_wheel(index, "winds", "1.0")
     first = vendor(["winds>=1"], project, TARGET)
@@ -126,7 +122,6 @@ def test_a_lock_file_keeps_the_versions_when_newer_ones_appear(index: Path, proj
     assert (project / LOCK_NAME).read_text() == lock
 
 
-@needs_uv
 def test_a_lock_of_other_requirements_is_made_again_but_keeps_the_pins_that_fit(
     index: Path, project: Path
 ) -> None:
@@ -140,7 +135,6 @@ def test_a_lock_of_other_requirements_is_made_again_but_keeps_the_pins_that_fit(
     assert [(each.name, each.version) for each in vendored.packages] == [("clouds", "2.0"), ("winds", "1.0")]
 
 
-@needs_uv
 def test_a_lock_that_the_author_wrote_pins_too(index: Path, project: Path) -> None:
     digest = add_wheel(index, "winds", "1.0")
     add_wheel(index, "winds", "1.1")
@@ -149,7 +143,6 @@ def test_a_lock_that_the_author_wrote_pins_too(index: Path, project: Path) -> No
     assert [each.version for each in vendor(["winds"], project, TARGET).packages] == ["1.0"]
 
 
-@needs_uv
 def test_frozen_refuses_to_make_or_change_a_lock(index: Path, project: Path) -> None:
     add_wheel(index, "winds", "1.0")
     with pytest.raises(PackageInvalidError, match="missing or of other requirements"):
@@ -161,7 +154,6 @@ def test_frozen_refuses_to_make_or_change_a_lock(index: Path, project: Path) -> 
             vendor(requirements, project, target, frozen=True)
 
 
-@needs_uv
 def test_a_distribution_that_is_not_the_locked_one_is_refused(index: Path, project: Path) -> None:
     add_wheel(index, "winds", "1.0")
     vendor(["winds"], project, TARGET)
@@ -172,7 +164,6 @@ def test_a_distribution_that_is_not_the_locked_one_is_refused(index: Path, proje
         vendor(["winds"], project, TARGET)
 
 
-@needs_uv
 @pytest.mark.parametrize("requirement", ["winds>=9", "storms"])
 def test_requirements_that_cannot_be_satisfied_are_told(index: Path, project: Path, requirement: str) -> None:
     add_wheel(index, "winds", "1.0")
@@ -184,7 +175,6 @@ def test_requirements_that_cannot_be_satisfied_are_told(index: Path, project: Pa
     assert not (project / LOCK_NAME).exists()
 
 
-@needs_uv
 def test_a_distribution_without_a_wheel_is_not_built(index: Path, project: Path) -> None:
     (index / "storms-1.0.tar.gz").write_bytes(b"whose setup.py would run")
 
@@ -192,7 +182,6 @@ def test_a_distribution_without_a_wheel_is_not_built(index: Path, project: Path)
         vendor(["storms"], project, TARGET)
 
 
-@needs_uv
 def test_wheels_are_chosen_for_the_target_not_for_this_machine(index: Path, project: Path) -> None:
     add_wheel(index, "winds", "1.0", tag="cp312-cp312-manylinux_2_28_aarch64", files={"winds/fast.so": "ELF"})
 
@@ -226,7 +215,6 @@ def test_what_the_runtime_brings_is_not_vendored(project: Path, requirement: str
         vendor([requirement], project, TARGET)
 
 
-@needs_uv
 @pytest.mark.parametrize(
     "requirement",
     [
@@ -272,7 +260,6 @@ def built(project: Path) -> bytes:
     return build(project, describe=lambda _: b'[{"name": "forecast", "input_schema": {"type": "object"}}]')
 
 
-@needs_uv
 def test_a_package_tells_what_it_vendors(index: Path, project: Path) -> None:
     digest = add_wheel(index, "winds", "1.0", files={"winds/fast.so": "ELF"})
 
@@ -288,7 +275,6 @@ def test_a_package_tells_what_it_vendors(index: Path, project: Path) -> None:
     assert built(project) == package
 
 
-@needs_uv
 @pytest.mark.parametrize(
     ("file", "says"),
     [
