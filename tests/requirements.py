@@ -284,7 +284,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/e2e/test_demo.py::test_nothing_is_left_behind",
             "tests/integration/test_host_on_engine.py::test_a_killed_host_is_followed_by_one_that_runs_the_same_once",
-            "tests/unit/host/test_install_killed.py::test_the_next_host_finds_nothing_or_all_and_can_install",
+            "tests/integration/test_install_killed.py::test_the_next_host_finds_nothing_or_all_and_can_install",
         ),
         lacks="a fault injected at every step",
     ),
@@ -515,7 +515,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "truly offline",
         "partial",
         tests=(
-            "tests/unit/sdk/test_packaging_vendoring.py::test_requirements_are_vendored_with_what_they_need",
+            "tests/integration/test_packaging_vendoring.py::test_requirements_are_vendored_with_what_they_need",
         ),
         lacks="bundles of a catalogue",
     ),

@@ -82,7 +82,7 @@ shelves = st.dictionaries(
 
 @pytest.mark.requirement("CORE-5")
 @pytest.mark.timeout(60)
-@settings(max_examples=3000)
+@settings(max_examples=500)
 @given(st.dictionaries(plugin_names, range_texts, min_size=1, max_size=3).map(ranges), shelves)
 def test_it_finds_a_solution_exactly_when_there_is_one(requirements, shelf):
     try:

@@ -1,0 +1,274 @@
+"""The runtime as a process: what a sandbox starts, what it shows, and how it ends."""
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, process_for, project
+from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES, MAX_MESSAGE_BYTES, Exit
+
+PLUGIN = """
+import os, sys
+from wirthforge_sdk.runtime import Plugin
+
+plugin = Plugin()
+print("loading")
+
+@plugin.function
+def streams() -> list[str]:
+    return [os.readlink(f"/proc/self/fd/{number}") for number in range(3)]
+
+@plugin.function
+def say(text: str, times: int = 1) -> None:
+    for _ in range(times):
+        print(text)
+
+@plugin.function
+def die(code: int) -> None:
+    os._exit(code)
+"""
+
+SERVER = """
+import sys
+from mcp.server.mcpserver import MCPServer
+
+print("a banner that is no message", flush=True)
+print("words for the operator", file=sys.stderr, flush=True)
+server = MCPServer("third-party")
+
+@server.tool(description="Adds.")
+def add(a: int, b: int) -> int:
+    return a + b
+
+@server.tool()
+def leave() -> str:
+    import os
+    os._exit(5)
+
+server.run()
+"""
+
+
+def server(directory):
+    return project(directory, SERVER, 'type = "mcp"\nentry = "code_under_test"')
+
+
+@contextmanager
+def launched(tree, patience_s=PATIENCE_S):
+    """The runtime for a tree, and the host's end of its socket."""
+    with process_for(tree, patience_s) as (process, stream):
+        peer = Peer(stream, patience_s)
+        try:
+            yield process, peer
+        finally:
+            peer.hang_up()
+
+
+def answer_and_logs(peer):
+    """The next answer, and what was logged before it."""
+    logs = []
+    while (message := peer.receive()) is not None and message.get("method") == "host/log":
+        logs.append(message["params"])
+    return message, logs
+
+
+def test_the_standard_streams_are_the_null_device_whatever_they_were_before(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (_, peer):
+        peer.start("streams")
+        answer, _ = answer_and_logs(peer)
+        assert answer["result"]["structuredContent"] == {"result": ["/dev/null"] * 3}
+
+
+def test_what_the_plugin_prints_goes_to_the_log_also_while_it_is_imported(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (_, peer):
+        peer.start("say", text="hello\nthere")
+        _, logs = answer_and_logs(peer)
+        assert [log["message"] for log in logs] == ["loading", "hello", "there"]
+
+
+def test_a_flood_of_lines_is_cut_and_counted(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (_, peer):
+        peer.start("say", text="x" * (MAX_LOG_BYTES + 10), times=2000)
+        _, logs = answer_and_logs(peer)
+        assert 100 < len(logs) < 1000
+        assert max(len(log["message"]) for log in logs) <= MAX_LOG_BYTES
+
+
+def test_the_server_says_the_name_and_version_of_the_manifest(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (_, peer):
+        peer.request("server/discover")
+        answer, _ = answer_and_logs(peer)
+    about = answer["result"]["_meta"]["io.modelcontextprotocol/serverInfo"]
+    assert about == {"name": "a/b", "version": "1.2.3"}
+
+
+def test_hanging_up_ends_it_with_code_zero(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (process, _):
+        pass
+    assert process.returncode == 0
+
+
+def test_the_plugins_own_exit_code_is_passed_on(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (process, peer):
+        peer.start("die", code=9)
+        assert answer_and_logs(peer)[0] is None
+        assert process.wait(PATIENCE_S) == 9
+
+
+def test_a_polite_stop_reaches_the_worker(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (process, peer):
+        peer.request("server/discover")
+        answer_and_logs(peer)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import nothing_like_it", "No module named 'nothing_like_it'"),
+        ("raise SystemExit('no')", "SystemExit: no"),
+        ("plugin = 3", "let it be a Plugin"),
+        ("", "has no attribute 'plugin'"),
+    ],
+)
+def test_code_that_does_not_load_is_reported_and_ends_it(tmp_path, code, reason):
+    with launched(project(tmp_path, code)) as (process, peer):
+        log = peer.receive()["params"]
+        assert process.wait(PATIENCE_S) == Exit.CODE_FAILED
+    assert log["level"] == "error"
+    assert reason in log["message"]
+
+
+def test_a_manifest_that_does_not_say_what_to_run_is_reported_and_ends_it(tmp_path):
+    with launched(project(tmp_path, PLUGIN, 'type = "python"')) as (process, peer):
+        assert "'entry'" in peer.receive()["params"]["message"]
+        assert process.wait(PATIENCE_S) == Exit.MANIFEST_BROKEN
+
+
+def test_a_host_that_breaks_the_bound_of_a_line_ends_it(tmp_path):
+    with launched(project(tmp_path, PLUGIN)) as (process, peer):
+        peer.receive()
+        with pytest.raises(ConnectionError):  # it stops reading
+            peer.send(b"x" * 2 * MAX_MESSAGE_BYTES)
+        assert process.wait(PATIENCE_S) == Exit.PROTOCOL_BROKEN
+
+
+def test_without_a_host_it_ends_at_once(tmp_path):
+    command = [*RUNTIME, "--socket", str(tmp_path / "nobody"), "--tree", str(tmp_path)]
+    assert subprocess.run(command, check=False, timeout=PATIENCE_S).returncode == Exit.NO_HOST
+
+
+def test_wrong_arguments_are_answered_with_the_usage():
+    finished = subprocess.run([*RUNTIME, "--help"], capture_output=True, check=False, timeout=PATIENCE_S)
+    assert (finished.returncode, finished.stderr[:6]) == (64, b"usage:")
+
+
+def test_children_that_are_not_the_worker_are_reaped_on_the_way():
+    code = """
+import os
+from wirthforge_sdk.runtime.__main__ import reap
+other = os.fork() or os._exit(1)
+gate, opener = os.pipe()
+worker = os.fork()
+if worker == 0:
+    os.close(opener)
+    os.read(gate, 1)
+    os._exit(7)
+os.close(gate)
+os.waitid(os.P_PID, other, os.WEXITED | os.WNOWAIT)
+os.close(opener)
+code = reap(worker)
+try:
+    os.waitpid(other, os.WNOHANG)
+except ChildProcessError:
+    print(code)
+"""
+    command = [sys.executable, "-I", "-c", code]
+    finished = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_S)
+    assert finished.stdout == b"7\n"
+
+
+def described(tree):
+    return subprocess.run(
+        [*RUNTIME, "--describe", str(tree)], capture_output=True, check=False, timeout=PATIENCE_S
+    )
+
+
+def test_a_description_is_the_only_thing_on_stdout_and_sorted_by_name(tmp_path):
+    finished = described(project(tmp_path, PLUGIN))
+    rows = json.loads(finished.stdout)
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert [row["name"] for row in rows] == ["die", "say", "streams"]
+    assert set(rows[0]) == {
+        "name",
+        "description",
+        "input_schema",
+        "output_schema",
+        "annotations",
+        "timeout_s",
+    }
+
+
+def test_code_that_cannot_be_described_is_one_sentence_with_its_place(tmp_path):
+    finished = described(project(tmp_path, "\n\nimport nothing_like_it"))
+    assert (finished.returncode, finished.stdout) == (1, b"")
+    assert finished.stderr.decode() == (
+        "code_under_test:plugin cannot be imported: ModuleNotFoundError: No module named 'nothing_like_it' "
+        "(src/code_under_test.py, line 3)\n"
+    )
+
+
+@pytest.mark.timeout(60)  # the server's own import takes seconds on a busy machine
+def test_an_mcp_server_is_described_by_its_tools(tmp_path):
+    finished = subprocess.run(
+        [*RUNTIME, "--describe", str(server(tmp_path))], capture_output=True, check=False, timeout=50
+    )
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    rows = {row["name"]: row for row in json.loads(finished.stdout)}
+    assert set(rows) == {"add", "leave"}
+    assert rows["add"]["description"] == "Adds."
+    assert rows["add"]["input_schema"]["required"] == ["a", "b"]
+    assert rows["add"]["annotations"] == {
+        "read_only": False,
+        "destructive": True,
+        "idempotent": False,
+        "open_world": True,
+    }
+
+
+@pytest.mark.timeout(60)
+def test_an_unmodified_mcp_server_answers_through_the_joiner_and_its_noise_is_logged(tmp_path):
+    with launched(server(tmp_path), patience_s=40) as (process, peer):
+        peer.request("server/discover")
+        answer, logs = answer_and_logs(peer)
+        assert answer["result"]["supportedVersions"] == ["2026-07-28"]
+        said = {log["message"] for log in logs}
+        assert {"a banner that is no message", "words for the operator"} <= said
+        called = peer.call("add", 2, a=1, b=2)
+        assert called["result"]["structuredContent"] == {"result": 3}
+        peer.start("leave", 3)
+        assert answer_and_logs(peer)[0] is None
+        assert process.wait(PATIENCE_S) == 5
+
+
+def test_an_mcp_server_that_sends_an_endless_line_is_stopped(tmp_path):
+    flood = "while True: print('{' + 'x' * 1_000_000, end='', flush=True)"
+    tree = project(tmp_path, flood, 'type = "mcp"\nentry = "code_under_test"')
+    with launched(tree) as (process, peer):
+        answer, logs = answer_and_logs(peer)
+        assert answer is None
+        assert "the server was stopped" in logs[-1]["message"]
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGKILL
+
+
+@pytest.mark.timeout(60)
+def test_an_mcp_server_ends_when_the_host_hangs_up(tmp_path):
+    with launched(server(tmp_path), patience_s=40) as (process, peer):
+        peer.request("server/discover")
+        answer_and_logs(peer)
+    assert process.returncode == 0
