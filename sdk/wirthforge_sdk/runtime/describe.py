@@ -16,7 +16,7 @@ from wirthforge_sdk.contracts.bridge import LEGACY, META_CAPABILITIES, META_CLIE
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.functions import Options
 from wirthforge_sdk.runtime.joiner import start
-from wirthforge_sdk.runtime.worker import Project
+from wirthforge_sdk.runtime.project import Project
 
 LIMIT_S = 30.0
 SERVER_LIMIT_S = 28.0

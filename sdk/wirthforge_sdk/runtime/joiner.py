@@ -9,15 +9,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from wirthforge_sdk.contracts.bridge import Exit
 from wirthforge_sdk.runtime.host import Log
 from wirthforge_sdk.runtime.output import Printed
+from wirthforge_sdk.runtime.project import Project
 from wirthforge_sdk.runtime.wire import CHUNK_BYTES, Connection, LineTooLongError, lines_of
-
-if TYPE_CHECKING:
-    from wirthforge_sdk.runtime.worker import Project
 
 GRACE_S = 2.0
 """How long a server may take to end after its input ended."""

@@ -1,0 +1,46 @@
+"""What a plugin tree says about itself, as far as running it needs."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from importlib import import_module
+from typing import Any
+
+from wirthforge_sdk.runtime.plugin import Plugin
+from wirthforge_sdk.runtime.session import About
+
+
+class Project:
+    """What a plugin tree says about itself; the host verified it, so only what is used is read.
+
+    Raises:
+        OSError: ``plugin.toml`` cannot be read.
+        ValueError: It is not TOML, or does not say what to run.
+    """
+
+    def __init__(self, tree: str) -> None:
+        with open(f"{tree}/plugin.toml", "rb") as file:  # noqa: PTH123 - pathlib is 5 ms of every cold start
+            table = tomllib.load(file)
+        try:
+            runtime: dict[str, Any] = table["runtime"]
+            self.type = str(runtime["type"])
+            self.entry = str(runtime["entry"])
+            self.arguments = [str(argument) for argument in runtime.get("arguments", [])]
+            self.about = About(str(table["name"]), str(table["version"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"plugin.toml does not say what to run: {error} is missing or wrong") from error
+        self.path = [f"{tree}/src", f"{tree}/vendor"]
+
+    def load(self) -> Plugin:
+        """Imports the entry of a Python plugin.
+
+        Raises:
+            Exception: Whatever its code raises; TypeError if the entry is no Plugin.
+        """
+        sys.path[:0] = self.path
+        module, _, attribute = self.entry.partition(":")
+        plugin = getattr(import_module(module), attribute)
+        if not isinstance(plugin, Plugin):
+            raise TypeError(f"{self.entry} is of type {type(plugin).__name__}: let it be a Plugin")
+        return plugin
