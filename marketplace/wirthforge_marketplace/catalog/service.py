@@ -14,6 +14,7 @@ from wirthforge_marketplace.catalog.store import Candidate, Filter
 from wirthforge_marketplace.errors import PluginMissingError, ReleaseMissingError
 from wirthforge_marketplace.packages.store import find_release
 from wirthforge_sdk.contracts.marketplace_api import (
+    MAX_LOCK,
     PluginDetail,
     PluginSummary,
     ResolvedRelease,
@@ -141,6 +142,8 @@ class Catalog:
         async with self._database.reading() as tx:
             found = await _closure(tx, requirements)
         chosen = await asyncio.to_thread(_solved, requirements, found, locked)
+        if len(chosen) > MAX_LOCK:
+            raise LimitExceededError(f"a lock has at most {MAX_LOCK} releases: require fewer plugins")
         async with self._database.reading() as tx:
             signed = await store.signed(tx, [each.digest for each in chosen])
         return ResolveOut(

@@ -11,7 +11,6 @@ import asyncio
 import functools
 import inspect
 import json
-import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from wirthforge_sdk.contracts.text import clean
 from wirthforge_sdk.errors import KINDS, WirthForgeError
 
 UNEXPECTED: Final = 1
@@ -28,11 +28,6 @@ EXIT_CODES: Final[dict[type[WirthForgeError], int]] = {kind: code for code, kind
 
 PIPE_WIDTH: Final = 160
 """Columns where there is no terminal to ask."""
-
-_UNSAFE: Final = re.compile(
-    # C0 and C1 but tab and newline; marks that reorder or hide text.
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +82,6 @@ _AS_JSON: Final = inspect.Parameter(
 def exit_code(error: WirthForgeError) -> int:
     """The exit code of ``error``: that of its kind."""
     return next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), UNEXPECTED)
-
-
-def clean(text: str) -> str:
-    """``text`` without what could move a terminal's cursor, colour it or reorder what is read."""
-    return _UNSAFE.sub("\ufffd", text)
 
 
 def can_ask() -> bool:

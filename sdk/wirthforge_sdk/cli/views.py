@@ -6,7 +6,7 @@ Everything that somebody else wrote goes through :func:`text`: no markup, no con
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from wirthforge_sdk.cli.output import clean
 from wirthforge_sdk.contracts.host_api import (
     AskedPermission,
     AuditOut,
@@ -29,6 +28,7 @@ from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.marketplace_api import PluginDetail, PluginSummary, ReleaseOut
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.contracts.resources import MIB, Limits
+from wirthforge_sdk.contracts.text import clean, one_line
 
 _CALM = {State.RUNNING: "green", State.STOPPED: "dim", State.AWAITING_APPROVAL: "yellow"}
 _PASSING = {State.FETCHING, State.VERIFYING, State.STARTING, State.DRAINING}
@@ -216,15 +216,16 @@ def effective(one: EffectiveOut) -> RenderableType:
 
 def log_line(line: LogOut) -> RenderableType:
     """One line of a log."""
-    fields = "".join(f" {key}={_shown(value)}" for key, value in line.fields.items())
-    return Text.assemble(
-        text(moment(line.at), "dim"),
-        " ",
-        text(f"{line.level:<7}", _LEVELS.get(line.level, "cyan")),
-        " ",
-        text(line.message.replace("\n", "\n    ")),  # a second line must not pass for another record
-        text(fields, "dim"),
+    level = text(f"{one_line(line.level):<7}", _LEVELS.get(line.level, "cyan"))
+    fields = text(f" {_pairs(line.fields)}" if line.fields else "", "dim")
+    # The body has a column of its own: wherever it is wrapped, no part of it can pass for another record.
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(
+        Text.assemble(text(moment(line.at), "dim"), " ", level), Text.assemble(text(line.message), fields)
     )
+    return grid
 
 
 def audit(records: Sequence[AuditOut]) -> RenderableType:
@@ -238,7 +239,7 @@ def audit(records: Sequence[AuditOut]) -> RenderableType:
             each.action,
             text(each.outcome, _OUTCOMES.get(each.outcome, "")),
             each.plugin or "",
-            " ".join(f"{key}={_shown(value)}" for key, value in each.detail.items()),
+            _pairs(each.detail),
         )
         for each in reversed(records)
     ]
@@ -272,6 +273,10 @@ def _signature(function: Function) -> str:
 
 def _content(part: dict[str, Any]) -> str:
     return str(part["text"]) if part.get("type") == "text" and "text" in part else _shown(part)
+
+
+def _pairs(fields: Mapping[str, object]) -> str:
+    return " ".join(f"{one_line(key)}={one_line(_shown(value))}" for key, value in fields.items())
 
 
 def _shown(value: object) -> str:

@@ -6,14 +6,25 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from wirthforge_sdk.contracts.identifiers import Digest, PluginName, Slug
 from wirthforge_sdk.contracts.manifest import Function, Manifest, PermissionRequest
+from wirthforge_sdk.contracts.text import is_fit
 from wirthforge_sdk.contracts.versions import RangeText, VersionText
 from wirthforge_sdk.contracts.wire import Body, Shape
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+MAX_LOCK = 50
+"""Releases of one lock."""
+
+
+def _printable(text: str) -> str:
+    if not is_fit(text):
+        raise ValueError("it has characters that cannot be shown: leave out controls and line ends")
+    return text
+
+
+Label = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_printable)]
 
 
 class Scope(StrEnum):
@@ -180,4 +191,4 @@ class ResolvedRelease(Shape):
 class ResolveOut(Shape):
     """A lock: every release that is needed, dependencies before what needs them."""
 
-    releases: list[ResolvedRelease]
+    releases: Annotated[list[ResolvedRelease], Field(max_length=MAX_LOCK)]

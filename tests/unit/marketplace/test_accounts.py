@@ -99,6 +99,17 @@ async def test_tokens_are_listed_without_their_secrets(marketplace):
     assert "secret" not in answer.text
 
 
+@pytest.mark.parametrize("label", ["a\nb", "a\x1b[2J", "a\u202eb", "a\u2028", "a\u00ad"], ids=ascii)
+async def test_a_label_is_one_line_that_can_be_shown(marketplace, label):
+    demo = await marketplace.publisher()
+    for path, body in (
+        ("/v1/tokens", {"label": label, "scopes": ["publish"]}),
+        ("/v1/keys", key_body("demo", SigningKey.generate(), label=label)),
+    ):
+        answer = await demo.post(path, body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
 async def test_an_account_has_a_bounded_number_of_live_tokens(marketplace, monkeypatch):
     monkeypatch.setattr(service, "MAX_TOKENS", 3)
     demo = await marketplace.publisher()

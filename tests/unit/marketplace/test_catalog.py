@@ -2,6 +2,8 @@
 
 import pytest
 
+from wirthforge_marketplace.catalog import service
+
 
 async def names(market, **query):
     answer = await market.client.get("/v1/plugins", params=query)
@@ -177,6 +179,16 @@ async def test_a_lock_has_dependencies_first_and_all_that_a_host_needs(marketpla
         "public_key": top["public_key"],
         "dependencies": {"demo/library": "*", "demo/base": "<1.5"},
     }
+
+
+async def test_a_lock_is_bounded(marketplace, monkeypatch):
+    monkeypatch.setattr(service, "MAX_LOCK", 1)
+    demo = await marketplace.publisher()
+    await demo.release("demo/base")
+    assert (await resolve(marketplace, {"demo/base": "*"})).status_code == 200
+    await demo.release("demo/app", dependencies={"demo/base": "^1"})
+    answer = await resolve(marketplace, {"demo/app": "*"})
+    assert (answer.status_code, answer.json()["code"]) == (429, "limit_exceeded")
 
 
 async def test_a_locked_version_is_kept_where_it_fits(marketplace):

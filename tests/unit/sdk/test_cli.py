@@ -14,7 +14,6 @@ from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from tests.unit.sdk import cli_services as fake
-from wirthforge_sdk.cli import output
 from wirthforge_sdk.cli.main import app
 from wirthforge_sdk.errors import KINDS, ConflictError, UnresolvableError, WirthForgeError
 
@@ -159,6 +158,15 @@ def test_a_log_message_cannot_pass_for_another_record(run: Any, services: fake.S
     services.answers["GET /v1/plugins/acme/weather/logs"] = fake.page(forged)
     starts = [line for line in run("logs", "acme/weather").stdout.splitlines() if line.startswith("20")]
     assert len(starts) == 1
+
+
+def test_a_field_of_a_log_cannot_pass_for_another_record(run: Any, services: fake.Services) -> None:
+    forged = f"x\n2030-01-02 03:04:06 error   forged\x85\u2028\u2029y {'-' * 90} 2030-01-02 03:04:06 error   forged"
+    services.answers["GET /v1/plugins/acme/weather/logs"] = fake.page(
+        fake.LOG | {"level": "x\n20", "fields": {forged: forged, "other": {forged: [forged]}}}
+    )
+    lines = run("logs", "acme/weather").stdout.splitlines()
+    assert len([line for line in lines if line.startswith(("20", "forged"))]) == 1
 
 
 def test_an_error_of_another_cannot_steer_the_terminal(run: Any, services: fake.Services) -> None:
@@ -423,7 +431,3 @@ def test_every_command_has_json_and_help(run: Any) -> None:
         assert command.help
         assert any("--json" in parameter.opts for parameter in command.params)
         assert all(parameter.help for parameter in command.params)
-
-
-def test_text_that_is_fit_to_show_is_left_as_it_is() -> None:
-    assert output.clean("Grüße,\n\tzürich 東京") == "Grüße,\n\tzürich 東京"

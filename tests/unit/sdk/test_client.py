@@ -81,6 +81,20 @@ async def test_details_named_like_an_argument_are_details() -> None:
     assert raised.value.details == hostile
 
 
+async def test_a_problem_of_a_hostile_server_is_cut_to_what_can_be_shown_and_recorded() -> None:
+    deep: Any = []
+    for _ in range(50):
+        deep = [deep]
+    for details in ({"x": "y" * 20_000}, {"x": deep}):
+        told = problem(ConflictError("A\x1b[2J" * 6000), code="c" * 20_000, details=details)
+        async with host(lambda _, told=told: told) as client:
+            with pytest.raises(ConflictError) as raised:
+                await client.install("acme/weather")
+        assert (len(raised.value.message), raised.value.message[-1]) == (500, "…")
+        assert "\x1b" not in raised.value.message
+        assert (raised.value.code, raised.value.details) == ("conflict", {})
+
+
 @pytest.mark.parametrize(
     "answer",
     [
