@@ -36,7 +36,8 @@ async def install(
 ) -> Answer:
     """Fetch, verify and install a plugin from the marketplace.
 
-    It does not run before its permissions are decided: with --approve here, else with `wirthforge approve`.
+    One that requires no permission starts at once. Another does not run before its permissions are decided: with
+    --approve here, else with `wirthforge approve`.
     """
     from wirthforge_sdk.cli import views
     from wirthforge_sdk.contracts.host_api import State
@@ -180,16 +181,25 @@ async def disable(name: Name) -> Answer:
 
 async def uninstall(
     name: Name,
-    purge: Annotated[bool, typer.Option("--purge", help="Also delete what it stored.")] = False,  # noqa: FBT002 (an option)
+    purge: Annotated[  # noqa: FBT002 (an option)
+        bool, typer.Option("--purge", help="Also delete what it stored, and forget its author's key.")
+    ] = False,
     yes: Yes = False,  # noqa: FBT002 (an option)
 ) -> Answer:
-    """Remove a plugin."""
+    """Remove a plugin.
+
+    What it stored is kept, and so is its author's key: a plugin of that name that another signed is still refused.
+    --purge deletes what it stored and also forgets the author's key: the next install trusts whoever signs it.
+    """
     if purge and not yes and can_ask():
-        confirm(f"Delete {name} and everything it stored?")
+        confirm(
+            f"Delete {name} and everything it stored? This also forgets the author's key: "
+            "the next install trusts whoever signs it."
+        )
     async with services.host() as host:
         with working(f"Removing {name}"):
             await host.uninstall(name, purge=purge)
-    stored = "with what it stored" if purge else "what it stored is kept"
+    stored = "with what it stored and its author's key" if purge else "what it stored is kept"
     return Answer({"plugin": name, "purged": purge}, lambda: f"{name} is removed, {stored}.")
 
 

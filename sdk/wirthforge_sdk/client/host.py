@@ -178,7 +178,7 @@ class HostClient(Observation):
         )
 
     async def uninstall(self, name: str, *, purge: bool = False) -> None:
-        """Removes a plugin; ``purge`` also removes what it stored."""
+        """Removes a plugin; ``purge`` also removes what it stored and forgets its author's key."""
         await self._connection.tell(Request("DELETE", plugin_path(name), {"purge": purge}, timeout_s=START_S))
 
     async def call(

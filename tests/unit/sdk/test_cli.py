@@ -330,7 +330,9 @@ def test_purging_is_asked_about_on_a_terminal(
     run: Any, services: fake.Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wirthforge_sdk.cli.operator.can_ask", lambda: True)
-    assert run("uninstall", "acme/weather", "--purge", stdin="n\n").exit_code == 1
+    refused = run("uninstall", "acme/weather", "--purge", stdin="n\n")
+    assert refused.exit_code == 1
+    assert "forgets the author's key: the next install trusts whoever signs it" in refused.stderr
     assert not services.asked
     assert run("uninstall", "acme/weather", "--purge", "--yes").exit_code == 0
     assert services.asked[0].path == "/v1/plugins/acme/weather?purge=true"
