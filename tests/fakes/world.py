@@ -264,6 +264,8 @@ async def world(
     wiring.audit._linger_s = 0  # else every host takes that long to stop
     async with wiring.running():
         yield World(wiring, source)
+    # It survives its own mistakes, which must not hide them here.
+    assert not wiring.reconciler.faults.seen, wiring.reconciler.faults.seen
 
 
 @asynccontextmanager

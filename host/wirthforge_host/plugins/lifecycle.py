@@ -1,12 +1,17 @@
 """The life of a plugin on a host, as functions of values: which state may follow which, and when to try again.
 
-    available → fetching → verifying → awaiting_approval → starting → running → draining → stopped
-                                                              ↑          ↓
-                                                              └─ unhealthy → crash_loop
-    any → quarantined, failed
+    fetching → verifying → awaiting_approval → starting → running → draining → stopped → awaiting_approval
+                                                  ↑          ↓
+                                                  └──── unhealthy
 
-Only what awaits approval can start: whatever stopped, looped or failed is looked at again, and waits when meanwhile a
-permission was taken back. Waiting may follow waiting, for another reason.
+Whatever has, or tries to have, an instance (``starting``, ``running``, ``unhealthy``) may also become ``draining``,
+``crash_loop`` or ``quarantined``. An operator leads out of ``crash_loop`` by enabling or disabling, out of
+``quarantined`` only by disabling, which says that its cause was seen.
+
+Only what awaits approval, or was running before, can start: whatever stopped or looped is looked at again, and waits
+when meanwhile a permission was taken back. Waiting may follow waiting, for another reason; what waits can be stopped.
+
+An install that fails leaves no state: nothing was on the host yet, and the audit log keeps why.
 
 ``fetching`` and ``verifying`` are seen as events only: a release is not on the host before it is verified, so a host
 that dies meanwhile has nothing to forget.
@@ -20,19 +25,18 @@ from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError
 
 FOLLOWING: dict[State, frozenset[State]] = {
-    State.FETCHING: frozenset({State.VERIFYING, State.FAILED}),
-    State.VERIFYING: frozenset({State.AWAITING_APPROVAL, State.FAILED}),
+    State.FETCHING: frozenset({State.VERIFYING}),
+    State.VERIFYING: frozenset({State.AWAITING_APPROVAL}),
     State.AWAITING_APPROVAL: frozenset({State.AWAITING_APPROVAL, State.STARTING, State.STOPPED}),
     State.STARTING: frozenset(
-        {State.RUNNING, State.UNHEALTHY, State.CRASH_LOOP, State.FAILED, State.QUARANTINED, State.DRAINING}
+        {State.RUNNING, State.UNHEALTHY, State.CRASH_LOOP, State.QUARANTINED, State.DRAINING}
     ),
-    State.RUNNING: frozenset({State.DRAINING, State.UNHEALTHY, State.QUARANTINED}),
+    State.RUNNING: frozenset({State.UNHEALTHY, State.CRASH_LOOP, State.QUARANTINED, State.DRAINING}),
     State.UNHEALTHY: frozenset({State.STARTING, State.CRASH_LOOP, State.DRAINING, State.QUARANTINED}),
     State.CRASH_LOOP: frozenset({State.AWAITING_APPROVAL, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED}),
     State.STOPPED: frozenset({State.AWAITING_APPROVAL}),
     State.QUARANTINED: frozenset({State.STOPPED}),
-    State.FAILED: frozenset({State.AWAITING_APPROVAL, State.STOPPED}),
 }
 
 WANTS_INSTANCE = frozenset({State.STARTING, State.RUNNING, State.UNHEALTHY})

@@ -11,20 +11,19 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Awaitable
-from traceback import walk_tb
 
 import structlog
 
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
+from wirthforge_host.plugins.faults import Faults
 from wirthforge_host.plugins.instances import Instance, Instances
 from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.errors import UnavailableError, WirthForgeError
+from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.database import Database
 
 PERIOD_S = 10.0
@@ -46,6 +45,7 @@ class Reconciler:
         self._drain_s = drain_s
         self._live: dict[str, Instance] = {}
         self._retries = Retries(time.monotonic)
+        self.faults = Faults()
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
@@ -64,7 +64,7 @@ class Reconciler:
         try:
             while True:
                 self._wake.clear()
-                await _survive(self._converge())
+                await self.faults.survive(self._converge())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_pause_s(self._retries.next_in_s())):
                         await self._wake.wait()
@@ -101,8 +101,8 @@ class Reconciler:
         for plugin in list(self._locks):
             async with self._locks[plugin]:
                 if instance := self._live.pop(plugin, None):
-                    await _survive(self._instances.close(instance))
-        await _survive(self._instances.sweep())
+                    await self.faults.survive(self._instances.close(instance))
+        await self.faults.survive(self._instances.sweep())
 
     async def _converge(self) -> None:
         await self._instances.sweep()
@@ -116,7 +116,7 @@ class Reconciler:
     async def _settle_alone(self, plugin: str) -> None:
         try:
             async with self._locks[plugin]:
-                await _survive(self.settle(plugin))
+                await self.faults.survive(self.settle(plugin))
         finally:
             del self._settling[plugin]
             live = self._live.get(plugin)
@@ -185,19 +185,6 @@ class Reconciler:
         again = self._retries.crashed(plugin, ran_s=ran_s)
         await self._states.move(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
         self._wake.set()
-
-
-async def _survive(work: Awaitable[None]) -> None:
-    """Does ``work``, and stays alive when that fails: it is tried again."""
-    try:
-        await work
-    except UnavailableError as error:
-        # The engine or the database does not answer: say so; nothing was decided.
-        log.warning("reconcile.unavailable", error=error.message)
-    except Exception as error:  # noqa: BLE001 (a loop that must survive)
-        # A fault of ours with one plugin must not leave all others without care.
-        places = [f"{frame.f_code.co_filename}:{line}" for frame, line in walk_tb(error.__traceback__)]
-        log.error("reconcile.failed", fault=repr(error), at=places[-3:])  # noqa: TRY400 (values stay out of the log)
 
 
 async def _anything_left(database: Database, plugin: str) -> bool:

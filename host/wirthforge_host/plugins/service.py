@@ -32,9 +32,7 @@ from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, cove
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
-RESTING = frozenset(
-    {State.STOPPED, State.AWAITING_APPROVAL, State.FAILED, State.CRASH_LOOP, State.QUARANTINED}
-)
+RESTING = frozenset({State.STOPPED, State.AWAITING_APPROVAL, State.CRASH_LOOP, State.QUARANTINED})
 """States in which nothing of the plugin runs."""
 
 

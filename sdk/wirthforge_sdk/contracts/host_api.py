@@ -29,7 +29,6 @@ class State(StrEnum):
     UNHEALTHY = "unhealthy"
     CRASH_LOOP = "crash_loop"
     QUARANTINED = "quarantined"
-    FAILED = "failed"
 
 
 class InstallIn(Body):

@@ -55,8 +55,13 @@ def test_a_quarantined_plugin_must_be_stopped_before_anything_else():
     assert FOLLOWING[State.QUARANTINED] == {State.STOPPED}
 
 
+@pytest.mark.parametrize("state", WANTS_INSTANCE)
+def test_whatever_an_instance_is_wanted_of_can_drain_loop_and_be_quarantined(state):
+    assert FOLLOWING[state] >= {State.DRAINING, State.CRASH_LOOP, State.QUARANTINED}
+
+
 def test_what_has_crashed_too_often_or_is_quarantined_wants_no_instance():
-    assert WANTS_INSTANCE.isdisjoint({State.CRASH_LOOP, State.QUARANTINED, State.STOPPED, State.FAILED})
+    assert WANTS_INSTANCE.isdisjoint({State.CRASH_LOOP, State.QUARANTINED, State.STOPPED})
 
 
 @pytest.mark.parametrize("before", State)

@@ -263,6 +263,8 @@ async def test_a_fault_with_one_plugin_leaves_the_others_in_care(tmp_path, brisk
         await host.engine.remove((await host.plugin("demo/b")).instance.container)
         await host.until(State.UNHEALTHY, plugin="demo/b")
         await host.until(State.RUNNING, plugin="demo/b")
+        assert set(host.wiring.reconciler.faults.seen) == {"ZeroDivisionError()"}
+        host.wiring.reconciler.faults.seen.clear()
 
 
 async def test_a_database_that_is_locked_for_a_while_is_waited_for(tmp_path, brisk):

@@ -232,6 +232,31 @@ async def test_a_plugin_that_ends_five_times_is_left_alone_until_an_operator_say
     assert (await looping.call(name="Ada")).structured == {"result": "Hello, Ada!"}
 
 
+async def test_a_plugin_that_ends_five_times_after_its_handshake_is_left_alone_too(host, at_once):
+    async with asyncio.timeout(9):
+        while (await host.until(State.RUNNING, State.CRASH_LOOP)).state is State.RUNNING:
+            with pytest.raises(PluginUnavailableError):
+                await host.call("end", code=7)
+    assert "exit code 7" in (await host.plugin()).cause
+    moves = [record.detail["after"] for record in await host.audited("plugin.state")]
+    assert moves.count("running") == lifecycle.MAX_CRASHES
+    await host.disable()
+    await assert_nothing_is_left(host)
+
+
+async def test_a_move_that_the_table_lacks_is_survived_and_seen(host, at_once, monkeypatch):
+    monkeypatch.setitem(lifecycle.FOLLOWING, State.RUNNING, frozenset({State.DRAINING}))
+    with pytest.raises(PluginUnavailableError):
+        await host.call("end")
+    async with asyncio.timeout(SOON_S):
+        while not host.wiring.reconciler.faults.seen:
+            await asyncio.sleep(0.01)
+    monkeypatch.undo()
+    assert "cannot become unhealthy" in host.wiring.reconciler.faults.seen[0]
+    await host.disable()
+    host.wiring.reconciler.faults.seen.clear()
+
+
 async def test_a_plugin_in_a_crash_loop_can_be_disabled(looping):
     assert (await looping.disable()).state is State.STOPPED
 
