@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 import time
 from collections import ChainMap
 from collections.abc import Callable, Container
@@ -24,7 +23,7 @@ from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
-from wirthforge_host.plugins import store
+from wirthforge_host.plugins import directories, store
 from wirthforge_host.plugins.drift import differences
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
@@ -169,7 +168,7 @@ class Instances:
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
         living = ChainMap(self._begun, dict(self._begun))
         stuck = await _sweep_containers(self.sandboxes, living)
-        await asyncio.to_thread(_sweep_directories, self.directory, living)
+        await asyncio.to_thread(directories.sweep, self.directory, living)
         async with self.database.reading() as tx:
             records = await store.all_instances(tx)
         for record in records:
@@ -341,13 +340,6 @@ async def _sweep_containers(sandboxes: Sandboxes, living: Container[str | None])
             log.warning("sweep.container_stuck", container=state.name, error=error.message)
             stuck.add(instance)
     return stuck
-
-
-def _sweep_directories(directory: Path, living: Container[str]) -> None:
-    entries: list[Path] = list(directory.iterdir()) if directory.is_dir() else []
-    for entry in entries:
-        if entry.name not in living:
-            shutil.rmtree(entry)
 
 
 async def _test(session: Session, health: Health) -> None:

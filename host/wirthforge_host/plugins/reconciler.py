@@ -105,7 +105,8 @@ class Reconciler:
         await self.faults.survive(self._instances.sweep())
 
     async def _converge(self) -> None:
-        await self._instances.sweep()
+        # By itself: what cannot be swept now keeps its user id, and keeps nobody from running.
+        await self.faults.survive(self._instances.sweep())
         async with self._database.reading() as tx:
             records = await store.all_plugins(tx)
         for plugin in {record.name for record in records} | set(self._live):

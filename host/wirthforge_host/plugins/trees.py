@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+from wirthforge_host.plugins import directories
 from wirthforge_sdk.packaging.verification import VerifiedPackage, extract
 
 
@@ -35,15 +36,11 @@ class Trees:
 
     async def sweep(self, keep: Collection[str]) -> None:
         """Removes every tree, whole or begun, that is not of a digest in ``keep``. Only while nothing is installed."""
-        await asyncio.to_thread(self._sweep, {self.path(digest).name for digest in keep})
+        await asyncio.to_thread(
+            directories.sweep, self._directory, {self.path(digest).name for digest in keep}
+        )
 
     def _unpack(self, package: VerifiedPackage, path: Path) -> None:
         self._directory.mkdir(exist_ok=True)
         if not path.exists():
             extract(package, path)
-
-    def _sweep(self, keep: set[str]) -> None:
-        entries = list(self._directory.iterdir()) if self._directory.is_dir() else []
-        for entry in entries:
-            if entry.name not in keep:
-                shutil.rmtree(entry)

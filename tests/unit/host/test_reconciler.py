@@ -122,6 +122,36 @@ def request(host):
     )
 
 
+async def test_a_stray_file_in_its_directories_stops_no_host(tmp_path):
+    package, directory = make_package(), tmp_path / "h"
+    async with world(directory, package) as host:
+        await host.install()
+        kept = host.directories("releases")
+    for name in ("bridges", "releases"):
+        (directory / name / "core").write_text("dumped")
+        (directory / name / "link").symlink_to(directory)
+    async with world(directory, package) as host:
+        await host.until(State.RUNNING)
+        await one_of_each(host)
+        assert host.directories("releases") == kept
+        assert directory.is_dir()
+
+
+@pytest.mark.parametrize("where", ["bridges", "releases"])
+async def test_what_cannot_be_swept_keeps_no_plugin_from_running(tmp_path, monkeypatch, where):
+    def refuse(entry, *_, **__):
+        raise PermissionError(1, "Operation not permitted", str(entry))
+
+    package, directory = make_package(), tmp_path / "h"
+    async with world(directory, package) as host:
+        await host.install()
+    (directory / where / "stuck").mkdir()
+    monkeypatch.setattr("wirthforge_host.plugins.directories.shutil.rmtree", refuse)
+    async with world(directory, package) as host:
+        assert (await host.until(State.RUNNING)).instance is not None
+    monkeypatch.undo()
+
+
 async def test_a_container_removed_from_outside_is_started_again(host):
     first = (await host.plugin()).instance
     await host.engine.remove(first.container)

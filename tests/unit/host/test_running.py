@@ -248,13 +248,13 @@ async def test_a_move_that_the_table_lacks_is_survived_and_seen(host, at_once, m
     monkeypatch.setitem(lifecycle.FOLLOWING, State.RUNNING, frozenset({State.DRAINING}))
     with pytest.raises(PluginUnavailableError):
         await host.call("end")
-    async with asyncio.timeout(SOON_S):
-        while not host.wiring.reconciler.faults.seen:
-            await asyncio.sleep(0.01)
+    reconciler = host.wiring.reconciler
+    async with reconciler.alone_with(PLUGIN):
+        await reconciler.faults.survive(reconciler.settle(PLUGIN))
     monkeypatch.undo()
-    assert "cannot become unhealthy" in host.wiring.reconciler.faults.seen[0]
+    assert "cannot become unhealthy" in reconciler.faults.seen[0]
     await host.disable()
-    host.wiring.reconciler.faults.seen.clear()
+    reconciler.faults.seen.clear()
 
 
 async def test_a_plugin_in_a_crash_loop_can_be_disabled(looping):
