@@ -14,15 +14,17 @@ from typing import Protocol
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.errors import AuthorChangedError
+from wirthforge_host.errors import AuthorChangedError, PolicyViolationError
 from wirthforge_host.events import Events
 from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.settings import Settings
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.client.marketplace import MarketplaceClient
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.identifiers import parse_reference
+from wirthforge_sdk.contracts.manifest import Manifest
 from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
 from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.errors import (
@@ -76,8 +78,16 @@ class Marketplace:
 class Installer:
     """Installs plugins and what they depend on."""
 
-    def __init__(
-        self, source: Source, trees: Trees, plugins: Plugins, database: Database, audit: Audit, events: Events
+    def __init__(  # noqa: PLR0913 (what an install works with)
+        self,
+        source: Source,
+        trees: Trees,
+        plugins: Plugins,
+        database: Database,
+        audit: Audit,
+        events: Events,
+        *,
+        settings: Settings,
     ) -> None:
         self._source = source
         self._trees = trees
@@ -85,6 +95,7 @@ class Installer:
         self._database = database
         self._audit = audit
         self._events = events
+        self._settings = settings
         self._one_at_a_time = asyncio.Lock()
 
     async def install(self, reference: str, operator: Operator) -> str:
@@ -94,6 +105,7 @@ class Installer:
             InvalidInputError: The reference or the package is malformed.
             UnresolvableError: No versions fit together.
             UntrustedError: A signature, digest or author is not the expected one.
+            PolicyViolationError: It asks for more than the operator lets a plugin use.
             ConflictError: Another version is installed.
         """
         wanted = parse_reference(reference)
@@ -134,6 +146,7 @@ class Installer:
         await self._check_author(resolved.plugin, key)
         verified = await asyncio.to_thread(verify, package, [key])
         _check_promised(resolved, verified)
+        _check_caps(verified.manifest, self._settings)
         await self._trees.unpack(verified)
         return Release(
             manifest=verified.manifest,
@@ -230,3 +243,18 @@ def _check_promised(resolved: ResolvedRelease, verified: VerifiedPackage) -> Non
             f"{manifest.name} {manifest.version} needs a host {manifest.compatibility.host}, this is {HOST_VERSION}",
             plugin=manifest.name,
         )
+
+
+def _check_caps(manifest: Manifest, settings: Settings) -> None:
+    """Refuses a release whose author asks for more than the operator gives any plugin."""
+    for name, asked in manifest.resources.limits().model_dump().items():
+        most = getattr(settings, f"max_{name}")
+        if asked > most:
+            raise PolicyViolationError(
+                f"{manifest.name} {manifest.version} asks for {name} {asked}, over WIRTHFORGE_HOST_MAX_"
+                f"{name.upper()} {most}: raise that setting to allow it",
+                plugin=manifest.name,
+                setting=f"max_{name}",
+                asked=asked,
+                most=most,
+            )

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from wirthforge_sdk.contracts.resources import MIB
 from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
 
 FIRST_UID, LAST_UID = 61_000, 65_533
@@ -43,9 +44,17 @@ class Settings(ServiceSettings):
     max_instances: Annotated[int, Field(ge=1, le=10_000)] = 200
     """Sandboxes that may run at a time."""
     start_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
-    """From starting a container until its plugin has connected and told its functions."""
+    """From starting a container until its plugin has connected, told its functions and passed its self-test."""
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long open calls may go on when an instance is stopped."""
+
+    max_cpus: Annotated[float, Field(ge=0.05, le=16)] = 2.0
+    """The most a plugin may ask for, here and below; the tier ``large`` fits. What asks for more is not installed."""
+    max_memory_bytes: Annotated[int, Field(ge=32 * MIB, le=64 * 1024 * MIB)] = 1024 * MIB
+    max_pids: Annotated[int, Field(ge=4, le=4096)] = 512
+    max_tmpfs_bytes: Annotated[int, Field(ge=MIB, le=1024 * MIB)] = 128 * MIB
+    max_open_files: Annotated[int, Field(ge=64, le=65536)] = 4096
+    max_storage_bytes: Annotated[int, Field(ge=0, le=64 * 1024 * MIB)] = 1024 * MIB
 
     @model_validator(mode="after")
     def _sockets_have_room(self) -> Self:

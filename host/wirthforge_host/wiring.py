@@ -130,7 +130,15 @@ def build_wiring(
         storage=ground.storage,
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
-        installer=Installer(source, ground.trees, plugins, ground.database, ground.audit, ground.events),
+        installer=Installer(
+            source,
+            ground.trees,
+            plugins,
+            ground.database,
+            ground.audit,
+            ground.events,
+            settings=settings,
+        ),
         instances=instances,
         reconciler=reconciler,
     )

@@ -7,9 +7,10 @@ import pytest
 from tests.fakes.packages import make_package
 from tests.fakes.source import ShelfSource
 from tests.fakes.world import PLUGIN, World, world
-from wirthforge_host.errors import AuthorChangedError
+from wirthforge_host.errors import AuthorChangedError, PolicyViolationError
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.marketplace_api import ResolveOut
+from wirthforge_sdk.contracts.resources import MIB
 from wirthforge_sdk.errors import (
     ConflictError,
     DigestMismatchError,
@@ -95,6 +96,37 @@ async def test_another_version_of_what_is_installed_is_a_conflict_that_names_the
         await host.install(f"{PLUGIN}@2")
     assert (await host.plugin()).version == "1.0.0"
     assert len(host.directories("releases")) == 1
+
+
+GREEDY = {"cpus": 2.5, "memory_bytes": 64 * 1024 * MIB, "pids": 513, "open_files": 4097} | {
+    f"{what}_bytes": cap * MIB + 1 for what, cap in {"tmpfs": 128, "storage": 1024}.items()
+}
+
+
+@pytest.mark.parametrize("limit", GREEDY)
+async def test_a_release_that_asks_for_more_than_the_operator_gives_is_not_brought(host, limit, monkeypatch):
+    monkeypatch.setattr(host.wiring.installer._trees, "unpack", None)
+    host.source.put(package(extra=f"[resources]\n{limit} = {GREEDY[limit]}\n"))
+    named = f"WIRTHFORGE_HOST_MAX_{limit.upper()}"
+    with pytest.raises(PolicyViolationError, match=f"{limit} {GREEDY[limit]}, over {named}"):
+        await host.install()
+    await assert_nothing_came(host, "policy_violation")
+
+
+async def test_a_dependency_is_held_to_the_same_bounds(host):
+    host.source.put(package("demo/base", extra="[resources]\nmemory_bytes = 2147483648\n"))
+    host.source.put(package(dependencies={"demo/base": "*"}))
+    with pytest.raises(PolicyViolationError, match="demo/base"):
+        await host.install()
+    await assert_nothing_came(host, "policy_violation")
+
+
+async def test_the_largest_tier_fits_and_an_operator_may_give_more(tmp_path):
+    large = package(extra='[resources]\ntier = "large"\n')
+    huge = package("demo/huge", extra="[resources]\nmemory_bytes = 2147483648\n")
+    async with world(tmp_path / "h", large, huge, max_memory_bytes=2048 * MIB) as host:
+        assert (await host.install()).limits.memory_bytes == 1024 * MIB
+        assert (await host.install("demo/huge")).limits.memory_bytes == 2048 * MIB
 
 
 async def test_a_conflict_is_found_before_anything_is_brought(host):
@@ -232,7 +264,7 @@ class Liar(ShelfSource):
     """A source that answers with releases of its own choice."""
 
     async def resolve(self, *_):
-        return ResolveOut(releases=list(self._releases.values()))
+        return ResolveOut.model_construct(releases=list(self._releases.values()))
 
 
 async def test_a_release_that_nothing_needs_is_not_let_in(tmp_path):
