@@ -31,6 +31,8 @@ ATTEMPTS: Final = 3
 """Of a request that may be repeated."""
 CONNECT_S: Final = 5.0
 READ_S: Final = 30.0
+TOTAL_S: Final = 60.0
+"""From a request, with its repetitions, to the last byte of its answer; more where it may be silent for longer."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 Result = TypeVar("Result")
@@ -47,8 +49,12 @@ class Request:
     body: BaseModel | None = None
     content: AsyncIterator[bytes] | None = None
     headers: Mapping[str, str] | None = None
-    timeout_s: float | None = READ_S
-    """Longest silence of the server; None waits for as long as the connection lives."""
+    timeout_s: float = READ_S
+    """Longest silence of the server."""
+    total_s: float | None = None
+    """Longest time in all; None for :data:`TOTAL_S` or the longest silence, whichever is more."""
+    max_bytes: int | None = None
+    """Of the answer; None for :data:`MAX_RESPONSE_BYTES`."""
     repeatable: bool = False
     """Sending it twice does no more than sending it once."""
     accept: tuple[int, ...] = ()
@@ -109,7 +115,8 @@ class Connection:
 
     async def clock(self) -> datetime | None:
         """The time of the service by its ``Date`` header; None when it tells none."""
-        async with self.opened(Request("GET", "/healthz")) as response:
+        request = Request("GET", "/healthz")
+        async with self.within(TOTAL_S), self.opened(request) as response:
             try:
                 return parsedate_to_datetime(response.headers["date"])
             except (KeyError, ValueError):
@@ -127,12 +134,25 @@ class Connection:
                     raise
             await asyncio.sleep(self.pause_s * 2 ** (tried - 1))
 
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """Ends what takes longer than ``seconds`` in all: a server that drips is no better than a silent one."""
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                yield
+        except TimeoutError as error:
+            if not bound.expired():
+                raise
+            raise UnavailableError(f"{self._where} did not end its answer in time: {self._remedy}") from error
+
     async def _sent(self, request: Request) -> bytes:
         async def once() -> bytes:
             async with self.opened(request) as response:
-                return await self._read(response, MAX_RESPONSE_BYTES)
+                return await self._read(response, request.max_bytes or MAX_RESPONSE_BYTES)
 
-        return await self.repeated(once, attempts=ATTEMPTS if request.repeatable else 1)
+        async with self.within(request.total_s or max(TOTAL_S, request.timeout_s)):
+            return await self.repeated(once, attempts=ATTEMPTS if request.repeatable else 1)
 
     @asynccontextmanager
     async def opened(self, request: Request) -> AsyncIterator[httpx.Response]:

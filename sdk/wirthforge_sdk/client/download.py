@@ -19,6 +19,9 @@ from wirthforge_sdk.errors import DigestMismatchError, LimitExceededError, Unava
 
 ATTEMPTS: Final = 5
 """Connections one download may use."""
+TOTAL_S: Final = 60.0
+SLOWEST: Final = 64 * 1024
+"""Bytes a second, on average and beyond the first :data:`TOTAL_S`, that a package must come or go with."""
 
 Progress = Callable[[int], None]
 """Told how many bytes have arrived, from time to time."""
@@ -45,9 +48,10 @@ class Download:
 
         Raises:
             DigestMismatchError: These are not the bytes that were named.
-            UnavailableError: The connection broke off too often.
+            UnavailableError: The connection broke off too often, or it took too long in all.
         """
-        await connection.repeated(lambda: self._continue(connection), attempts=ATTEMPTS)
+        async with connection.within(TOTAL_S + self._size / SLOWEST):
+            await connection.repeated(lambda: self._continue(connection), attempts=ATTEMPTS)
         self._check()
 
     async def _continue(self, connection: Connection) -> None:

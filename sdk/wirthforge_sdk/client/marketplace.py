@@ -11,7 +11,7 @@ from typing import IO
 import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
-from wirthforge_sdk.client.download import Download, Progress
+from wirthforge_sdk.client.download import SLOWEST, Download, Progress
 from wirthforge_sdk.contracts.marketplace_api import (
     AccountIn,
     AccountOut,
@@ -32,6 +32,8 @@ from wirthforge_sdk.contracts.marketplace_api import (
 from wirthforge_sdk.contracts.wire import Page
 
 CHUNK_BYTES = 1024 * 1024
+MAX_LOCK_BYTES = 4 * 1024 * 1024
+"""Of the answer to a resolution."""
 PUBLISH_S = 120.0
 """The marketplace verifies the whole package before it answers."""
 
@@ -77,7 +79,7 @@ class Catalogue(Service):
             body = ResolveIn(requirements=dict(requirements), locked=dict(locked or {}))
         # It changes nothing, although it is a POST.
         return await self._connection.ask(
-            Request("POST", "/v1/resolve", body=body, repeatable=True), ResolveOut
+            Request("POST", "/v1/resolve", body=body, repeatable=True, max_bytes=MAX_LOCK_BYTES), ResolveOut
         )
 
     async def download(self, digest: str, *, size: int, progress: Progress | None = None) -> bytes:
@@ -172,6 +174,7 @@ class MarketplaceClient(Catalogue):
             content=_chunks(package),
             headers={"Content-Type": "application/octet-stream", "Content-Length": str(len(package))},
             timeout_s=PUBLISH_S,
+            total_s=PUBLISH_S + len(package) / SLOWEST,
         )
         return await self._connection.ask(request, ReleaseOut)
 

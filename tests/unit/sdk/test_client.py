@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable
@@ -198,6 +199,49 @@ async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(LimitExceededError):
             await client.plugins()
     assert read <= 12_000
+
+
+async def test_an_answer_that_drips_ends_with_the_deadline_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "TOTAL_S", 0.2)
+    sent: list[str] = []
+
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0.01)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.url.path)
+        return httpx.Response(200, content=dripping())
+
+    async with marketplace(answer) as client:
+        request = connection.Request("GET", "/v1/info", timeout_s=0.2, repeatable=True)
+        with pytest.raises(UnavailableError, match="in time"):
+            await asyncio.wait_for(client._connection.tell(request), 5)
+    assert len(sent) == 1
+
+
+async def test_an_answer_to_a_resolution_has_a_bound_of_its_own() -> None:
+    async with marketplace(lambda _: httpx.Response(200, content=b" " * (4 * 1024 * 1024 + 1))) as client:
+        with pytest.raises(LimitExceededError, match="4194304"):
+            await client.resolve({"acme/weather": "^1"})
+
+
+async def test_a_lock_of_too_many_releases_is_none() -> None:
+    release = {
+        "plugin": "acme/weather",
+        "version": "1.0.0",
+        "digest": DIGEST,
+        "size": 1,
+        "keyid": DIGEST,
+        "public_key": "x",
+        "dependencies": {},
+    }
+    async with marketplace(lambda _: httpx.Response(200, json={"releases": [release] * 51})) as client:
+        with pytest.raises(UnavailableError):
+            await client.resolve({"acme/weather": "^1"})
 
 
 async def test_requests_carry_the_token_the_body_and_only_the_parameters_that_were_given() -> None:

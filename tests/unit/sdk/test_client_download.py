@@ -91,6 +91,22 @@ async def test_a_download_that_breaks_every_time_ends() -> None:
     assert len(mirror.asked) == download.ATTEMPTS
 
 
+async def test_a_download_that_drips_ends_with_a_deadline_by_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "TOTAL_S", 0.1)
+    monkeypatch.setattr(download, "SLOWEST", len(PACKAGE) / 0.1)
+
+    class Dripping(Mirror):
+        async def body(self, start: int, until: int | None) -> AsyncIterator[bytes]:
+            for offset in range(start, until or len(PACKAGE)):
+                yield PACKAGE[offset : offset + 1]
+                await asyncio.sleep(0.01)
+
+    with pytest.raises(UnavailableError, match="in time"):
+        await asyncio.wait_for(fetch(Dripping()), 5)
+
+
 async def test_another_package_of_the_same_size_is_refused_without_a_second_try() -> None:
     mirror = Mirror(data=PACKAGE[::-1])
     with pytest.raises(DigestMismatchError):
