@@ -226,7 +226,7 @@ class Database:
         for pragma in (
             f"busy_timeout={round(self._busy_timeout_s * 1000)}",
             "journal_mode=WAL",
-            "synchronous=NORMAL",
+            "synchronous=FULL",  # what was acknowledged outlives a power cut
             "foreign_keys=ON",
         ):
             cursor.execute(f"PRAGMA {pragma}")

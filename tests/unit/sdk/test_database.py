@@ -5,7 +5,7 @@ import threading
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, Table, func, insert, select
+from sqlalchemy import Column, ForeignKey, Integer, Table, func, insert, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.fakes.databases import another_database, closed_database, database_url, impatient
@@ -222,3 +222,10 @@ def test_a_url_that_is_neither_database_is_refused_without_repeating_it(url):
     with pytest.raises(InvalidInputError) as refused:
         Database(url)
     assert "secret" not in refused.value.message
+
+
+async def test_what_was_acknowledged_on_sqlite_outlives_a_power_cut(tmp_path):
+    database = await asyncio.to_thread(Database, f"sqlite+aiosqlite:///{tmp_path / 'a.sqlite3'}")
+    async with database.reading() as tx:
+        assert await tx.scalar(text("PRAGMA synchronous")) == 2  # FULL
+    await database.dispose()
