@@ -37,6 +37,8 @@ KEEPER: Final = "keeper"
 """The account that keeps the marketplace; opened at the first start."""
 MAX_TOKENS = 200
 """Live tokens of one account."""
+MAX_NAMESPACES = 10
+"""Of one account: names are for everybody."""
 
 FIRST_TOKEN = TokenIn(label="first token", scopes=[Scope.ACCOUNT, Scope.PUBLISH])
 KEEPER_TOKEN = TokenIn(label="first token", scopes=list(Scope), expires_in_s=366 * 86_400)
@@ -137,10 +139,16 @@ class Accounts:
         Raises:
             ScopeMissingError: The caller's token lacks ``account``.
             NamespaceTakenError: It is not free.
+            LimitExceededError: The account has too many.
         """
         caller.require(Scope.ACCOUNT)
         now = self._now()
         async with self._database.transaction() as tx:
+            await store.lock_account(tx, caller.account)
+            if len(await store.namespaces_of(tx, caller.account)) >= MAX_NAMESPACES:
+                raise LimitExceededError(
+                    f"an account has at most {MAX_NAMESPACES} namespaces: use those it has"
+                )
             await store.add_namespace(tx, name, caller.account, now)
             await append(tx, now, Act(caller.account, "namespace.claimed", name, {}))
         return NamespaceOut(name=name, owner=caller.account, created_at=now)

@@ -69,6 +69,11 @@ async def namespaces_of(tx: Transaction, account: str) -> list[str]:
     return sorted(rows.scalars())
 
 
+async def lock_account(tx: Transaction, name: str) -> None:
+    """Makes other transactions that lock the account wait for this one."""
+    await tx.execute(select(accounts.c.name).where(accounts.c.name == name).with_for_update())
+
+
 async def owner_of(tx: Transaction, namespace: str, *, lock: bool = False) -> str | None:
     """Who owns a namespace; ``lock`` makes other transactions that lock it wait for this one."""
     query = select(namespaces.c.owner).where(namespaces.c.name == namespace)

@@ -65,7 +65,7 @@ async def revoke_token(
     await wiring.accounts.revoke_token(caller, token_id)
 
 
-@router.post("/namespaces", status_code=201, responses=declared(401, 403, 409, 413))
+@router.post("/namespaces", status_code=201, responses=declared(401, 403, 409, 413, 429))
 async def claim_namespace(
     wiring: Wired, caller: KnownCaller, wanted: Annotated[NamespaceIn, Body(examples=[{"name": "acme"}])]
 ) -> NamespaceOut:

@@ -38,6 +38,10 @@ MAX_SIZES = 100_000
 """Packages whose sizes stay in memory; some megabytes."""
 BUDGET: Final = 100_000
 """Steps of one resolution; about half a second."""
+RESOLUTIONS: Final = 2
+"""At work at a time; they share the processor with everything else."""
+MAX_WAITING: Final = 16
+"""Resolutions that may wait for their turn: some seconds."""
 
 
 class Catalog:
@@ -47,6 +51,9 @@ class Catalog:
         self._database = database
         self._recent = Recent(RECENT_BYTES)
         self._sizes: dict[str, int] = {}
+        self._resolving = asyncio.Semaphore(RESOLUTIONS)
+        self._resolutions = 0
+        """At work and waiting."""
 
     async def plugins(
         self,
@@ -135,8 +142,18 @@ class Catalog:
 
         Raises:
             UnresolvableError: There is no such set; the message tells why.
-            LimitExceededError: Finding out takes too much work.
+            LimitExceededError: Finding out takes too much work, or too many others ask at this moment.
         """
+        if self._resolutions >= RESOLUTIONS + MAX_WAITING:
+            raise LimitExceededError("too many resolutions are at work here: try again in a few seconds")
+        self._resolutions += 1
+        try:
+            async with self._resolving:
+                return await self._resolved(wanted)
+        finally:
+            self._resolutions -= 1
+
+    async def _resolved(self, wanted: ResolveIn) -> ResolveOut:
         requirements = {name: VersionRange.parse(text) for name, text in wanted.requirements.items()}
         locked = {name: Version.parse(text) for name, text in wanted.locked.items()}
         async with self._database.reading() as tx:

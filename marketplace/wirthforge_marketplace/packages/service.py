@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from wirthforge_marketplace.accounts.models import Caller
-from wirthforge_marketplace.accounts.store import owner_of
+from wirthforge_marketplace.accounts.store import namespaces_of, owner_of
 from wirthforge_marketplace.audit.store import Act, append
 from wirthforge_marketplace.blobs import Blobs, Upload
 from wirthforge_marketplace.errors import (
@@ -72,22 +72,20 @@ class Packages:
             PackageTooLargeError: The body is over the bound, or says so.
             PackageInvalidError: It is not what our builder writes; the message names the entry.
             ManifestInvalidError: Its manifest or its functions break a rule.
-            SignatureInvalidError: No key of the caller's account signed it.
+            SignatureInvalidError: No key of the caller's account signed it, or it has none.
             DigestMismatchError: An entry is not what was signed.
-            KeyRevokedError: The key that signed it was revoked.
-            NamespaceMissingError: Nobody has claimed its namespace.
+            KeyRevokedError: The key that signed it was revoked, or every key of the account was.
+            NamespaceMissingError: Nobody has claimed its namespace, or the account has none.
             NamespaceForeignError: Somebody else has.
             DependencyMissingError: It depends on what is not here.
             ReleaseExistsError: The version is published with other bytes.
         """
-        caller.require(Scope.PUBLISH)
+        registered = await self._keys_of(caller)
         if declared_size is not None and declared_size > self._limit:
             raise PackageTooLargeError(
                 f"the package is over {self._limit} bytes: ship less", limit=self._limit
             )
         async with self._blobs.receiving(body, limit=self._limit) as upload:
-            async with self._database.reading() as tx:
-                registered = await keys.of_account(tx, caller.account)
             async with self._verifying:
                 submission = await asyncio.to_thread(_verified, upload, registered)
             return await self._register(caller, submission, upload)
@@ -97,6 +95,20 @@ class Packages:
         async with self._database.reading() as tx:
             named = await store.all_digests(tx)
         return await self._blobs.sweep(named, before=(self._now() - ORPHAN_AGE).timestamp())
+
+    async def _keys_of(self, caller: Caller) -> list[KeyOut]:
+        """The keys of a caller who can publish; who cannot is told so before anything of the body is read."""
+        caller.require(Scope.PUBLISH)
+        async with self._database.reading() as tx:
+            namespaces = await namespaces_of(tx, caller.account)
+            registered = await keys.of_account(tx, caller.account)
+        if not registered:
+            raise SignatureInvalidError("your account has no key: register the one that signed the package")
+        if all(key.revoked_at is not None for key in registered):
+            raise KeyRevokedError("every key of your account was revoked: register another and sign with it")
+        if not namespaces:
+            raise NamespaceMissingError("your account has no namespace: claim the package's first")
+        return registered
 
     async def _register(self, caller: Caller, submission: Submission, upload: Upload) -> Published:
         now, manifest = self._now(), submission.manifest
@@ -123,8 +135,6 @@ def _verified(upload: Upload, registered: list[KeyOut]) -> Submission:
     Revoked keys are among them, so that their signatures are refused for that and not as unknown; the
     transaction that registers does it.
     """
-    if not registered:
-        raise SignatureInvalidError("your account has no key: register the one that signed the package")
     trusted = [PublicKey.parse(key.public_key) for key in registered]
     package = verify(upload.path.read_bytes(), trusted)
     if package.digest != upload.digest:

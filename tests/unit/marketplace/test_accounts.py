@@ -178,6 +178,16 @@ async def test_a_namespace_has_one_owner(marketplace):
     assert me.json()["namespaces"] == ["other"]
 
 
+async def test_an_account_has_a_bounded_number_of_namespaces(marketplace, monkeypatch):
+    monkeypatch.setattr(service, "MAX_NAMESPACES", 2)
+    demo = await marketplace.publisher()
+    assert (await demo.post("/v1/namespaces", {"name": "second"})).status_code == 201
+    answer = await demo.post("/v1/namespaces", {"name": "third"})
+    assert (answer.status_code, answer.json()["code"]) == (429, "limit_exceeded")
+    other = await marketplace.publisher("third")
+    assert (await other.post("/v1/namespaces", {"name": "fourth"})).status_code == 201
+
+
 async def test_a_key_is_registered_with_a_proof_for_this_account_only(marketplace):
     demo = await marketplace.publisher()
     key = SigningKey.generate()

@@ -1,5 +1,7 @@
 """Lists, search, one plugin, and what to install."""
 
+import asyncio
+
 import pytest
 
 from wirthforge_marketplace.catalog import service
@@ -189,6 +191,36 @@ async def test_a_lock_is_bounded(marketplace, monkeypatch):
     await demo.release("demo/app", dependencies={"demo/base": "^1"})
     answer = await resolve(marketplace, {"demo/app": "*"})
     assert (answer.status_code, answer.json()["code"]) == (429, "limit_exceeded")
+
+
+async def test_few_resolutions_are_at_work_at_a_time_few_wait_and_the_rest_are_refused(
+    marketplace, monkeypatch
+):
+    monkeypatch.setattr(service, "MAX_WAITING", 3)
+    demo = await marketplace.publisher()
+    await demo.release("demo/base")
+    at_work, most, go_on = 0, 0, asyncio.Event()
+    loaded = service._closure
+
+    async def slow(*given):
+        nonlocal at_work, most
+        at_work += 1
+        most = max(most, at_work)
+        await go_on.wait()
+        at_work -= 1
+        return await loaded(*given)
+
+    monkeypatch.setattr(service, "_closure", slow)
+    asked = [asyncio.create_task(resolve(marketplace, {"demo/base": "*"})) for _ in range(8)]
+    while len([each for each in asked if each.done()]) < 3 or at_work < service.RESOLUTIONS:
+        await asyncio.sleep(0.01)
+    done, waiting = await asyncio.wait(asked, timeout=0.1)
+    assert {each.result().status_code for each in done} == {429}
+    assert "try again" in next(iter(done)).result().json()["detail"]
+    go_on.set()
+    assert [each.status_code for each in await asyncio.gather(*waiting)] == [200] * 5
+    assert most == service.RESOLUTIONS
+    assert (await resolve(marketplace, {"demo/base": "*"})).status_code == 200
 
 
 async def test_a_locked_version_is_kept_where_it_fits(marketplace):

@@ -6,7 +6,7 @@ import os
 import pytest
 from sqlalchemy import func, select
 
-from tests.fakes.marketplace import key_body
+from tests.fakes.marketplace import bearer, key_body
 from tests.fakes.packages import make_package
 from wirthforge_marketplace.audit.store import audit_records
 from wirthforge_marketplace.packages.store import releases
@@ -187,6 +187,39 @@ async def test_a_package_that_declares_too_much_is_refused_before_it_is_read(mar
     answer = await marketplace.client.post("/v1/releases", content=body(), headers=headers)
     assert (answer.status_code, answer.json()["kind"]) == (413, "limit_exceeded")
     assert reads == 0
+
+
+@pytest.mark.parametrize("lacks", ["scope", "key", "live key", "namespace"])
+async def test_who_cannot_publish_is_told_so_before_the_body_is_read(marketplace, lacks):
+    if lacks in {"scope", "live key"}:
+        demo = await marketplace.publisher()
+        headers = demo.headers
+    else:
+        answer = await marketplace.client.post("/v1/accounts", json={"name": "demo"})
+        headers = bearer(answer.json()["token"]["secret"])
+    if lacks == "scope":
+        made = await demo.post("/v1/tokens", {"label": "job", "scopes": ["account"]})
+        headers = bearer(made.json()["secret"])
+    elif lacks == "live key":
+        await marketplace.client.delete(f"/v1/keys/{demo.key.public.keyid}", headers=headers)
+    elif lacks == "namespace":
+        body = key_body("demo", SigningKey.generate())
+        assert (await marketplace.client.post("/v1/keys", json=body, headers=headers)).status_code == 201
+    reads = 0
+
+    async def body():
+        nonlocal reads
+        reads += 1
+        yield b"x"
+
+    answer = await marketplace.client.post("/v1/releases", content=body(), headers=headers)
+    codes = {
+        "scope": "scope_missing",
+        "key": "signature_invalid",
+        "live key": "key_revoked",
+        "namespace": "namespace_missing",
+    }
+    assert (answer.json()["code"], reads) == (codes[lacks], 0)
 
 
 async def test_a_body_that_breaks_off_leaves_nothing_behind(marketplace):
