@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -75,28 +76,18 @@ class Marketplace:
             return await client.download(release.digest, size=release.size)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Installer:
     """Installs plugins and what they depend on."""
 
-    def __init__(  # noqa: PLR0913 (what an install works with)
-        self,
-        source: Source,
-        trees: Trees,
-        plugins: Plugins,
-        database: Database,
-        audit: Audit,
-        events: Events,
-        *,
-        settings: Settings,
-    ) -> None:
-        self._source = source
-        self._trees = trees
-        self._plugins = plugins
-        self._database = database
-        self._audit = audit
-        self._events = events
-        self._settings = settings
-        self._one_at_a_time = asyncio.Lock()
+    source: Source
+    trees: Trees
+    plugins: Plugins
+    database: Database
+    audit: Audit
+    events: Events
+    settings: Settings
+    _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def install(self, reference: str, operator: Operator) -> str:
         """Installs what ``reference`` names, and returns the plugin's name.
@@ -112,16 +103,19 @@ class Installer:
         VersionRange.parse(wanted.requirement)
         try:
             async with self._one_at_a_time:
-                await self._install(wanted.plugin, wanted.requirement, operator)
+                brought = await self._install(wanted.plugin, wanted.requirement, operator)
         except WirthForgeError as error:
             await self._record_failure(wanted.plugin, error, operator)
             raise
+        # Others may install meanwhile, however long these take to start.
+        await self.plugins.settle(brought)
         return wanted.plugin
 
-    async def _install(self, plugin: str, requirement: str, operator: Operator) -> None:
-        installed = {record.name: record for record in await self._plugins.records()}
+    async def _install(self, plugin: str, requirement: str, operator: Operator) -> list[str]:
+        """Registers what is missing, and returns its names."""
+        installed = {record.name: record for record in await self.plugins.records()}
         locked = {name: record.release.manifest.version for name, record in installed.items()}
-        resolved = await self._source.resolve({plugin: requirement}, locked)
+        resolved = await self.source.resolve({plugin: requirement}, locked)
         if len(resolved.releases) > MAX_CLOSURE:
             raise LimitExceededError(
                 f"{plugin} needs more than {MAX_CLOSURE} releases: refuse", plugin=plugin
@@ -130,24 +124,25 @@ class Installer:
         try:
             brought = [await self._bring(release) for release in fresh]
             _check_closure(plugin, requirement, brought, installed)
-            await self._plugins.admit(brought, operator)
+            await self.plugins.admit(brought, operator)
         except BaseException:
             # Nothing else is being installed, so what no plugin has is what was brought here in vain.
             with suppress(UnavailableError):
-                await self._plugins.sweep()
+                await self.plugins.sweep()
             raise
+        return [release.manifest.name for release in brought]
 
     async def _bring(self, resolved: ResolvedRelease) -> Release:
         """Fetches, verifies and unpacks one release."""
         self._tell(resolved, State.FETCHING)
-        package = await self._source.download(resolved)
+        package = await self.source.download(resolved)
         self._tell(resolved, State.VERIFYING)
         key = PublicKey.parse(resolved.public_key)
         await self._check_author(resolved.plugin, key)
         verified = await asyncio.to_thread(verify, package, [key])
         _check_promised(resolved, verified)
-        _check_caps(verified.manifest, self._settings)
-        await self._trees.unpack(verified)
+        _check_caps(verified.manifest, self.settings)
+        await self.trees.unpack(verified)
         return Release(
             manifest=verified.manifest,
             functions=verified.functions,
@@ -157,7 +152,7 @@ class Installer:
         )
 
     async def _check_author(self, plugin: str, key: PublicKey) -> None:
-        pinned = await self._plugins.pinned_key(plugin)
+        pinned = await self.plugins.pinned_key(plugin)
         if pinned is not None and pinned != str(key):
             raise AuthorChangedError(
                 f"{plugin} was installed here signed by {PublicKey.parse(pinned).keyid}, and is now signed by "
@@ -166,7 +161,7 @@ class Installer:
             )
 
     def _tell(self, release: ResolvedRelease, state: State) -> None:
-        self._events.emit(
+        self.events.emit(
             "plugin.state", plugin=release.plugin, state=state.value, cause=f"install {release.version}"
         )
 
@@ -178,8 +173,8 @@ class Installer:
             plugin=plugin,
             detail={"code": error.code, "message": error.message},
         )
-        async with self._database.transaction() as tx:
-            await self._audit.append(tx, record)
+        async with self.database.transaction() as tx:
+            await self.audit.append(tx, record)
 
 
 def _is_fresh(release: ResolvedRelease, installed: Mapping[str, PluginRecord]) -> bool:

@@ -22,6 +22,7 @@ from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
@@ -103,18 +104,7 @@ def build_wiring(
     instances = _instances(settings, engine, ground)
     states = States(ground.database, ground.audit, ground.events, now)
     reconciler = Reconciler(ground.database, instances, states, drain_s=settings.drain_timeout_s)
-    plugins = Plugins(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        instances=instances,
-        permissions=ground.permissions,
-        storage=ground.storage,
-        logs=ground.logs,
-        trees=ground.trees,
-        now=now,
-    )
+    plugins = _plugins(ground, states, reconciler, instances)
     metrics = Metrics()
     source = source or Marketplace(settings.marketplace_url)
     return Wiring(
@@ -131,12 +121,12 @@ def build_wiring(
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
         installer=Installer(
-            source,
-            ground.trees,
-            plugins,
-            ground.database,
-            ground.audit,
-            ground.events,
+            source=source,
+            trees=ground.trees,
+            plugins=plugins,
+            database=ground.database,
+            audit=ground.audit,
+            events=ground.events,
             settings=settings,
         ),
         instances=instances,
@@ -194,6 +184,30 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> 
         logs=ground.logs,
         trees=ground.trees,
         settings=settings,
+        now=ground.now,
+    )
+
+
+def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances: Instances) -> Plugins:
+    removal = Removal(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        permissions=ground.permissions,
+        storage=ground.storage,
+        logs=ground.logs,
+        trees=ground.trees,
+    )
+    return Plugins(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        instances=instances,
+        permissions=ground.permissions,
+        removal=removal,
+        trees=ground.trees,
         now=ground.now,
     )
 

@@ -113,13 +113,14 @@ class Permissions:
                 raise NotFoundError(f"there is no rule '{rule_id}' in force", rule=rule_id)
             await self._changed(tx, rule.plugin, rule.digest, [await self._end(tx, rule, actor)])
 
-    async def purge(self, tx: Transaction, plugin: str, actor: str = "host") -> None:
-        """Ends every rule on a plugin, in the caller's transaction."""
+    async def purge(self, tx: Transaction, plugin: str, actor: str = "host") -> bool:
+        """Ends every rule on a plugin, in the caller's transaction; whether there was one."""
         releases: defaultdict[str, list[Record]] = defaultdict(list)
         for rule in await store.live(tx, plugin):
             releases[rule.digest].append(await self._end(tx, rule, actor))
         for digest, records in releases.items():
             await self._changed(tx, plugin, digest, records)
+        return bool(releases)
 
     async def _end(self, tx: Transaction, rule: Rule, actor: str) -> Record:
         await store.revoke(tx, rule.id, self._now())

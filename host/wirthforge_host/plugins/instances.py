@@ -121,8 +121,8 @@ class Instances:
         begun = await self._begin(record)
         began = time.monotonic()
         try:
-            session = await self._connect(begun, record, on_lost)
-            await self._examine(session, record)
+            await self._connect(begun, record, on_lost)
+            session = await self._greet(begun, record)
         except PluginUnavailableError as error:
             try:
                 cause = await self._obituary(begun, error.message)
@@ -214,7 +214,7 @@ class Instances:
             self._begun[begun.record.id] = begun
         return begun
 
-    async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> Session:
+    async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         manifest = record.release.manifest
         limits = manifest.resources.limits()
         own = begun.record
@@ -249,7 +249,21 @@ class Instances:
                 code_directory=self.trees.path(own.digest),
             )
         )
-        return await self._accept(begun, begun.endpoint)
+
+    async def _greet(self, begun: _Begun, record: PluginRecord) -> Session:
+        """The session of an instance that is ready. One deadline for all that a plugin can draw out."""
+        assert begun.endpoint is not None  # noqa: S101 (_connect set it)
+        timeout_s = self.settings.start_timeout_s
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        session = await self._accept(begun, begun.endpoint)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._examine(session, record)
+        except TimeoutError:
+            raise PluginUnavailableError(
+                f"it was not ready within {timeout_s:g} s: connecting, handshake and self-test share them"
+            ) from None
+        return session
 
     async def _accept(self, begun: _Begun, endpoint: Endpoint) -> Session:
         """The session once it connected; does not wait on for a process that ended."""

@@ -42,6 +42,9 @@ FOLLOWING: dict[State, frozenset[State]] = {
 WANTS_INSTANCE = frozenset({State.STARTING, State.RUNNING, State.UNHEALTHY})
 """States in which an enabled plugin is meant to have a running sandbox."""
 
+RESTING = frozenset({State.STOPPED, State.AWAITING_APPROVAL, State.CRASH_LOOP, State.QUARANTINED})
+"""States in which nothing of the plugin runs."""
+
 MAX_CRASHES = 5
 FIRST_DELAY_S = 0.5
 LONGEST_DELAY_S = 30.0

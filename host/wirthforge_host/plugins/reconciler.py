@@ -21,6 +21,7 @@ from wirthforge_host.plugins.instances import Instance, Instances
 from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
+from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import WirthForgeError
@@ -28,6 +29,9 @@ from wirthforge_sdk.serving.database import Database
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""
+
+CUT_OFF_S = 20.0
+"""How long the end of an instance may take that cannot be written down."""
 
 SHORTEST_S = 0.05
 """Between two rounds: what is due is started by a task of its own, which may not have begun."""
@@ -44,20 +48,16 @@ class Reconciler:
         self._states = states
         self._drain_s = drain_s
         self._live: dict[str, Instance] = {}
-        self._retries = Retries(time.monotonic)
+        self.retries = Retries(time.monotonic)
         self.faults = Faults()
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
-        self._stopping = False
+        self.starts = Starts(self._wake.set)
 
     def live(self, plugin: str) -> Instance | None:
         """The instance that answers calls of ``plugin``, if there is one."""
         return self._live.get(plugin)
-
-    def forget_crashes(self, plugin: str) -> None:
-        """An operator asks to try again: the past does not count."""
-        self._retries.forget(plugin)
 
     async def run(self) -> None:
         """Converges until cancelled: at once, whenever an instance ends, and every :data:`PERIOD_S` seconds."""
@@ -66,7 +66,7 @@ class Reconciler:
                 self._wake.clear()
                 await self.faults.survive(self._converge())
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_pause_s(self._retries.next_in_s())):
+                    async with asyncio.timeout(_pause_s(self.retries.next_in_s())):
                         await self._wake.wait()
         finally:
             for task in self._settling.values():
@@ -94,9 +94,23 @@ class Reconciler:
         if record is not None and plugin not in self._live:
             await self._without_instance(record)
 
+    async def cut_off(self, plugin: str) -> None:
+        """Ends the plugin's instance at once, and starts none until that is released: for when nothing can be decided.
+
+        The caller holds :meth:`alone_with`.
+        """
+        self.starts.hold(plugin)
+        if instance := self._live.pop(plugin, None):
+            instance.gate.close()
+            try:
+                async with asyncio.timeout(CUT_OFF_S):
+                    await self.faults.survive(self._instances.close(instance))
+            except TimeoutError:
+                log.warning("plugin.cut_off_unfinished", plugin=plugin)  # the next sweep takes what is left
+
     async def shut_down(self) -> None:
         """Ends every instance; what the operator wants stays as it is, for the next start."""
-        self._stopping = True
+        self.starts.close()
         # Every lock, not only those of live plugins: who holds one may be about to have an instance.
         for plugin in list(self._locks):
             async with self._locks[plugin]:
@@ -131,33 +145,35 @@ class Reconciler:
             if not await _anything_left(self._database, record.name):
                 await self._states.move(record.name, State.STOPPED, cause=record.cause)
         elif not _wanted(record):
-            self._retries.settled(record.name)
-        elif not self._stopping and self._retries.is_due(record.name):
+            self.retries.settled(record.name)
+        elif self.starts.allowed(record.name) and self.retries.is_due(record.name):
             if record.state is State.RUNNING:
                 record = await self._states.move(
-                    record.name, State.UNHEALTHY, cause="the host started again without its instance"
+                    record.name, State.UNHEALTHY, cause="it has no instance any more"
                 )
             if record.state is State.UNHEALTHY:
                 record = await self._states.move(record.name, State.STARTING, cause="trying again")
-            self._retries.settled(record.name)
+            self.retries.settled(record.name)
             await self._start(record)
 
     async def _start(self, record: PluginRecord) -> None:
         began = time.monotonic()
         try:
-            instance = await self._instances.open(record, on_lost=self._wake.set)
+            opening = self._instances.open(record, on_lost=self._wake.set)
+            instance = await self.starts.run(record.name, opening)
         except (FunctionDriftError, SandboxMismatchError) as error:
             await self._states.move(record.name, State.QUARANTINED, cause=error.message)
         except PluginUnavailableError as error:
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
         except WirthForgeError as error:
             # Engine, image, database or room is missing: not its fault, so it is tried until they are there.
-            self._retries.hindered(record.name)
+            self.retries.hindered(record.name)
             await self._states.move(record.name, State.UNHEALTHY, cause=error.message)
             self._wake.set()
         else:
-            self._live[record.name] = instance
-            await self._open_gate(instance)
+            if instance is not None:
+                self._live[record.name] = instance
+                await self._open_gate(instance)
 
     async def _open_gate(self, instance: Instance) -> None:
         await self._states.move(instance.plugin, State.RUNNING, cause="handshake and self-test passed")
@@ -183,7 +199,7 @@ class Reconciler:
             await self._instances.close(instance)
 
     async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
-        again = self._retries.crashed(plugin, ran_s=ran_s)
+        again = self.retries.crashed(plugin, ran_s=ran_s)
         await self._states.move(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
         self._wake.set()
 

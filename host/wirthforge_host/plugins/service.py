@@ -7,18 +7,17 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
-from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import PluginUnavailableError
-from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.lifecycle import RESTING
 from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.reconciler import Reconciler
-from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
-from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -32,9 +31,6 @@ from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, cove
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
-RESTING = frozenset({State.STOPPED, State.AWAITING_APPROVAL, State.CRASH_LOOP, State.QUARANTINED})
-"""States in which nothing of the plugin runs."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
@@ -46,8 +42,7 @@ class Plugins:
     reconciler: Reconciler
     instances: Instances
     permissions: Permissions
-    storage: Storage
-    logs: Logs
+    removal: Removal
     trees: Trees
     now: Callable[[], datetime]
 
@@ -80,19 +75,26 @@ class Plugins:
             return await store.find_pin(tx, name)
 
     async def admit(self, releases: Sequence[Release], operator: Operator) -> None:
-        """Registers verified, unpacked releases, all or none. Each starts when nothing it requires is undecided.
+        """Registers verified, unpacked releases, all or none: :meth:`settle` lets them start.
 
         Raises:
             ConflictError: One of the plugins is installed already.
+            NotFoundError: What one of them needs was uninstalled meanwhile.
         """
-        names = [release.manifest.name for release in releases]
+        names = {release.manifest.name for release in releases}
         async with AsyncExitStack() as alone:
-            for name in sorted(set(names)):
+            for name in sorted(names):
                 await alone.enter_async_context(self.reconciler.alone_with(name))
             async with self.database.transaction() as tx:
                 for release in releases:
                     await self._add(tx, release, operator)
-            for name in names:
+                for needed in {name for release in releases for name in release.manifest.dependencies}:
+                    await store.get_plugin(tx, needed)
+
+    async def settle(self, names: Sequence[str]) -> None:
+        """Starts what was registered and has all it requires; returns when each runs, waits or failed."""
+        for name in names:
+            async with self.reconciler.alone_with(name):
                 await self.reconciler.settle(name)
 
     async def approve(self, approval: ApprovalIn, operator: Operator) -> None:
@@ -110,7 +112,7 @@ class Plugins:
                 await self.permissions.decide(tx, approval, operator.actor)
                 if record.state is State.AWAITING_APPROVAL and record.enabled:
                     await self._start_or_wait(tx, record, operator, cause="approved")
-            self.reconciler.forget_crashes(name)
+            self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
     async def enable(self, name: str, operator: Operator) -> None:
@@ -125,42 +127,20 @@ class Plugins:
                 record = await store.get_plugin(tx, name)
                 _check_startable(record)
                 await store.set_enabled(tx, name, enabled=True)
-                await self.audit.append(tx, _act("plugin.enable", record, operator))
+                await self.audit.append(tx, act_of("plugin.enable", record, operator))
                 if record.state in RESTING:
                     await self._start_or_wait(tx, record, operator, cause="enabled")
-            self.reconciler.forget_crashes(name)
+            self.reconciler.starts.release(name)
+            self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
     async def disable(self, name: str, operator: Operator) -> None:
-        """Wants the plugin not to run: calls inside end, then its sandbox is removed."""
-        async with self.reconciler.alone_with(name):
-            await self._disable(name, operator)
+        """See :meth:`Removal.disable`."""
+        await self.removal.disable(name, operator)
 
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
-        """Stops and forgets the plugin; with ``purge`` also its values, decisions, log and author pin.
-
-        Raises:
-            ConflictError: The engine has not removed its sandbox yet; then it stays as it is.
-        """
-        async with self.reconciler.alone_with(name):
-            await self._disable(name, operator)
-            async with self.database.transaction() as tx:
-                record = await store.get_plugin(tx, name)
-                if record.state not in RESTING:
-                    raise ConflictError(
-                        f"{name} is {record.state.value}: its sandbox is not gone yet, try again", plugin=name
-                    )
-                await store.remove_plugin(tx, name)
-                if purge:
-                    await self.storage.purge(tx, name)
-                    await self.permissions.purge(tx, name, operator.actor)
-                    await store.remove_pin(tx, name)
-                    tx.after_commit(lambda: self.logs.forget(name))
-                await self.audit.append(
-                    tx, _act("plugin.purge" if purge else "plugin.uninstall", record, operator)
-                )
-            self.reconciler.forget_crashes(name)
-            await self.trees.remove(record.release.digest)
+        """See :meth:`Removal.uninstall`."""
+        await self.removal.uninstall(name, operator, purge=purge)
 
     async def effective(self, name: str) -> EffectiveOut:
         """What the engine says is in force for the plugin's instance, now.
@@ -177,20 +157,6 @@ class Plugins:
         settings, mismatches = await self.instances.effective(instance)
         return EffectiveOut(plugin=name, instance=instance.id, settings=settings, mismatches=mismatches)
 
-    async def _disable(self, name: str, operator: Operator) -> None:
-        async with self.database.transaction() as tx:
-            record = await store.get_plugin(tx, name)
-            if live := self.reconciler.live(name):
-                # Before anybody is told that it drains: who calls it then is not let in.
-                tx.after_commit(live.gate.close)
-            await store.set_enabled(tx, name, enabled=False)
-            await self.audit.append(tx, _act("plugin.disable", record, operator))
-            if record.state is not State.STOPPED:
-                after = State.STOPPED if record.state in RESTING else State.DRAINING
-                if record.state is not after:
-                    await self.states.move_in(tx, record, after, cause="disabled", actor=operator.actor)
-        await self.reconciler.settle(name)
-
     async def _add(self, tx: Transaction, release: Release, operator: Operator) -> None:
         name = release.manifest.name
         if await store.find_plugin(tx, name):
@@ -201,7 +167,7 @@ class Plugins:
         await store.add_plugin(tx, record)
         if await store.find_pin(tx, name) is None:
             await store.add_pin(tx, name, release.public_key, self.now())
-        await self.audit.append(tx, _act("plugin.install", record, operator))
+        await self.audit.append(tx, act_of("plugin.install", record, operator))
         await self._start_or_wait(tx, record, operator, cause="installed")
 
     async def _start_or_wait(
@@ -221,14 +187,6 @@ class Plugins:
     def _out(self, record: PluginRecord) -> PluginOut:
         rights = self.permissions.of(record.name, record.release.digest)
         return _plugin_out(record, rights, self.reconciler.live(record.name))
-
-
-def _act(action: str, record: PluginRecord, operator: Operator) -> Record:
-    """What an operator did, for the audit log."""
-    detail = {"version": record.release.manifest.version, "digest": record.release.digest}
-    return Record(
-        actor=operator.actor, action=action, outcome=Outcome.ALLOWED, plugin=record.name, detail=detail
-    )
 
 
 def _plugin_out(record: PluginRecord, rights: Rights, instance: Instance | None) -> PluginOut:

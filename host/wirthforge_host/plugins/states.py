@@ -12,6 +12,7 @@ from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.lifecycle import advance
 from wirthforge_host.plugins.models import PluginRecord
+from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.serving.database import Database, Transaction
 
@@ -65,3 +66,11 @@ class States:
 
     def _announce(self, plugin: str, told: dict[str, str]) -> None:
         self._events.emit("plugin.state", plugin=plugin, **told)
+
+
+def act_of(action: str, record: PluginRecord, operator: Operator) -> Record:
+    """What an operator did with a plugin, for the audit log."""
+    detail = {"version": record.release.manifest.version, "digest": record.release.digest}
+    return Record(
+        actor=operator.actor, action=action, outcome=Outcome.ALLOWED, plugin=record.name, detail=detail
+    )

@@ -148,9 +148,10 @@ async def add_pin(tx: Transaction, plugin: str, public_key: str, at: datetime) -
     await tx.execute(insert(pins).values(plugin=plugin, public_key=public_key, pinned_at=at))
 
 
-async def remove_pin(tx: Transaction, plugin: str) -> None:
-    """Forgets the pin."""
-    await tx.execute(delete(pins).where(pins.c.plugin == plugin))
+async def remove_pin(tx: Transaction, plugin: str) -> bool:
+    """Forgets the pin; whether there was one."""
+    removed = await tx.execute(delete(pins).where(pins.c.plugin == plugin))
+    return removed.rowcount > 0
 
 
 async def all_instances(tx: Transaction) -> Sequence[InstanceRecord]:

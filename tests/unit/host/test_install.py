@@ -105,7 +105,7 @@ GREEDY = {"cpus": 2.5, "memory_bytes": 64 * 1024 * MIB, "pids": 513, "open_files
 
 @pytest.mark.parametrize("limit", GREEDY)
 async def test_a_release_that_asks_for_more_than_the_operator_gives_is_not_brought(host, limit, monkeypatch):
-    monkeypatch.setattr(host.wiring.installer._trees, "unpack", None)
+    monkeypatch.setattr(host.wiring.installer.trees, "unpack", None)
     host.source.put(package(extra=f"[resources]\n{limit} = {GREEDY[limit]}\n"))
     named = f"WIRTHFORGE_HOST_MAX_{limit.upper()}"
     with pytest.raises(PolicyViolationError, match=f"{limit} {GREEDY[limit]}, over {named}"):

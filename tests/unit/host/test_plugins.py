@@ -8,11 +8,14 @@ from sqlalchemy import text
 from tests.fakes.packages import make_package
 from tests.fakes.world import PLUGIN, worker, world
 from wirthforge_host.errors import (
+    AuthorChangedError,
     PluginLacksPermissionError,
     PluginUnavailableError,
 )
+from wirthforge_host.plugins import store
 from wirthforge_sdk.contracts.host_api import ApprovalIn, State
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError
+from wirthforge_sdk.packaging.keys import SigningKey
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 STORAGE = ("storage.read", "storage.write")
@@ -266,6 +269,54 @@ async def test_a_purge_leaves_nothing(host):
     assert (await host.install()).state is State.AWAITING_APPROVAL
     await host.approve(*STORAGE)
     assert (await host.call("recall", key="k")).structured == {"result": "None"}
+
+
+@pytest.mark.parametrize("kept", ["pin", "rules", "values"])
+async def test_what_an_uninstalled_plugin_left_can_be_purged_later(host, kept):
+    await host.approve(*STORAGE)
+    await host.call("keep", key="k", value="v")
+    await host.uninstall()
+    async with host.wiring.database.transaction() as tx:
+        if kept != "pin":
+            await store.remove_pin(tx, PLUGIN)
+        if kept != "rules":
+            await host.wiring.permissions.purge(tx, PLUGIN)
+        if kept != "values":
+            await host.wiring.storage.purge(tx, PLUGIN)
+    await host.uninstall(purge=True)
+    assert await rules(host) == {}
+    assert await host.wiring.storage.used_bytes(PLUGIN) == 0
+    assert await host.wiring.plugins.pinned_key(PLUGIN) is None
+    assert (await host.audited("plugin.purge"))[-1].actor == "operator:me"
+    with pytest.raises(NotFoundError):
+        await host.uninstall(purge=True)
+    assert len(await host.audited("plugin.purge")) == 1
+
+
+async def test_the_remedy_for_a_changed_author_works_after_the_plugin_is_gone(host):
+    await host.uninstall()
+    mallory = SigningKey.generate()
+    host.source.packages.clear()
+    host.source.put(worker(version="2.0.0", key=mallory), key=mallory.public)
+    with pytest.raises(AuthorChangedError, match=f"wirthforge uninstall --purge {PLUGIN}"):
+        await host.install(f"{PLUGIN}@2.0.0")
+    await host.uninstall(purge=True)
+    assert (await host.install(f"{PLUGIN}@2.0.0")).signer == mallory.public.keyid
+
+
+@pytest.mark.parametrize("purge", [False, True])
+async def test_what_another_plugin_needs_is_not_uninstalled(tmp_path, purge):
+    needs = {"dependencies": {"demo/lib": "^1"}, "permissions": STORAGE}
+    packages = [make_package("demo/lib"), *(make_package(name, **needs) for name in ("demo/a", "demo/b"))]
+    async with world(tmp_path / "h", *packages) as host:
+        for name in ("demo/a", "demo/b"):
+            await host.install(name)
+        with pytest.raises(ConflictError, match="demo/lib is needed by demo/a, demo/b") as refused:
+            await host.uninstall("demo/lib", purge=purge)
+        assert refused.value.details["dependants"] == ["demo/a", "demo/b"]
+        assert (await host.plugin("demo/lib")).state is State.RUNNING
+        for name in ("demo/a", "demo/b", "demo/lib"):
+            await host.uninstall(name, purge=purge)
 
 
 @pytest.mark.parametrize("act", ["disable", "enable", "uninstall"])

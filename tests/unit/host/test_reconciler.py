@@ -1,13 +1,14 @@
 """What runs is what is wanted: after a stop, after a kill, and whatever the engine does meanwhile."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import pytest
 
 from tests.fakes.packages import SOURCE, make_package
 from tests.fakes.world import PLUGIN, run_plugin, world
-from wirthforge_host.errors import EngineUnavailableError, ImageMissingError
+from wirthforge_host.errors import EngineUnavailableError, ImageMissingError, PluginUnavailableError
 from wirthforge_host.plugins import lifecycle, reconciler, store
 from wirthforge_host.plugins.models import InstanceRecord
 from wirthforge_host.plugins.retries import Retries
@@ -18,6 +19,7 @@ from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.resources import Resources
 from wirthforge_sdk.errors import ConflictError
 from wirthforge_sdk.serving.database import Database
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 AWAY = EngineUnavailableError("the engine does not answer")
 GONE = "0123456789abcdef"
@@ -274,6 +276,44 @@ async def test_a_plugin_that_hangs_at_its_start_holds_up_no_other(tmp_path, bris
         assert (await host.plugin("demo/a")).state is State.STARTING
 
 
+@pytest.fixture
+async def starting(tmp_path):
+    """A host on which ``demo/a`` starts and does not get on, and ``demo/b`` could be installed."""
+
+    async def process(spec):
+        slow = dict(spec.settings.labels)["wirthforge.plugin"] == "demo/a"
+        return await (asyncio.Event().wait() if slow else run_plugin(spec))
+
+    packages = [make_package("demo/a"), make_package("demo/b")]
+    engine = MemoryEngine(process=process)
+    async with world(tmp_path / "h", *packages, engine=engine, start_timeout_s=60) as host:
+        install = asyncio.create_task(host.install("demo/a"))
+        await host.until(State.STARTING, plugin="demo/a")
+        yield host
+        install.cancel()
+        await asyncio.gather(install, return_exceptions=True)
+
+
+@pytest.mark.parametrize("act", ["disable", "uninstall"])
+async def test_a_plugin_that_starts_slowly_is_stopped_at_once(starting, act):
+    async with asyncio.timeout(5):
+        await getattr(starting, act)("demo/a")
+    assert {record.state for record in await starting.wiring.plugins.records()} <= {State.STOPPED}
+    assert (await starting.containers(), await starting.instances()) == ([], [])
+
+
+async def test_a_plugin_that_starts_slowly_holds_up_no_other_install(starting):
+    async with asyncio.timeout(5):
+        assert (await starting.install("demo/b")).state is State.RUNNING
+    assert (await starting.plugin("demo/a")).state is State.STARTING
+
+
+async def test_a_host_stops_at_once_whatever_starts(starting):
+    async with asyncio.timeout(5):
+        await starting.wiring.reconciler.shut_down()
+    assert await starting.containers() == []
+
+
 async def test_a_fault_with_one_plugin_leaves_the_others_in_care(tmp_path, brisk):
     packages = [make_package("demo/a"), make_package("demo/b")]
     async with world(tmp_path / "h", *packages) as host:
@@ -306,6 +346,44 @@ async def test_a_database_that_is_locked_for_a_while_is_waited_for(tmp_path, bri
         await host.until(State.UNHEALTHY)
         await host.until(State.RUNNING)
         await another.dispose()
+
+
+@asynccontextmanager
+async def away(_database):
+    raise DatabaseUnavailableError("the database does not answer: try again later")
+    yield
+
+
+@pytest.mark.parametrize("act", ["disable", "uninstall"])
+@pytest.mark.parametrize("lost", [["transaction"], ["transaction", "reading"]])
+async def test_a_plugin_can_be_stopped_when_nothing_can_be_written_down(host, monkeypatch, act, lost):
+    live = host.wiring.reconciler.live(PLUGIN)
+    for method in lost:
+        monkeypatch.setattr(Database, method, away)
+    with pytest.raises(DatabaseUnavailableError, match=r"demo/hello was stopped.*not written down"):
+        await getattr(host, act)()
+    assert not live.session.is_open
+    assert await host.containers() == []
+    monkeypatch.undo()
+    # What is written down says that it runs; nobody starts it for that.
+    async with host.wiring.reconciler.alone_with(PLUGIN):
+        await host.wiring.reconciler.settle(PLUGIN)
+    assert await host.containers() == []
+    with pytest.raises(PluginUnavailableError):
+        await host.call(name="Ada")
+    assert (await host.disable()).state is State.STOPPED
+    assert (await host.enable()).state is State.RUNNING
+    assert await greets(host)
+
+
+async def test_what_was_stopped_without_a_record_is_started_when_an_operator_says_so(host, monkeypatch):
+    monkeypatch.setattr(Database, "transaction", away)
+    with pytest.raises(DatabaseUnavailableError):
+        await host.disable()
+    monkeypatch.undo()
+    await host.enable()
+    await host.until(State.RUNNING)
+    assert await greets(host)
 
 
 async def test_acts_at_the_same_time_are_done_one_after_the_other(host):

@@ -177,6 +177,16 @@ async def test_a_plugin_that_fails_its_self_test_does_not_run(tmp_path, body):
         await assert_nothing_is_left(host)
 
 
+async def test_all_of_a_start_shares_one_deadline(tmp_path):
+    source = SOURCE.replace('return f"Hello, {name}!"', "import time; time.sleep(60)")
+    package = make_package(source=source, extra=f"{HEALTH}timeout_s = 50\n")
+    async with world(tmp_path / "h", package, start_timeout_s=2.5) as host:
+        found = await asyncio.wait_for(host.install(), 2.5 + SOON_S)
+        assert found.state is State.UNHEALTHY
+        assert "not ready within 2.5 s" in found.cause
+        await assert_nothing_is_left(host)
+
+
 async def test_a_plugin_that_passes_its_self_test_runs(tmp_path):
     async with world(tmp_path / "h", make_package(extra=HEALTH)) as host:
         assert (await host.install()).state is State.RUNNING
