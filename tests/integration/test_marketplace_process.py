@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import json
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -103,6 +104,16 @@ async def test_a_server_serves_until_it_is_asked_to_stop_and_keeps_what_it_has(t
         assert (await client.get("/v1/plugins/demo/hello/1.0.0")).json() == release
         keeper = bearer((tmp_path / "keeper.token").read_text().strip())
         assert (await client.get("/v1/accounts/me", headers=keeper)).json()["name"] == "keeper"
+
+
+async def test_a_server_may_open_as_many_files_as_it_is_allowed(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard - 1), hard))
+    try:
+        async with served(tmp_path) as (running, _):
+            assert resource.prlimit(running.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_a_request_that_never_ends_does_not_hold_the_stop_up(tmp_path):

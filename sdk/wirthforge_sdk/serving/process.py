@@ -8,10 +8,11 @@ import gc
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from socket import socket
 from typing import Generic, Protocol, TypeVar
@@ -23,6 +24,7 @@ import uvloop
 from fastapi import FastAPI
 
 from wirthforge_sdk.errors import InvalidInputError, WirthForgeError
+from wirthforge_sdk.serving.connections import BoundedProtocol
 from wirthforge_sdk.serving.settings import ServiceSettings, load
 
 GRACE_S = 3
@@ -72,6 +74,7 @@ class Program(Generic[Settings, Graph]):
         wanted = parser.parse_args(arguments)
         # What a server keeps is its own: databases, tokens, packages. What others must reach says so by itself.
         os.umask(0o077)
+        allow_all_files()
         logging.basicConfig(
             level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s"
         )
@@ -92,7 +95,7 @@ class Program(Generic[Settings, Graph]):
                 self._create_app(graph),
                 host=settings.address,
                 port=settings.port,
-                http="httptools",
+                http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -116,6 +119,13 @@ class Program(Generic[Settings, Graph]):
             gc.freeze()
             await server.serve()
         return 0 if server.started else 1
+
+
+def allow_all_files() -> None:
+    """Raises the bound on open files as far as it goes: the usual one is for programs that wait with ``select``."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # what is not allowed, or "unlimited" where nothing is
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def migrate(name: str, settings: ServiceSettings) -> None:

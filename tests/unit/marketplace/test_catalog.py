@@ -212,7 +212,7 @@ async def test_few_resolutions_are_at_work_at_a_time_few_wait_and_the_rest_are_r
 
     monkeypatch.setattr(service, "_closure", slow)
     asked = [asyncio.create_task(resolve(marketplace, {"demo/base": "*"})) for _ in range(8)]
-    while len([each for each in asked if each.done()]) < 3 or at_work < service.RESOLUTIONS:
+    while len([each for each in asked if each.done()]) < 3 or at_work < service.RESOLUTIONS:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     done, waiting = await asyncio.wait(asked, timeout=0.1)
     assert {each.result().status_code for each in done} == {429}
