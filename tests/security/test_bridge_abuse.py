@@ -20,7 +20,14 @@ from tests.fakes.plugin_peer import INSTANCE, PLUGIN, WAIT_S, PluginPeer
 from wirthforge_host.bridge import Bridge, connection, serving
 from wirthforge_host.bridge.connection import ASKS_PER_S, MAX_BREACHES
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_NESTING
+from wirthforge_sdk.contracts.bridge import (
+    MAX_CALL_BYTES,
+    MAX_CALL_ELEMENTS,
+    MAX_IN_FLIGHT,
+    MAX_MESSAGE_BYTES,
+    MAX_NESTING,
+    MAX_REPLY_ELEMENTS,
+)
 from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 
 MIB = 1024 * 1024
@@ -84,10 +91,83 @@ async def test_a_line_that_never_ends_ends_the_connection_before_memory_does(bri
 async def test_the_longest_line_that_is_allowed_is_read(bridged):
     bridged.grant("storage")
     head, tail = b'{"jsonrpc":"2.0","id":1,"method":"host/storage.get","params":{"key":"', b'"}}'
-    bridged.peer.send(head + b"k" * (MAX_MESSAGE_BYTES - len(head) - len(tail)) + tail)
+    bridged.peer.send(head + b"k" * (MAX_CALL_BYTES - len(head) - len(tail)) + tail)
     answer = await bridged.peer.receive()
     assert answer["error"]["data"]["code"] == "INVALID_PARAMETERS"
     assert len(answer["error"]["message"]) < 1000
+
+
+async def test_a_host_call_over_its_own_bound_is_refused_and_recorded(bridged):
+    bridged.grant("storage")
+    value = "x" * MAX_CALL_BYTES
+    assert await bridged.peer.code("host/storage.set", key="k", value=value) == "RESOURCE_EXHAUSTED"
+    [record] = await bridged.recorded()
+    assert (record.outcome, record.detail["parameters"]) == ("failed", "not read")
+    bridged.peer.notify("host/log", level="info", message=value)
+    await alive(bridged)
+    assert await breaches(bridged) == ["a log line is malformed"]
+
+
+async def test_a_host_call_of_too_many_elements_is_refused_and_marks_in_a_text_are_none(bridged):
+    bridged.grant("storage")
+    many = {"key": "k", "value": [[]] * (MAX_CALL_ELEMENTS // 2)}
+    assert await bridged.peer.code("host/storage.set", **many) == "RESOURCE_EXHAUSTED"
+    [record] = await bridged.recorded()
+    assert (record.detail["code"], record.detail["parameters"]) == ("limit_exceeded", "not read")
+    text = {"key": "k", "value": 'a,[{\\"' * MAX_CALL_ELEMENTS}
+    answer = await bridged.peer.asked("host/storage.set", **text)
+    assert "storage" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("part", ["result", "error"])
+async def test_a_reply_of_too_many_elements_fails_its_call_and_no_other(bridged, part):
+    task = asyncio.create_task(bridged.session.call("f", {}, timeout_s=WAIT_S, call_id="c"))
+    sent = await bridged.peer.received("tools/call")
+    many = [[]] * (MAX_REPLY_ELEMENTS // 2)
+    body = {"result": {"structuredContent": many}, "error": {"code": 1, "message": "m", "data": many}}
+    bridged.peer.send({"jsonrpc": "2.0", "id": sent["id"], part: body[part]})
+    with pytest.raises(PluginUnavailableError, match="elements"):
+        await task
+    await alive(bridged)
+    assert await breaches(bridged) == ["a reply cannot be read"]
+
+
+async def test_the_longest_reply_that_is_allowed_is_read(bridged):
+    task = asyncio.create_task(bridged.session.call("f", {}, timeout_s=WAIT_S, call_id="c"))
+    sent = await bridged.peer.received("tools/call")
+    bridged.peer.answer(sent, {"structuredContent": "x" * (MAX_MESSAGE_BYTES - 100)})
+    assert len((await task).structured) == MAX_MESSAGE_BYTES - 100
+
+
+async def test_what_open_requests_carry_is_bounded_and_not_decoded_before_its_turn(
+    bridged, services, monkeypatch
+):
+    bridged.grant("storage")
+    release = asyncio.Event()
+
+    async def slow(*_, **__):
+        await release.wait()
+
+    monkeypatch.setattr(services.storage, "set", slow)
+    params = b'{"key":"k","value":[' + b" " * MIB + b"[]," * 20_000 + b"[]]}"
+    for number in range(16):
+        bridged.peer.send(
+            b'{"jsonrpc":"2.0","id":%d,"method":"host/storage.set","params":%s}' % (number, params)
+        )
+    await asyncio.sleep(0.5)
+    unread = bridged.peer.writer.transport.get_write_buffer_size()
+    release.set()
+    assert {(await bridged.peer.receive())["id"] for _ in range(16)} == set(range(16))
+    assert 16 * len(params) - unread < serving.OPEN_BYTES + 3 * MIB
+
+
+@pytest.mark.parametrize("value", ["1e99999", '"\\udcff"'])
+async def test_params_that_cannot_be_read_are_refused(bridged, value):
+    line = f'{{"jsonrpc":"2.0","id":1,"method":"host/storage.get","params":{{"key":{value}}}}}'
+    bridged.peer.send(line.encode())
+    answer = await bridged.peer.receive()
+    assert answer["error"]["code"] in {-32602, -32700}
+    await alive(bridged)
 
 
 async def test_a_line_that_comes_too_slowly_ends_the_connection(bridged, monkeypatch):
@@ -139,7 +219,6 @@ NONSENSE = {
     "id a fraction": (b'{"jsonrpc":"2.0","id":1.5,"method":"x"}', -32600),
     "id a boolean": (b'{"jsonrpc":"2.0","id":true,"method":"x"}', -32600),
     "id an object": (b'{"jsonrpc":"2.0","id":{},"method":"x"}', -32600),
-    "number out of range": (b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":1e99999}}', -32600),
     "nested too deep": (
         b'{"jsonrpc":"2.0","id":1,"method":"x","params":{"a":' + b"[" * 65 + b"]" * 65 + b"}}",
         -32600,
@@ -176,7 +255,7 @@ async def test_an_object_with_a_million_keys_costs_one_call_and_is_recorded_smal
     line = f'{{"jsonrpc":"2.0","id":1,"method":"host/storage.get","params":{{{keys}}}}}'.encode()
     assert MAX_MESSAGE_BYTES * 0.9 < len(line) <= MAX_MESSAGE_BYTES
     bridged.peer.send(line)
-    assert (await bridged.peer.receive())["error"]["data"]["code"] == "INVALID_PARAMETERS"
+    assert (await bridged.peer.receive())["error"]["data"]["code"] == "RESOURCE_EXHAUSTED"
     [record] = await bridged.recorded()
     assert len(json.dumps(record.detail)) < 2000
     await alive(bridged)

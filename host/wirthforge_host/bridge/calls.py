@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.deadlines import Deadlines
 from wirthforge_host.bridge.messages import Failure, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT
-from wirthforge_sdk.errors import LimitExceededError
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_REPLY_ELEMENTS
+from wirthforge_sdk.errors import LimitExceededError, WirthForgeError
 
 MAX_ABANDONED = 4_096
 """Calls we gave up whose late reply is still known to be one."""
@@ -123,10 +123,15 @@ class Calls:
             return "a reply has not exactly one of result and error"
         if call.future.done():
             return None
-        if isinstance(reply.error, Failure):
-            call.future.set_exception(ReplyError(reply.error))
-        else:
-            call.future.set_result(reply.result)
+        try:
+            if reply.error is UNSET:
+                call.future.set_result(messages.decoded(cast("Raw", reply.result), MAX_REPLY_ELEMENTS, Any))
+            else:
+                failure = messages.decoded(reply.error, MAX_REPLY_ELEMENTS, Failure)
+                call.future.set_exception(ReplyError(failure))
+        except WirthForgeError as error:
+            self._fail(call, PluginUnavailableError(f"the plugin's reply was malformed: {error.message}"))
+            return "a reply cannot be read"
         return None
 
     def fail_all(self) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from contextlib import suppress
+from typing import Protocol, cast
 
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.calls import Calls
@@ -24,8 +25,8 @@ from wirthforge_host.bridge.messages import Lines, LineTooLongError, MalformedLi
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.bridge.serving import Serving
 from wirthforge_host.rates import TokenBucket
-from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
-from wirthforge_sdk.errors import InvalidInputError
+from wirthforge_sdk.contracts.bridge import MAX_CALL_ELEMENTS, MAX_MESSAGE_BYTES
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 MAX_BREACHES = 16
 """Breaches of the protocol after which the connection is closed."""
@@ -65,7 +66,8 @@ class Connection(asyncio.Protocol):
         self._asks = TokenBucket(ASKS_PER_S, 2 * ASKS_PER_S, self._loop.time())
         self._throttle: asyncio.TimerHandle | None = None
         self._breaches = 0
-        self._serving = Serving(dispatcher, self.calls, self._outbox)
+        self._serving = Serving(dispatcher, self.calls, self._outbox, self._steer)
+        self._reads = True
 
     async def close(self) -> None:
         """Ends the connection, fails open calls, cancels host calls at work; returns when that is over."""
@@ -89,15 +91,17 @@ class Connection(asyncio.Protocol):
             return
         self._watch_line(progress=bool(lines))
         self._backlog.extend(lines)
-        self._read_backlog()
+        self._steer()
 
     def pause_writing(self) -> None:
         """The plugin does not read as fast as we write."""
         self._outbox.pause()
+        self._steer()
 
     def resume_writing(self) -> None:
         """It caught up."""
         self._outbox.resume()
+        self._steer()
 
     def connection_lost(self, _: Exception | None) -> None:
         """Fails every call that waits, at once."""
@@ -121,8 +125,18 @@ class Connection(asyncio.Protocol):
             stalled = f"a line was not complete after {LINE_S:.0f} s"
             self._line_deadline = self._deadlines.add(LINE_S, lambda: self._end(stalled))
 
-    def _read_backlog(self) -> None:
-        while self._backlog and self._throttle is None:
+    @property
+    def _holds(self) -> bool:
+        """Whether no more is taken from the plugin now: of what it asks, too much is open, or unread.
+
+        Replies that are awaited are read also from who does not read: it may write before it reads on.
+        """
+        unread = self._outbox.is_full and not len(self.calls)
+        return self._throttle is not None or self._serving.is_full or unread
+
+    def _steer(self) -> None:
+        """Takes what has arrived as far as it may, and then reads on or not."""
+        while self._backlog and not self._holds:
             line = self._backlog.popleft()
             try:
                 message = messages.read(line)
@@ -136,43 +150,41 @@ class Connection(asyncio.Protocol):
                     self._breach(wrong)
             else:
                 self._charge(line)
-                self._take(message, str(message.method))
+                self._take(message, str(message.method), len(line))
+        transport, reads = self._transport, not self._holds
+        if reads is not self._reads and transport is not None and not transport.is_closing():
+            self._reads = reads
+            transport.resume_reading() if reads else transport.pause_reading()
 
     def _charge(self, line: bytes) -> None:
         """Counts an ask; past the rate, reading stops until it is paid for, and the plugin has to wait."""
         debt_s = self._asks.owe(1 + len(line) / ASK_BYTES, self._loop.time())
         if debt_s and self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
             self._throttle = self._loop.call_later(debt_s, self._read_on)
 
     def _read_on(self) -> None:
         self._throttle = None
-        self._read_backlog()
-        if self._throttle is None and self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._steer()
 
-    def _take(self, message: Message, method: str) -> None:
+    def _take(self, message: Message, method: str, size: int) -> None:
         if message.id is UNSET:
             self._take_notification(method, message.params)
         elif message.id is None or (isinstance(message.id, str) and len(message.id) > MAX_ID_CHARACTERS):
             self._breach("a request has an id that is null or too long")
         elif message.id in self._serving:
             self._breach("a request has the id of one that is open")
-        elif method == "ping":
-            # Of 2025-11-25; the only request of MCP itself that a server may send to a host without
-            # capabilities.
-            self._outbox.write(messages.reply(message.id, {}))
         else:
-            self._serving.begin(message.id, method, message.params)
+            self._serving.begin(message.id, method, message.params, size)
 
-    def _take_notification(self, method: str, params: dict[str, Any]) -> None:
+    def _take_notification(self, method: str, params: Raw) -> None:
         if method == LOG:
             try:
                 self._dispatcher.log(params)
-            except InvalidInputError:
+            except (InvalidInputError, LimitExceededError):
                 self._breach("a log line is malformed")
         elif method == "notifications/cancelled":
-            self._serving.cancel(params.get("requestId"))
+            with suppress(InvalidInputError, LimitExceededError):
+                self._serving.cancel(messages.decoded(params, MAX_CALL_ELEMENTS).get("requestId"))
         elif method.startswith("host/"):
             self._breach("a host call that needs an answer has no id")
         # Others (progress, log messages, changed lists) are MCP's, and nothing here depends on them.

@@ -7,14 +7,17 @@ is taken from the call's own parameters, and must be one by the permissions' gra
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Raw
 
 from wirthforge_host.audit.records import Outcome, Record, shape_of
+from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
-from wirthforge_sdk.contracts.bridge import HOST_CALLS
+from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_CALL_ELEMENTS, META_CALL
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError, WirthForgeError
 
@@ -29,20 +32,23 @@ class _Act:
     """One host call as the audit log will tell it."""
 
     method: str
-    params: dict[str, Any]
+    params: dict[str, Any] | None = None
+    """None: they were not read."""
+    call_id: str | None = None
     permission: str | None = None
     outcome: Outcome = Outcome.FAILED
     code: str = "internal_error"
 
-    def record(self, peer: Peer, call_id: str | None) -> Record:
-        parameters = {key: value for key, value in self.params.items() if key != "_meta"}
+    def record(self, peer: Peer) -> Record:
+        read = self.params
+        shape = "not read" if read is None else shape_of({key: read[key] for key in read if key != "_meta"})
         detail = {
             "method": self.method[:100],
             "instance": peer.instance,
             "permission": self.permission,
-            "call": call_id,
+            "call": self.call_id,
             "code": self.code,
-            "parameters": shape_of(parameters),
+            "parameters": shape,
         }
         actor = f"plugin:{peer.plugin}"
         return Record(
@@ -58,22 +64,26 @@ class Dispatcher:
         self._audit = services.audit
         self._host_calls = HostCalls(peer, services)
 
-    async def call(self, method: str, params: dict[str, Any], call_id: str | None) -> Any:
+    async def call(self, method: str, params: Raw, label_of: Callable[[object], str | None]) -> Any:
         """Does one host call and returns its result, JSON or :class:`msgspec.Raw`.
 
         Args:
             method: As in ``HOST_CALLS``.
             params: Of the request.
-            call_id: Of the operator's call it is made for, for the audit log.
+            label_of: Finds the id of the operator's call it is made for, for the audit log, from the number the
+                plugin names.
 
         Raises:
             PermissionDeniedError: Its permission is not granted; ``details["permission"]`` names it.
             NotFoundError: There is no such host call.
             WirthForgeError: As the service behind it tells.
         """
-        act = _Act(method, params)
+        act = _Act(method)
         try:
-            result = await self._decide_and_run(act)
+            act.params = messages.decoded(params, MAX_CALL_ELEMENTS)
+            meta = act.params.get("_meta")
+            act.call_id = label_of(meta.get(META_CALL)) if isinstance(meta, dict) else None
+            result = await self._decide_and_run(act, act.params)
             act.outcome, act.code = Outcome.ALLOWED, "ok"
         except WirthForgeError as error:
             act.outcome = Outcome.DENIED if isinstance(error, PermissionDeniedError) else Outcome.FAILED
@@ -85,22 +95,23 @@ class Dispatcher:
         finally:
             # When the audit log has no room this waits, and holds one of the plugin's few slots: it slows
             # itself.
-            await self._audit.enqueue(act.record(self._peer, call_id))
+            await self._audit.enqueue(act.record(self._peer))
         return result
 
-    def log(self, params: dict[str, Any]) -> None:
+    def log(self, params: Raw) -> None:
         """Keeps one line of the plugin's log. The log is its own record: lines are not audited.
 
         Raises:
             InvalidInputError: It is no log line.
+            LimitExceededError: It is over a bound of messages.
         """
-        self._host_calls.write_line(_converted(params, OfLine))
+        self._host_calls.write_line(_converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
 
-    async def _decide_and_run(self, act: _Act) -> Any:
+    async def _decide_and_run(self, act: _Act, params: dict[str, Any]) -> Any:
         if act.method not in HOST_CALLS:
             raise NotFoundError(f"the host has no call '{act.method[:100]}'")
         host_call = TABLE[act.method]
-        parameters = _converted(act.params, host_call.parameters)
+        parameters = _converted(params, host_call.parameters)
         act.permission = _permission(HOST_CALLS[act.method], host_call, parameters)
         if act.permission is not None and not self._peer.rights.allows(act.permission):
             raise PermissionDeniedError(

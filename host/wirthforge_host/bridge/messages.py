@@ -5,20 +5,25 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from wirthforge_sdk.contracts.bridge import (
     INVALID_REQUEST,
     JSONRPC_NUMBER,
+    MAX_CALL_BYTES,
     MAX_MESSAGE_BYTES,
     PARSE_ERROR,
     REFUSED,
     ErrorCode,
     too_deep,
+    too_many,
 )
-from wirthforge_sdk.errors import InvalidInputError
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 Id = int | str
+
+OVER = Raw()
+"""Stands for params that are too long to be kept."""
 
 
 class MalformedLineError(Exception):
@@ -43,14 +48,17 @@ class Failure(Struct):
 
 
 class Message(Struct):
-    """A request (method and id), a notification (method) or a reply (id, and a result or an error)."""
+    """A request (method and id), a notification (method) or a reply (id, and a result or an error).
+
+    What it carries is not decoded: see :func:`decoded`.
+    """
 
     jsonrpc: Literal["2.0"]
     id: Id | UnsetType | None = UNSET
     method: str | UnsetType = UNSET
-    params: dict[str, Any] = msgspec.field(default_factory=dict)
-    result: Any = UNSET
-    error: Failure | UnsetType = UNSET
+    params: Raw = Raw(b"{}")
+    result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
 
 
 class _Request(Struct):
@@ -106,21 +114,52 @@ class Lines:
 
 
 def read(line: bytes) -> Message:
-    """The message in ``line``: all of it valid UTF-8 and JSON, no deeper than the bridge allows.
+    """The message in ``line``, with params that are an object no deeper than the bridge allows, or are :data:`OVER`.
 
     Raises:
         MalformedLineError: It is none.
     """
-    if too_deep(line):
-        raise MalformedLineError("a message is nested too deep", INVALID_REQUEST)
+    message = _envelope(line)
+    if message.method is not UNSET:
+        if len(line) > MAX_CALL_BYTES:
+            message.params = OVER
+        elif too_deep(line):
+            raise MalformedLineError("a message is nested too deep", INVALID_REQUEST)
+        elif bytes(memoryview(message.params)[:1]) != b"{":
+            raise MalformedLineError("a line is no JSON-RPC message", INVALID_REQUEST)
+    return message
+
+
+def decoded(raw: Raw, bound: int, form: Any = dict[str, Any]) -> Any:
+    """What a message carries, of at most ``bound`` elements.
+
+    Raises:
+        LimitExceededError: It is over the bound, or was too long to be kept.
+        InvalidInputError: It is nested too deep, is not JSON in UTF-8, or is no ``form``.
+    """
+    if raw is OVER:
+        raise LimitExceededError(f"a message of the plugin is over {MAX_CALL_BYTES} bytes")
+    text = bytes(raw)
+    if too_many(text, bound):
+        raise LimitExceededError(f"a message of the plugin has over {bound} elements")
+    if too_deep(text):
+        raise InvalidInputError("a message of the plugin is nested too deep")
+    try:
+        return msgspec.json.decode(text, type=form)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # What is wrong with it would quote it.
+        raise InvalidInputError("a message of the plugin is not JSON that can be read") from None
+
+
+def _envelope(line: bytes) -> Message:
     try:
         return _decode(line)
+    except RecursionError:
+        raise MalformedLineError("a message is nested too deep", INVALID_REQUEST) from None
     except msgspec.ValidationError:
         # What is wrong with it would quote it, and go into the audit log.
         raise MalformedLineError("a line is no JSON-RPC message", INVALID_REQUEST) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # What too_deep says of a line that is not JSON means nothing: such a line can still make the decoder
-        # recurse.
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise MalformedLineError("a line is not JSON in UTF-8", PARSE_ERROR) from None
 
 

@@ -43,6 +43,11 @@ class Outbox:
         """Whether what is written has a chance to arrive."""
         return self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the other side has to catch up."""
+        return not self._writable.is_set()
+
     def write(self, line: bytes) -> None:
         """Sends ``line`` with the others of this turn of the loop."""
         if not self._turn:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import traceback
+from collections.abc import Callable
 
 import structlog
+from msgspec import Raw
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.calls import Calls
 from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.messages import Id
 from wirthforge_host.bridge.outbox import Outbox
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, META_CALL, ErrorCode
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, ErrorCode
 from wirthforge_sdk.errors import (
     InvalidInputError,
     LimitExceededError,
@@ -23,6 +25,10 @@ from wirthforge_sdk.errors import (
 
 AT_WORK = 16
 """Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""
+OPEN_BYTES = 8 * 1024 * 1024
+"""Lines of open requests past which no more is read."""
+END_S = 2.0
+"""How long the end of what is at work is waited for."""
 
 _CODES: dict[type[WirthForgeError], ErrorCode] = {
     InvalidInputError: ErrorCode.INVALID_PARAMETERS,
@@ -36,20 +42,36 @@ _log = structlog.get_logger(__name__)
 
 
 class Serving:
-    """Answers the requests of one instance, each in a task."""
+    """Answers the requests of one instance, each in a task. What they carry is decoded when it is their turn.
 
-    def __init__(self, dispatcher: Dispatcher, calls: Calls, outbox: Outbox) -> None:
+    Args:
+        dispatcher: Does them.
+        calls: Of ours, for which they may be made.
+        outbox: Takes the answers.
+        on_room: Called when one is over.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, calls: Calls, outbox: Outbox, on_room: Callable[[], None]
+    ) -> None:
         self._dispatcher = dispatcher
         self._calls = calls
         self._outbox = outbox
         self._slots = asyncio.Semaphore(AT_WORK)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
+        self._open_bytes = 0
+        self._on_room = on_room
 
     def __contains__(self, number: Id) -> bool:
         return number in self._tasks
 
-    def begin(self, number: Id, method: str, params: dict[str, Any]) -> None:
-        """Has a request answered; refuses it when too many are open."""
+    @property
+    def is_full(self) -> bool:
+        """Whether open requests hold as much as they may."""
+        return self._open_bytes >= OPEN_BYTES
+
+    def begin(self, number: Id, method: str, params: Raw, size: int) -> None:
+        """Has a request whose line has ``size`` bytes answered; refuses it when too many are open."""
         if len(self._tasks) >= MAX_IN_FLIGHT:
             reason = f"{MAX_IN_FLIGHT} host calls are open: wait for their answers"
             self._outbox.write(messages.refusal(number, ErrorCode.RESOURCE_EXHAUSTED, reason))
@@ -57,7 +79,8 @@ class Serving:
         task = asyncio.get_running_loop().create_task(self._serve(number, method, params))
         self._tasks[number] = task
         # Not in the task itself: one that is cancelled before its first step runs none of its code.
-        task.add_done_callback(lambda _: self._tasks.pop(number))
+        self._open_bytes += size
+        task.add_done_callback(lambda _: self._done(number, size))
 
     def cancel(self, number: object) -> None:
         """The plugin no longer waits for an answer, and gets none."""
@@ -71,22 +94,29 @@ class Serving:
             task.cancel()
 
     async def ended(self) -> None:
-        """Returns when nothing is at work."""
+        """Returns when nothing is at work, or hangs."""
         if tasks := list(self._tasks.values()):
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=END_S)
 
-    async def _serve(self, number: Id, method: str, params: dict[str, Any]) -> None:
+    def _done(self, number: Id, size: int) -> None:
+        del self._tasks[number]
+        self._open_bytes -= size
+        self._on_room()
+
+    async def _serve(self, number: Id, method: str, params: Raw) -> None:
         async with self._slots:
             line = await self._answer(number, method, params)
             # The slot is held until the plugin reads: replies to who does not read cannot pile up.
             await self._outbox.until_writable()
             self._outbox.write(line)
 
-    async def _answer(self, number: Id, method: str, params: dict[str, Any]) -> bytes:
-        meta = params.get("_meta")
-        label = self._calls.label_of(meta.get(META_CALL)) if isinstance(meta, dict) else None
+    async def _answer(self, number: Id, method: str, params: Raw) -> bytes:
+        if method == "ping":
+            # Of 2025-11-25; the only request of MCP itself that a server may send to a host without
+            # capabilities.
+            return messages.reply(number, {})
         try:
-            return messages.reply(number, await self._dispatcher.call(method, params, label))
+            return messages.reply(number, await self._dispatcher.call(method, params, self._calls.label_of))
         except WirthForgeError as error:
             code = next(
                 (_CODES[kind] for kind in _CODES if isinstance(error, kind)), ErrorCode.INTERNAL_ERROR
@@ -94,6 +124,13 @@ class Serving:
             return messages.refusal(number, code, error.message, error.details)
         except Exception as error:  # noqa: BLE001  (a loop that must survive)
             # A fault of ours in one host call must not end the plugin's other calls; it is loud in our log.
-            # In a thread: a traceback shows source lines, and reads files for them.
-            await asyncio.to_thread(_log.error, "a host call failed", method=method[:100], exc_info=error)
+            # In a thread: a traceback shows source lines, and reads files for them. As text: a renderer that
+            # finds the exception itself may show the variables, which hold what plugins keep with us.
+            await asyncio.to_thread(_tell, method, error)
             return messages.refusal(number, ErrorCode.INTERNAL_ERROR, "the host failed at this call")
+
+
+def _tell(method: str, error: Exception) -> None:
+    _log.error(
+        "a host call failed", method=method[:100], exception="".join(traceback.format_exception(error))
+    )

@@ -1,15 +1,18 @@
 """The parts of a connection: lines out of any chunks, deadlines that fire once, and writes that wait."""
 
 import asyncio
+import json
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.plugin_peer import WAIT_S
+from wirthforge_host.bridge.connection import Connection
 from wirthforge_host.bridge.deadlines import TICK_S, Deadlines
 from wirthforge_host.bridge.messages import Lines, LineTooLongError
-from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
+from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES, too_many
 
 BYTES = st.binary(max_size=8).map(lambda data: data.replace(b"\n", b"."))
 
@@ -87,3 +90,44 @@ async def test_when_no_deadline_is_left_no_timer_is_either():
         await last.wait()
     assert deadlines._timer is None
     assert (deadlines._buckets, deadlines._ticks) == ({}, [])
+
+
+JSON = st.recursive(
+    st.none() | st.integers() | st.text(alphabet='a,[{"\\'),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet='a,[{"\\'), inner),
+)
+
+
+def marks(value):
+    if not isinstance(value, dict | list):
+        return 0
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max(0, len(value) - 1) + sum(map(marks, inner))
+
+
+@given(JSON)
+def test_elements_are_counted_without_what_stands_in_strings(value):
+    document, count = json.dumps([value]).encode(), marks([value])
+    assert too_many(document, count - 1)
+    assert not too_many(document, count)
+
+
+async def test_who_does_not_read_is_not_read_unless_its_reply_is_awaited():
+    connection = Connection(Mock(), Deadlines(), report=Mock(), on_lost=Mock())
+    transport = Mock(is_closing=Mock(return_value=False), get_write_buffer_size=Mock(return_value=0))
+    connection.connection_made(transport)
+    connection.pause_writing()
+    transport.pause_reading.assert_called_once()
+    connection.data_received(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+    assert 1 not in connection._serving
+    connection.resume_writing()
+    transport.resume_reading.assert_called_once()
+    assert 1 in connection._serving
+    request = connection.calls.request("f", {}, timeout_s=WAIT_S, label=None, cancellable=False)
+    waiting = asyncio.create_task(request)
+    await asyncio.sleep(0)
+    connection.pause_writing()
+    transport.pause_reading.assert_called_once()
+    connection.data_received(b'{"jsonrpc":"2.0","id":1,"result":7}\n')
+    assert await waiting == 7
+    connection.connection_lost(None)
