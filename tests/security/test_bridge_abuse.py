@@ -19,6 +19,7 @@ import pytest
 from tests.fakes.plugin_peer import INSTANCE, PLUGIN, WAIT_S, PluginPeer
 from wirthforge_host.bridge import Bridge, connection, serving
 from wirthforge_host.bridge.connection import ASKS_PER_S, MAX_BREACHES
+from wirthforge_host.bridge.recording import RECORDS_AT_ONCE, SUMMARY_S
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
 from wirthforge_sdk.contracts.bridge import (
     MAX_CALL_BYTES,
@@ -383,7 +384,48 @@ async def test_a_flood_of_requests_waits_its_turn_and_is_all_answered(bridged):
         await ask()
     # Twice the rate may come at once; the rest must take its time.
     assert loop.time() - began >= (count - 2 * ASKS_PER_S) / ASKS_PER_S - 0.1
-    assert len(await bridged.recorded()) == count
+    alone = len(await bridged.recorded())
+    assert RECORDS_AT_ONCE <= alone < count / 2
+    await bridged.endpoint.close()
+    summaries = await bridged.recorded("host_call.more")
+    assert len(summaries) < 2 + (loop.time() - began) / SUMMARY_S
+    assert alone + sum(each.detail["counts"]["host/permissions.list"]["ok"] for each in summaries) == count
+
+
+async def test_a_flood_of_refusals_hides_no_first_denial_and_no_allowed_act(bridged):
+    bridged.grant("storage.write")
+    count = 2 * int(RECORDS_AT_ONCE)
+    for number in range(count):
+        assert await bridged.peer.code("host/storage.get", number, key="k") == "PERMISSION_DENIED"
+    assert "result" in await bridged.peer.asked("host/storage.set", key="k", value=1)
+    await bridged.peer.code("host/nothing")
+    await bridged.endpoint.close()
+    first, *_ = await bridged.recorded()
+    [last] = [each for each in await bridged.recorded() if each.outcome == "allowed"]
+    assert (first.outcome, first.detail["permission"]) == ("denied", "storage.read")
+    assert (last.outcome, last.detail["method"]) == ("allowed", "host/storage.set")
+    told = [each.detail["counts"] for each in await bridged.recorded("host_call.more")]
+    alone = [each for each in await bridged.recorded() if each.outcome == "denied"]
+    assert (
+        len(alone) + sum(each.get("host/storage.get", {}).get("permission_denied", 0) for each in told)
+        == count
+    )
+
+
+async def test_an_endpoint_closes_while_the_audit_log_has_no_room(bridged):
+    bridged.grant("storage")
+    bridged.audit._bound = 0
+    for number in range(3):
+        bridged.peer.ask("host/storage.get", number, key="k")
+    bridged.peer.send(b"nonsense")
+    await bridged.peer.receive()
+    await asyncio.sleep(0.2)
+    async with asyncio.timeout(WAIT_S):
+        await bridged.endpoint.close()
+    assert await bridged.recorded() == []
+    [more] = await bridged.recorded("host_call.more")
+    assert sum(more.detail["counts"]["host/storage.get"].values()) == 3
+    assert more.detail["counts"]["bridge.breach"] == {"breach": 1}
 
 
 async def test_more_open_requests_than_the_contract_allows_are_refused(bridged, services):

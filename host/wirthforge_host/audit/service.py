@@ -19,6 +19,8 @@ from wirthforge_sdk.serving.database import Database, Transaction
 
 BUFFER = 10_000
 """Records that may wait to be written; then whoever has another waits."""
+RESERVE = 1_000
+"""Further ones, for summaries of what ended."""
 BATCH = 500
 """Records written in one transaction."""
 LINGER_S = 0.05
@@ -72,9 +74,9 @@ class Audit:
         at = self._now()
         return await _append(tx, [entry_of(record, at) for record in records])
 
-    def offer(self, record: Record) -> bool:
-        """Takes a record to be written soon, or says at once that there is no room."""
-        if len(self._waiting) >= self._bound:
+    def offer(self, record: Record, *, last: bool = False) -> bool:
+        """Takes a record to be written soon, or says at once that there is no room; ``last``: of a thing's end."""
+        if len(self._waiting) >= self._bound + (RESERVE if last else 0):
             return False
         self._waiting.append(entry_of(record, self._now()))
         self._filled.set()

@@ -17,6 +17,7 @@ from msgspec import Raw
 from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
+from wirthforge_host.bridge.recording import Recording
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_CALL_ELEMENTS, META_CALL
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError, WirthForgeError
@@ -59,9 +60,9 @@ class _Act:
 class Dispatcher:
     """The host calls of one connection."""
 
-    def __init__(self, peer: Peer, services: Services) -> None:
+    def __init__(self, peer: Peer, services: Services, recording: Recording) -> None:
         self._peer = peer
-        self._audit = services.audit
+        self._recording = recording
         self._host_calls = HostCalls(peer, services)
 
     async def call(self, method: str, params: Raw, label_of: Callable[[object], str | None]) -> Any:
@@ -93,9 +94,15 @@ class Dispatcher:
             act.code = "cancelled"
             raise
         finally:
-            # When the audit log has no room this waits, and holds one of the plugin's few slots: it slows
-            # itself.
-            await self._audit.enqueue(act.record(self._peer))
+            record = act.record(self._peer)
+            act.params = None
+            if act.code == "cancelled":
+                # Nobody waits for this call any more, and who ends it must not wait for room.
+                self._recording.note(record)
+            else:
+                # When the audit log has no room this waits, and holds one of the plugin's few slots: it slows
+                # itself.
+                await self._recording.add(record)
         return result
 
     def log(self, params: Raw) -> None:

@@ -18,6 +18,7 @@ from wirthforge_host.bridge.connection import Connection
 from wirthforge_host.bridge.deadlines import Deadlines
 from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.host_calls import Peer, Services
+from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.bridge.session import Session
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
@@ -75,7 +76,7 @@ class Endpoint:
         self._on_lost = on_lost
         self._listening: socket.socket | None = None
         self._connection: Connection | None = None
-        self._notes: set[asyncio.Task[None]] = set()
+        self._recording = Recording(services.audit, peer.plugin, peer.instance)
 
     async def reopen(self) -> None:
         """Listens again, for an instance whose process restarted and connects anew.
@@ -104,7 +105,7 @@ class Endpoint:
         finally:
             self._stop_listening()
         connection = Connection(
-            Dispatcher(self._peer, self._services),
+            Dispatcher(self._peer, self._services, self._recording),
             self._deadlines,
             report=self._report,
             on_lost=self._on_lost,
@@ -118,12 +119,11 @@ class Endpoint:
         return Session(connection, self._peer.plugin)
 
     async def close(self) -> None:
-        """Ends the connection and removes the socket and its directory."""
+        """Ends the connection and removes the socket and its directory. Does not wait for room in the audit log."""
         self._stop_listening()
         if self._connection is not None:
             await self._connection.close()
-        if self._notes:
-            await asyncio.wait(self._notes)
+        self._recording.close()
         await asyncio.to_thread(_remove, self._path)
 
     async def _expected(self, listening: socket.socket) -> socket.socket:
@@ -156,10 +156,7 @@ class Endpoint:
             plugin=self._peer.plugin,
             detail={**detail, "instance": self._peer.instance},
         )
-        if not self._services.audit.offer(record):
-            note = asyncio.get_running_loop().create_task(self._services.audit.enqueue(record))
-            self._notes.add(note)
-            note.add_done_callback(self._notes.discard)
+        self._recording.note(record)
 
 
 def _listen(path: Path, uid: int) -> socket.socket:
