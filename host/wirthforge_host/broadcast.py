@@ -31,9 +31,11 @@ Gap = Callable[[int, int | None], Item]
 class Subscription(Generic[Item]):
     """One reader's queue. Iterate it; it does not end by itself."""
 
-    def __init__(self, bound: int, gap: Gap[Item]) -> None:
-        self._queue: deque[Item] = deque()
+    def __init__(self, bound: int, bound_weight: int, gap: Gap[Item]) -> None:
+        self._queue: deque[tuple[Item, int]] = deque()
         self._bound = bound
+        self._bound_weight = bound_weight
+        self._weight = 0
         self._gap = gap
         self._last_lost = 0
         self._lost: int | None = 0
@@ -47,7 +49,7 @@ class Subscription(Generic[Item]):
         await self._ready.wait()
         try:
             if self._lost == 0:
-                return self._queue.popleft()
+                return self._pop()
             lost, self._lost = self._lost, 0
             return self._gap(self._last_lost, lost)
         finally:
@@ -60,12 +62,18 @@ class Subscription(Generic[Item]):
         self._last_lost = last
         self._ready.set()
 
-    def put(self, item: Item) -> None:
+    def put(self, item: Item, weight: int) -> None:
         """Queues an item, in the place of the oldest when the queue is full."""
-        if len(self._queue) == self._bound:
-            self.lose(self._queue.popleft().id, 1)
-        self._queue.append(item)
+        while self._queue and (len(self._queue) == self._bound or self._weight + weight > self._bound_weight):
+            self.lose(self._pop().id, 1)
+        self._queue.append((item, weight))
+        self._weight += weight
         self._ready.set()
+
+    def _pop(self) -> Item:
+        item, weight = self._queue.popleft()
+        self._weight -= weight
+        return item
 
 
 class Broadcast(Generic[Item]):
@@ -73,7 +81,7 @@ class Broadcast(Generic[Item]):
 
     Args:
         remember: Items kept for those who come back.
-        remember_weight: What the kept items may weigh together.
+        remember_weight: What the kept items may weigh together, and what waits for one reader.
         queue: Items that may wait for one reader.
         weight: Of one item; in bytes, for instance.
         gap: Makes the item a reader gets for what it lost.
@@ -108,7 +116,7 @@ class Broadcast(Generic[Item]):
             self._weight -= lost
             self._forgotten = forgotten.id
         for reader in self._readers:
-            reader.put(item)
+            reader.put(item, weight)
 
     def recent(self, *, after: int = 0, limit: int | None = None) -> list[Item]:
         """What is remembered above the number ``after``, oldest first; with ``limit``, the newest of it."""
@@ -121,10 +129,11 @@ class Broadcast(Generic[Item]):
 
         When something after ``after`` is no longer remembered, the first thing it reads tells so.
         """
-        reader: Subscription[Item] = Subscription(self._queue, self._gap)
+        reader: Subscription[Item] = Subscription(self._queue, self._remember_weight, self._gap)
         if after is not None:
-            for item in self.recent(after=after):
-                reader.put(item)
+            for item, weight in self._recent:
+                if item.id > after:
+                    reader.put(item, weight)
             if after < self._forgotten:
                 reader.lose(self._forgotten, None)
         self._readers.add(reader)

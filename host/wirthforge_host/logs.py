@@ -7,10 +7,11 @@ of the host forgets the lines; what must be known later is in the audit log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -54,24 +55,26 @@ class Logs:
             message: What it says.
             fields: JSON.
         """
-        log, at = self._of(plugin), self._monotonic()
-        if not log.admits(len(message) + len(msgspec.json.encode(fields)), at):
+        log, at, encoded = self._of(plugin), self._monotonic(), msgspec.json.encode(fields)
+        if not log.admits(len(message) + len(encoded), at):
             return
         if log.notice_is_due(at):
             self._notice(plugin, log)
-        log.lines.publish(self._line(plugin, instance, level, message, fields))
+        log.lines.publish(self._line(plugin, instance, level, message, encoded))
 
     def tail(self, plugin: str, *, after: int | None = None, limit: int = 100) -> list[LogOut]:
         """The newest lines with a number above ``after``, at most ``limit``, oldest first."""
         log = self._of(plugin)
         self._notice(plugin, log)
-        return log.lines.recent(after=after or 0, limit=limit)
+        return [line.out() for line in log.lines.recent(after=after or 0, limit=limit)]
 
-    def subscribe(
+    @asynccontextmanager
+    async def subscribe(
         self, plugin: str, *, after: int | None = None
-    ) -> AbstractAsyncContextManager[Subscription[LogOut]]:
+    ) -> AsyncIterator[AsyncIterator[LogOut]]:
         """A reader of lines from now on, or from after the line numbered ``after``."""
-        return self._of(plugin).lines.subscribe(after=after)
+        async with self._of(plugin).lines.subscribe(after=after) as lines:
+            yield _Follower(lines)
 
     def forget(self, plugin: str) -> None:
         """Drops the lines of a plugin that was removed. Who follows it reads nothing more."""
@@ -88,34 +91,64 @@ class Logs:
         if dropped:
             rate = f"{LINES_PER_S:.0f} lines or {BYTES_PER_S / 1024:.0f} KiB a second"
             message = f"{dropped} lines were dropped: over {rate}"
-            log.lines.publish(self._line(plugin, "host", "warning", message, {"dropped": dropped}))
+            log.lines.publish(self._line(plugin, "host", "warning", message, _encoded(dropped=dropped)))
 
-    def _line(self, plugin: str, instance: str, level: str, message: str, fields: dict[str, Any]) -> LogOut:
+    def _line(self, plugin: str, instance: str, level: str, message: str, fields: bytes) -> _Line:
         self._last += 1
-        # Built from values we made or checked: validating each line again would cost more than keeping it.
-        return LogOut.model_construct(
-            id=self._last,
-            at=self._now(),
-            plugin=plugin,
-            instance=instance,
-            level=level,
-            message=message,
-            fields=fields,
-        )
+        return _Line(self._last, self._now(), plugin, instance, level, message, fields)
 
-    def _gap_of(self, plugin: str) -> Callable[[int, int | None], LogOut]:
-        def gap(last: int, missed: int | None) -> LogOut:
-            line = self._line(plugin, "host", "warning", "lines are missing: read faster", {"missed": missed})
-            return line.model_copy(update={"id": last})
+    def _gap_of(self, plugin: str) -> Callable[[int, int | None], _Line]:
+        def gap(last: int, missed: int | None) -> _Line:
+            told = "lines are missing: read faster"
+            line = self._line(plugin, "host", "warning", told, _encoded(missed=missed))
+            return replace(line, id=last)
 
         return gap
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line as it is kept: its fields as JSON, which take less memory than decoded."""
+
+    id: int
+    at: datetime
+    plugin: str
+    instance: str
+    level: str
+    message: str
+    fields: bytes
+
+    def out(self) -> LogOut:
+        # Built from values we made or checked: validating each line again would cost more than keeping it.
+        return LogOut.model_construct(
+            id=self.id,
+            at=self.at,
+            plugin=self.plugin,
+            instance=self.instance,
+            level=self.level,
+            message=self.message,
+            fields=msgspec.json.decode(self.fields),
+        )
+
+
+class _Follower:
+    """A reader of lines."""
+
+    def __init__(self, lines: Subscription[_Line]) -> None:
+        self._lines = lines
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> LogOut:
+        return (await anext(self._lines)).out()
 
 
 class _Log:
     """The lines and rates of one plugin."""
 
-    def __init__(self, at: float, gap: Callable[[int, int | None], LogOut]) -> None:
-        self.lines: Broadcast[LogOut] = Broadcast(
+    def __init__(self, at: float, gap: Callable[[int, int | None], _Line]) -> None:
+        self.lines: Broadcast[_Line] = Broadcast(
             remember=LINES, remember_weight=BYTES, queue=QUEUE, weight=_weight, gap=gap
         )
         self._line_rate = TokenBucket(LINES_PER_S, 2 * LINES_PER_S, at)
@@ -138,5 +171,9 @@ class _Log:
         return dropped
 
 
-def _weight(line: LogOut) -> int:
-    return len(line.message) + len(msgspec.json.encode(line.fields)) + 200
+def _weight(line: _Line) -> int:
+    return len(line.message) + len(line.fields) + 200
+
+
+def _encoded(**fields: int | None) -> bytes:
+    return msgspec.json.encode(fields)

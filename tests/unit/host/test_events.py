@@ -193,3 +193,15 @@ def test_a_debt_tells_when_it_is_paid():
     assert bucket.owe(5, 0.0) == pytest.approx(0.5)
     assert bucket.owe(0, 0.5) == 0
     assert not bucket.take(1, 0.5)
+
+
+async def test_what_waits_for_a_slow_reader_is_bounded_in_bytes_and_kept_encoded(events):
+    data = [[]] * 20_000
+    async with events.subscribe() as slow:
+        for _ in range(300):
+            events.emit("t.e", data=data)
+        assert (await take(slow, 1))[0].type == GAP
+        kept = await take(slow, len(events.recent()))
+    assert sum(len(event.encoded) for event in kept) <= REMEMBERED_BYTES
+    assert all(isinstance(event.encoded, bytes) for event in kept)
+    assert kept[-1].data == {"data": data}
