@@ -158,13 +158,14 @@ class Connection(asyncio.Protocol):
 
     def _charge(self, line: bytes) -> None:
         """Counts an ask; past the rate, reading stops until it is paid for, and the plugin has to wait."""
+
+        def paid() -> None:
+            self._throttle = None
+            self._steer()
+
         debt_s = self._asks.owe(1 + len(line) / ASK_BYTES, self._loop.time())
         if debt_s and self._transport is not None and not self._transport.is_closing():
-            self._throttle = self._loop.call_later(debt_s, self._read_on)
-
-    def _read_on(self) -> None:
-        self._throttle = None
-        self._steer()
+            self._throttle = self._loop.call_later(debt_s, paid)
 
     def _take(self, message: Message, method: str, size: int) -> None:
         if message.id is UNSET:
