@@ -281,11 +281,12 @@ def test_async_functions_run_side_by_side():
 
 def test_cancelling_an_async_call_cancels_its_task_and_nothing_is_answered():
     plugin = Plugin()
-    cancelled = threading.Event()
+    running, cancelled = threading.Event(), threading.Event()
 
     @plugin.function
     async def hang() -> None:
         try:
+            running.set()
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             cancelled.set()
@@ -297,7 +298,7 @@ def test_cancelling_an_async_call_cancels_its_task_and_nothing_is_answered():
 
     with serving(plugin) as peer:
         peer.start("hang", 1)
-        assert peer.call("echo", 2)["id"] == 2
+        assert running.wait(PATIENCE_S)  # a task cancelled before its first step would see nothing of it
         peer.cancel(1)
         assert cancelled.wait(PATIENCE_S)
         assert peer.call("echo", 3)["id"] == 3
