@@ -270,7 +270,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "quota enforcement",
         "partial",
         tests=(
-            "tests/unit/host/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
+            "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
         ),
         lacks="consequences of sustained overuse",
     ),
@@ -415,7 +415,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "DEV-3",
         "templates",
         "partial",
-        tests=("tests/unit/sdk/test_cli_author.py::test_the_tests_of_each_template_pass",),
+        tests=("tests/integration/test_cli_author.py::test_the_tests_of_each_template_pass",),
         lacks="templates for councils, egress and WebAssembly",
     ),
     Requirement(
