@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import secrets
@@ -52,3 +53,19 @@ def sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def sync_filesystem(descriptor: int) -> None:
+    """Returns once all that was written to the file system of an open file is on the disk (syncfs(2)).
+
+    For trees: one call costs about what one fsync does, and an fsync for each of a thousand files takes seconds.
+
+    Raises:
+        OSError: Something could not be written.
+    """
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        os.sync()  # not Linux: all file systems, which includes this one
+    elif syncfs(descriptor) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -22,7 +22,7 @@ POINTS = {
     "nothing is unpacked": ("wirthforge_host.plugins.trees:Trees.unpack", 1),
     "half a tree is unpacked": (WRITE, 4),
     "half the second tree is unpacked": (WRITE, FILES + 4),
-    "the second tree is not named": ("wirthforge_sdk.packaging.extraction:_sync_directories", 2),
+    "the second tree is not named": ("wirthforge_sdk.packaging.extraction:_open_directories", 2),
     "no row is written": ("wirthforge_host.plugins.service:Plugins.admit", 1),
     "one row is written": ("wirthforge_host.plugins.store:add_plugin", 2),
     "all rows are written, and not committed": ("wirthforge_host.plugins.states:States.move_in", 2),

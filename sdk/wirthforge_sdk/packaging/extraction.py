@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wirthforge_sdk.errors import ConflictError, UnavailableError
-from wirthforge_sdk.files import sync_directory
+from wirthforge_sdk.files import sync_directory, sync_filesystem
 from wirthforge_sdk.packaging.archive import Entry
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,7 +38,8 @@ def write_tree(entries: Mapping[str, Entry], directory: Path) -> None:
         with _partial(directory) as (partial, root):
             for name, entry in entries.items():
                 _write_file(root, name, entry)
-            _sync_directories(root)
+            _open_directories(root)
+            sync_filesystem(root)
             if os.path.lexists(directory):
                 raise _exists(directory)
             partial.rename(directory)  # by itself, it replaces nothing but an empty directory
@@ -86,9 +87,7 @@ def _write_file(root: int, name: str, entry: Entry) -> None:
         descriptor = os.open(leaf, _NEW_FILE, 0o600, dir_fd=parent)
         with open(descriptor, "wb") as file:  # noqa: PTH123 (a descriptor, not a path)
             file.write(entry.data)
-            file.flush()
             os.fchmod(descriptor, _READ_ONLY[entry.mode])
-            os.fsync(descriptor)
 
 
 @contextmanager
@@ -107,10 +106,10 @@ def _descend(root: int, parents: list[str]) -> Iterator[int]:
         os.close(current)
 
 
-def _sync_directories(root: int) -> None:
+def _open_directories(root: int) -> None:
+    """Lets everybody pass through the tree, whatever the umask."""
     for _, _, _, descriptor in os.fwalk(".", dir_fd=root, follow_symlinks=False):
-        os.fchmod(descriptor, 0o755)  # whatever the umask
-        os.fsync(descriptor)
+        os.fchmod(descriptor, 0o755)
 
 
 def _empty(root: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wirthforge_sdk.files import sync_directory, write_private
+from wirthforge_sdk.files import sync_directory, sync_filesystem, write_private
 
 
 def names(directory: Path) -> list[str]:
@@ -72,3 +72,11 @@ def failing(number: int):
         raise OSError(number, os.strerror(number))
 
     return fail
+
+
+def test_a_whole_file_system_is_synced_through_any_descriptor_in_it(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    sync_filesystem(descriptor)
+    os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        sync_filesystem(descriptor)
