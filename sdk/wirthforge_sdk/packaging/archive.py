@@ -104,7 +104,7 @@ def pack(name: str, entry: Entry) -> Member:
     """
     if len(entry.data) > MAX_FILE_BYTES:
         raise _refused(name, f"is over {MAX_FILE_BYTES} bytes: ship less")
-    deflate = zlib.compressobj(level=9, method=zlib.DEFLATED, wbits=-15, memLevel=9)
+    deflate = zlib.compressobj(level=6, method=zlib.DEFLATED, wbits=-15, memLevel=9)
     packed = deflate.compress(entry.data) + deflate.flush()
     deflated = _worth_deflating(name, len(packed), len(entry.data))
     return Member(

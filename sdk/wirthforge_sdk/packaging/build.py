@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, encode_functions, parse_functions
@@ -106,7 +107,8 @@ def build(
         "lock.toml": Entry(encode_lock(lock)),
         "sbom.cdx.json": Entry(encode_sbom(author.manifest, lock)),
     }
-    packed = [pack(name, entry) for name, entry in files.items()]
+    with ThreadPoolExecutor() as threads:  # zlib lets go of the interpreter while it compresses
+        packed = list(threads.map(pack, files.keys(), files.values()))
     statement = statement_of(files, packed, name=author.manifest.name, version=author.manifest.version)
     package = join([*packed, pack(STATEMENT_PATH, Entry(encode_statement(statement)))])
     inspect(package)
