@@ -20,13 +20,13 @@ from wirthforge_host.events import Events
 from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.trees import Trees
-from wirthforge_host.settings import Settings
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.client.marketplace import MarketplaceClient
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.identifiers import parse_reference
 from wirthforge_sdk.contracts.manifest import Manifest
 from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.errors import (
     ConflictError,
@@ -86,7 +86,7 @@ class Installer:
     database: Database
     audit: Audit
     events: Events
-    settings: Settings
+    policy: SecurityPolicy
     _one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def install(self, reference: str, operator: Operator) -> str:
@@ -141,7 +141,7 @@ class Installer:
         await self._check_author(resolved.plugin, key)
         verified = await asyncio.to_thread(verify, package, [key])
         _check_promised(resolved, verified)
-        _check_caps(verified.manifest, self.settings)
+        _check_caps(verified.manifest, self.policy)
         await self.trees.unpack(verified)
         return Release(
             manifest=verified.manifest,
@@ -240,16 +240,16 @@ def _check_promised(resolved: ResolvedRelease, verified: VerifiedPackage) -> Non
         )
 
 
-def _check_caps(manifest: Manifest, settings: Settings) -> None:
+def _check_caps(manifest: Manifest, policy: SecurityPolicy) -> None:
     """Refuses a release whose author asks for more than the operator gives any plugin."""
+    most = policy.cap.model_dump()
     for name, asked in manifest.resources.limits().model_dump().items():
-        most = getattr(settings, f"max_{name}")
-        if asked > most:
+        if asked > most[name]:
             raise PolicyViolationError(
-                f"{manifest.name} {manifest.version} asks for {name} {asked}, over WIRTHFORGE_HOST_MAX_"
-                f"{name.upper()} {most}: raise that setting to allow it",
+                f"{manifest.name} {manifest.version} asks for {name} {asked}, and the policy's rule cap.{name} says at "
+                f"most {most[name]}: raise that to allow it",
                 plugin=manifest.name,
-                setting=f"max_{name}",
+                rule=f"cap.{name}",
                 asked=asked,
-                most=most,
+                most=most[name],
             )

@@ -9,7 +9,8 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from wirthforge_sdk.contracts.resources import MIB
+from wirthforge_sdk.contracts.policy import SecurityPolicy, parse_policy
+from wirthforge_sdk.errors import InvalidInputError
 from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
 
 FIRST_UID, LAST_UID = 61_000, 65_533
@@ -48,13 +49,8 @@ class Settings(ServiceSettings):
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long open calls may go on when an instance is stopped."""
 
-    max_cpus: Annotated[float, Field(ge=0.05, le=16)] = 2.0
-    """The most a plugin may ask for, here and below; the tier ``large`` fits. What asks for more is not installed."""
-    max_memory_bytes: Annotated[int, Field(ge=32 * MIB, le=64 * 1024 * MIB)] = 1024 * MIB
-    max_pids: Annotated[int, Field(ge=4, le=4096)] = 512
-    max_tmpfs_bytes: Annotated[int, Field(ge=MIB, le=1024 * MIB)] = 128 * MIB
-    max_open_files: Annotated[int, Field(ge=64, le=65536)] = 4096
-    max_storage_bytes: Annotated[int, Field(ge=0, le=64 * 1024 * MIB)] = 1024 * MIB
+    policy: AbsolutePath | None = None
+    """The operator's ``policy.toml``; None: the house's own policy (``contracts.policy``)."""
 
     @model_validator(mode="after")
     def _sockets_have_room(self) -> Self:
@@ -64,6 +60,21 @@ class Settings(ServiceSettings):
                 "longer than Linux takes: choose a shorter one"
             )
         return self
+
+    def security_policy(self) -> SecurityPolicy:
+        """What the file says.
+
+        Raises:
+            InvalidInputError: It cannot be read, or is no policy; names the field.
+        """
+        if self.policy is None:
+            return SecurityPolicy()
+        try:
+            return parse_policy(self.policy.read_bytes())
+        except OSError as error:
+            raise InvalidInputError(
+                f"the policy {self.policy} cannot be read: {error.strerror}", field="policy"
+            ) from error
 
     @model_validator(mode="after")
     def _user_ids_suffice(self) -> Self:

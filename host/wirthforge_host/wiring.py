@@ -99,6 +99,7 @@ def build_wiring(
 ) -> Wiring:
     """Builds the graph; makes the data directory, which only its owner reads."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    policy = settings.security_policy()
     engine = engine or DockerEngine(settings.engine_url)
     ground = _Ground.of(settings, now)
     instances = _instances(settings, engine, ground)
@@ -127,7 +128,7 @@ def build_wiring(
             database=ground.database,
             audit=ground.audit,
             events=ground.events,
-            settings=settings,
+            policy=policy,
         ),
         instances=instances,
         reconciler=reconciler,

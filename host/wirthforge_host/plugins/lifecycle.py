@@ -1,12 +1,12 @@
 """The life of a plugin on a host, as functions of values: which state may follow which, and when to try again.
 
     fetching → verifying → awaiting_approval → starting → running → draining → stopped → awaiting_approval
-                                                  ↑          ↓
-                                                  └──── unhealthy
+                                                  ↑          ↓ ↕
+                                                  └──── unhealthy, and beside running: throttled, paused
 
-Whatever has, or tries to have, an instance (``starting``, ``running``, ``unhealthy``) may also become ``draining``,
-``crash_loop`` or ``quarantined``. An operator leads out of ``crash_loop`` by enabling or disabling, out of
-``quarantined`` only by disabling, which says that its cause was seen.
+Whatever has, or tries to have, an instance (``starting``, ``running``, ``throttled``, ``paused``, ``unhealthy``) may
+also become ``draining``, ``crash_loop`` or ``quarantined``. An operator leads out of ``crash_loop`` by enabling or
+disabling, out of ``quarantined`` only by disabling, which says that its cause was seen.
 
 Only what awaits approval, or was running before, can start: whatever stopped or looped is looked at again, and waits
 when meanwhile a permission was taken back. Waiting may follow waiting, for another reason; what waits can be stopped.
@@ -24,14 +24,16 @@ from dataclasses import dataclass
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError
 
+_ENDING = frozenset({State.UNHEALTHY, State.CRASH_LOOP, State.QUARANTINED, State.DRAINING})
+
 FOLLOWING: dict[State, frozenset[State]] = {
     State.FETCHING: frozenset({State.VERIFYING}),
     State.VERIFYING: frozenset({State.AWAITING_APPROVAL}),
     State.AWAITING_APPROVAL: frozenset({State.AWAITING_APPROVAL, State.STARTING, State.STOPPED}),
-    State.STARTING: frozenset(
-        {State.RUNNING, State.UNHEALTHY, State.CRASH_LOOP, State.QUARANTINED, State.DRAINING}
-    ),
-    State.RUNNING: frozenset({State.UNHEALTHY, State.CRASH_LOOP, State.QUARANTINED, State.DRAINING}),
+    State.STARTING: frozenset({State.RUNNING, *_ENDING}),
+    State.RUNNING: frozenset({State.THROTTLED, State.PAUSED, *_ENDING}),
+    State.THROTTLED: frozenset({State.RUNNING, State.PAUSED, *_ENDING}),
+    State.PAUSED: frozenset({State.RUNNING, State.THROTTLED, *_ENDING}),
     State.UNHEALTHY: frozenset({State.STARTING, State.CRASH_LOOP, State.DRAINING, State.QUARANTINED}),
     State.CRASH_LOOP: frozenset({State.AWAITING_APPROVAL, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED}),
@@ -39,7 +41,10 @@ FOLLOWING: dict[State, frozenset[State]] = {
     State.QUARANTINED: frozenset({State.STOPPED}),
 }
 
-WANTS_INSTANCE = frozenset({State.STARTING, State.RUNNING, State.UNHEALTHY})
+HAS_INSTANCE = frozenset({State.RUNNING, State.THROTTLED, State.PAUSED})
+"""States that say that a sandbox is there."""
+
+WANTS_INSTANCE = HAS_INSTANCE | {State.STARTING, State.UNHEALTHY}
 """States in which an enabled plugin is meant to have a running sandbox."""
 
 RESTING = frozenset({State.STOPPED, State.AWAITING_APPROVAL, State.CRASH_LOOP, State.QUARANTINED})

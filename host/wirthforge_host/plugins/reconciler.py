@@ -18,7 +18,7 @@ from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, S
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.faults import Faults
 from wirthforge_host.plugins.instances import Instance, Instances
-from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
+from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
@@ -147,7 +147,7 @@ class Reconciler:
         elif not _wanted(record):
             self.retries.settled(record.name)
         elif self.starts.allowed(record.name) and self.retries.is_due(record.name):
-            if record.state is State.RUNNING:
+            if record.state in HAS_INSTANCE:
                 record = await self._states.move(
                     record.name, State.UNHEALTHY, cause="it has no instance any more"
                 )

@@ -60,6 +60,9 @@ class SandboxRequest:
     """Absolute path on the engine's machine to the verified tree; bound read-only."""
     command: tuple[str, ...] = ()
     """Arguments for the image's runner."""
+    destinations: tuple[str, ...] = ()
+    """``host:port`` of every ``net.connect`` the release asks for, sorted. The relay decides on each connection; the
+    sandbox only lets the runtime offer them inside (``contracts.bridge.EGRESS_ADDRESSES``)."""
 
 
 @dataclass(frozen=True, slots=True)

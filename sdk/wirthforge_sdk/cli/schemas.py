@@ -11,6 +11,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_MESSAGE_BYTES, ErrorCode
 from wirthforge_sdk.contracts.manifest import Function, Manifest
 from wirthforge_sdk.contracts.permissions import MEANING, SCOPES
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.problem import Problem
 from wirthforge_sdk.contracts.statement import Envelope, Statement
 
@@ -22,6 +23,7 @@ _MODELS: Final[dict[str, tuple[str, Any]]] = {
     "envelope": ("DSSE envelope of a package (.wirthforge/author.dsse.json)", Envelope),
     "functions": ("Functions of a release (functions.json)", list[Function]),
     "manifest": ("WirthForge manifest (plugin.toml)", Manifest),
+    "policy": ("WirthForge security policy (policy.toml)", SecurityPolicy),
     "problem": ("Problem document of the HTTP APIs (RFC 9457)", Problem),
     "statement": ("Package statement (.wirthforge/statement.json)", Statement),
 }

@@ -14,6 +14,14 @@ from typing import Final
 SOCKET_DIRECTORY: Final = "/run/wirthforge"
 """Where the instance sees its bridge directory, read-only."""
 SOCKET_PATH: Final = "/run/wirthforge/bridge.sock"
+EGRESS_PATH: Final = "/run/wirthforge/egress.sock"
+"""The host's relay, where a release asks for ``net.connect``: one HTTP/1.1 CONNECT a connection, then bytes."""
+EGRESS_PROXY: Final = ("127.0.0.1", 3128)
+"""Inside the sandbox: where the runtime takes an HTTP proxy's requests and passes them to the relay."""
+EGRESS_ADDRESSES: Final = "127.77.0."
+"""Inside the sandbox: the n-th destination host (sorted, from 1) has this address with n as its end, in ``/etc/hosts``.
+The runtime listens there on the ports that were asked for, so that any TCP client reaches the relay unchanged."""
+MAX_EGRESS_HOSTS: Final = 64
 CODE_DIRECTORY: Final = "/plugin"
 """Where the instance sees its verified package tree, read-only."""
 

@@ -24,6 +24,8 @@ class State(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     STARTING = "starting"
     RUNNING = "running"
+    THROTTLED = "throttled"
+    PAUSED = "paused"
     DRAINING = "draining"
     STOPPED = "stopped"
     UNHEALTHY = "unhealthy"

@@ -39,11 +39,25 @@ class Limits(BaseModel):
     """File descriptors a process."""
     storage_bytes: Annotated[int, Field(ge=0, le=64 * 1024 * MIB)]
     """What the plugin may keep in the host's key-value store."""
+    io_bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)]
+    """Of the disk its files are on: so many read, and so many written."""
+    io_operations_per_s: Annotated[int, Field(ge=16, le=1_000_000)]
+    """So many reads of that disk, and so many writes."""
+    calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Calls of its functions that the host lets through, on average; twice as many at once."""
 
 
 TIERS: dict[Tier, Limits] = {
     Tier.MICRO: Limits(
-        cpus=0.25, memory_bytes=64 * MIB, pids=32, tmpfs_bytes=8 * MIB, open_files=128, storage_bytes=4 * MIB
+        cpus=0.25,
+        memory_bytes=64 * MIB,
+        pids=32,
+        tmpfs_bytes=8 * MIB,
+        open_files=128,
+        storage_bytes=4 * MIB,
+        io_bytes_per_s=4 * MIB,
+        io_operations_per_s=100,
+        calls_per_s=200,
     ),
     Tier.SMALL: Limits(
         cpus=0.5,
@@ -52,6 +66,9 @@ TIERS: dict[Tier, Limits] = {
         tmpfs_bytes=16 * MIB,
         open_files=256,
         storage_bytes=16 * MIB,
+        io_bytes_per_s=16 * MIB,
+        io_operations_per_s=400,
+        calls_per_s=1_000,
     ),
     Tier.MEDIUM: Limits(
         cpus=1.0,
@@ -60,6 +77,9 @@ TIERS: dict[Tier, Limits] = {
         tmpfs_bytes=32 * MIB,
         open_files=512,
         storage_bytes=64 * MIB,
+        io_bytes_per_s=32 * MIB,
+        io_operations_per_s=1_000,
+        calls_per_s=4_000,
     ),
     Tier.LARGE: Limits(
         cpus=2.0,
@@ -68,6 +88,9 @@ TIERS: dict[Tier, Limits] = {
         tmpfs_bytes=64 * MIB,
         open_files=1024,
         storage_bytes=256 * MIB,
+        io_bytes_per_s=64 * MIB,
+        io_operations_per_s=2_000,
+        calls_per_s=10_000,
     ),
 }
 
@@ -84,6 +107,9 @@ class Resources(BaseModel):
     tmpfs_bytes: Annotated[int | None, Field(ge=MIB, le=1024 * MIB)] = None
     open_files: Annotated[int | None, Field(ge=64, le=65536)] = None
     storage_bytes: Annotated[int | None, Field(ge=0, le=64 * 1024 * MIB)] = None
+    io_bytes_per_s: Annotated[int | None, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = None
+    io_operations_per_s: Annotated[int | None, Field(ge=16, le=1_000_000)] = None
+    calls_per_s: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
 
     def limits(self) -> Limits:
         """The tier's limits with the explicit ones in their place."""

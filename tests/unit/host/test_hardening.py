@@ -78,7 +78,15 @@ def test_only_the_bridge_and_the_code_are_bound_and_both_read_only() -> None:
 def test_limits_become_what_the_kernel_enforces() -> None:
     settings = hardened(
         limits=Limits(
-            cpus=0.5, memory_bytes=128 * MIB, pids=64, tmpfs_bytes=16 * MIB, open_files=256, storage_bytes=0
+            cpus=0.5,
+            memory_bytes=128 * MIB,
+            pids=64,
+            tmpfs_bytes=16 * MIB,
+            open_files=256,
+            storage_bytes=0,
+            io_bytes_per_s=16 * MIB,
+            io_operations_per_s=400,
+            calls_per_s=100,
         )
     ).settings
     assert settings.memory_bytes == settings.memory_and_swap_bytes == 128 * MIB

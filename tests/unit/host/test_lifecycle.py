@@ -47,7 +47,11 @@ def test_a_plugin_can_be_stopped_and_started_again_from_wherever_it_is(state):
 
 
 def test_nothing_runs_that_was_not_approved():
-    assert {state for state, after in FOLLOWING.items() if State.RUNNING in after} == {State.STARTING}
+    before = {state for state, after in FOLLOWING.items() if State.RUNNING in after}
+    assert before == {State.STARTING, State.THROTTLED, State.PAUSED}
+    for held in (State.THROTTLED, State.PAUSED):
+        before = {state for state, after in FOLLOWING.items() if held in after}
+        assert before <= {State.RUNNING, State.THROTTLED, State.PAUSED}
     assert State.STARTING not in FOLLOWING[State.VERIFYING] | FOLLOWING[State.STOPPED] - {State.STARTING}
 
 

@@ -1,0 +1,67 @@
+"""What features notice about instances, told at once to whoever judges it. Values only; nothing is kept here.
+
+Events (``events``) are news for people and leave the process; signals are for the threat rules, come as fast as a
+plugin can cause them, and must therefore cost next to nothing when nobody listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Noticed(StrEnum):
+    """What was noticed."""
+
+    HOST_CALL_DENIED = "host_call_denied"
+    """``detail``: ``permission``."""
+    BRIDGE_BREACH = "bridge_breach"
+    """It broke the protocol. ``detail``: ``reason``."""
+    LOG_DROPPED = "log_dropped"
+    """``amount`` lines were over its rate."""
+    EGRESS_OPENED = "egress_opened"
+    """``detail``: ``destination`` (``host:port``), ``address``."""
+    EGRESS_REFUSED = "egress_refused"
+    """``detail``: ``destination``, ``reason``, ``permission``."""
+    CRASHED = "crashed"
+    """An instance ended unasked. ``detail``: ``cause``."""
+    DRIFTED = "drifted"
+    """It offers other functions than were signed. ``detail``: ``differences``."""
+    SAMPLED = "sampled"
+    """Its resources were read. ``detail``: ``usage`` (a ``resources.models.Sample``)."""
+    FORBIDDEN_CALL = "forbidden_call"
+    """The kernel ended one of its processes at a system call. ``detail``: ``syscall``, ``number``, ``pid``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One thing noticed about one instance."""
+
+    noticed: Noticed
+    plugin: str
+    instance: str
+    at_s: float
+    """Monotonic seconds."""
+    amount: float = 1.0
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+Listener = Callable[[Signal], None]
+
+
+class Signals:
+    """Hands each signal to every listener, in the caller's turn. A listener returns at once and raises nothing."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+
+    def listen(self, listener: Listener) -> None:
+        """From now on ``listener`` is told."""
+        self._listeners.append(listener)
+
+    def notice(self, signal: Signal) -> None:
+        """Tells the listeners."""
+        for listener in self._listeners:
+            listener(signal)
