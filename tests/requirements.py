@@ -275,8 +275,26 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         lacks="consequences of sustained overuse",
     ),
     Requirement("RES-7", "priority"),
-    Requirement("RES-8", "throttling"),
-    Requirement("RES-9", "emergency shutdown"),
+    Requirement(
+        "RES-8",
+        "throttling",
+        "partial",
+        tests=(
+            "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
+            "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
+        ),
+        lacks="throttling on sustained overuse",
+    ),
+    Requirement(
+        "RES-9",
+        "emergency shutdown",
+        "done",
+        tests=(
+            "tests/integration/test_containment.py::test_a_killed_plugin_says_why_and_comes_back",
+            "tests/integration/test_containment.py::test_a_quarantined_plugin_starts_only_after_somebody_looked",
+            "tests/integration/test_containment.py::test_a_frozen_plugin_can_be_killed",
+        ),
+    ),
     Requirement(
         "RES-10",
         "recovery",

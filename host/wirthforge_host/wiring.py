@@ -20,12 +20,14 @@ from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.calls import Calls
+from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
@@ -58,6 +60,7 @@ class Wiring:
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    containment: Containment
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -132,6 +135,13 @@ def build_wiring(
         ),
         instances=instances,
         reconciler=reconciler,
+        containment=Containment(
+            database=ground.database,
+            audit=ground.audit,
+            states=states,
+            reconciler=reconciler,
+            control=Control(engine),
+        ),
     )
 
 

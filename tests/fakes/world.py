@@ -203,13 +203,14 @@ class World:
     async def uninstall(self, plugin: str = PLUGIN, *, purge: bool = False) -> None:
         await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
 
-    async def until(self, *states: State, plugin: str = PLUGIN) -> PluginOut:
-        """The plugin, once it is in one of ``states``; one that runs must have its instance."""
+    async def until(self, *states: State, plugin: str = PLUGIN, other_than: str = "") -> PluginOut:
+        """The plugin, once it is in one of ``states``; one that runs must have an instance, not the named one."""
         async with asyncio.timeout(PATIENCE_S), self.wiring.events.subscribe() as events:
             while True:
                 for found in await self.wiring.plugins.all():
                     here = found.name == plugin and found.state in states
-                    if here and (found.instance is not None or found.state is not State.RUNNING):
+                    instance = found.instance.id if found.instance else other_than
+                    if here and (instance != other_than or found.state is not State.RUNNING):
                         return found
                 await anext(events)
 

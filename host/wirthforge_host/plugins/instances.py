@@ -33,7 +33,9 @@ from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
 from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Health
+from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
 
@@ -66,6 +68,19 @@ class Instance:
     lost: asyncio.Event
     """Set when its connection is over."""
     gate: Gate
+    limits: Limits
+    cpu_share: float = 1.0
+    """Of its quota, what it may use now."""
+    paused: bool = False
+    ended_for: str = ""
+    """Why the host ended it, where the host did."""
+
+    @property
+    def standing(self) -> State:
+        """The state of a plugin that has this instance."""
+        if self.paused:
+            return State.PAUSED
+        return State.THROTTLED if self.cpu_share < 1 else State.RUNNING
 
     @property
     def protocol(self) -> str:
@@ -132,6 +147,7 @@ class Instances:
         except BaseException:
             await asyncio.shield(self._end(begun))
             raise
+        limits = record.release.manifest.resources.limits()
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         return Instance(
             id=begun.record.id,
@@ -144,7 +160,8 @@ class Instances:
             started_at=begun.record.started_at,
             began=began,
             lost=begun.lost,
-            gate=Gate(record.name),
+            gate=Gate(record.name, limits.calls_per_s, time.monotonic),
+            limits=limits,
         )
 
     async def close(self, instance: Instance) -> None:
@@ -160,6 +177,8 @@ class Instances:
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""
+        if instance.ended_for:
+            return instance.ended_for
         begun = self._begun.get(instance.id)
         return await self._obituary(begun, "its connection ended") if begun else "its connection ended"
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
 
 import structlog
 
@@ -26,6 +27,7 @@ from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.database import Database
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""
@@ -59,6 +61,10 @@ class Reconciler:
         """The instance that answers calls of ``plugin``, if there is one."""
         return self._live.get(plugin)
 
+    def living(self) -> list[str]:
+        """Every plugin that has an instance, by name."""
+        return sorted(self._live)
+
     async def run(self) -> None:
         """Converges until cancelled: at once, whenever an instance ends, and every :data:`PERIOD_S` seconds."""
         try:
@@ -76,6 +82,25 @@ class Reconciler:
     def alone_with(self, plugin: str) -> asyncio.Lock:
         """Held by whoever changes what is wanted of ``plugin``, until it is settled: one act at a time."""
         return self._locks[plugin]
+
+    @contextlib.asynccontextmanager
+    async def ending(self, plugin: str) -> AsyncIterator[None]:
+        """Alone with a plugin that shall end, and sure that it does, also when nothing can be written down.
+
+        Raises:
+            DatabaseUnavailableError: The context raised it; the plugin's instance was cut off.
+        """
+        with self.starts.ending(plugin):
+            async with self.alone_with(plugin):
+                try:
+                    yield
+                except DatabaseUnavailableError as error:
+                    await self.cut_off(plugin)
+                    raise DatabaseUnavailableError(
+                        f"{plugin} was stopped, and that is not written down, for the database does not answer: "
+                        "repeat this when it does, or the next start of the host starts the plugin",
+                        plugin=plugin,
+                    ) from error
 
     async def settle(self, plugin: str) -> None:
         """Starts or stops the plugin's instance as the database wants it. Its failures become its state.

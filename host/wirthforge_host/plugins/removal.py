@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -21,7 +19,6 @@ from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError
 from wirthforge_sdk.serving.database import Database, Transaction
-from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +41,7 @@ class Removal:
             NotFoundError: It is not on this host.
             DatabaseUnavailableError: That is not written down. Its instance was cut off all the same.
         """
-        async with self._ending(name):
+        async with self.reconciler.ending(name):
             await self._disable(name, operator)
 
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
@@ -58,7 +55,7 @@ class Removal:
                 stays as it is.
             DatabaseUnavailableError: That is not written down. Its instance was cut off all the same.
         """
-        async with self._ending(name):
+        async with self.reconciler.ending(name):
             async with self.database.reading() as tx:
                 found = await store.find_plugin(tx, name)
                 await _check_unneeded(tx, name)
@@ -81,21 +78,6 @@ class Removal:
                 )
             self.reconciler.retries.forget(name)
             await self.trees.remove(record.release.digest)
-
-    @asynccontextmanager
-    async def _ending(self, name: str) -> AsyncIterator[None]:
-        """Alone with a plugin that shall end, and sure that it does."""
-        with self.reconciler.starts.ending(name):
-            async with self.reconciler.alone_with(name):
-                try:
-                    yield
-                except DatabaseUnavailableError as error:
-                    await self.reconciler.cut_off(name)
-                    raise DatabaseUnavailableError(
-                        f"{name} was stopped, and that is not written down, for the database does not answer: repeat "
-                        "this when it does, or the next start of the host starts the plugin",
-                        plugin=name,
-                    ) from error
 
     async def _disable(self, name: str, operator: Operator) -> None:
         async with self.database.transaction() as tx:

@@ -120,6 +120,12 @@ class DockerEngine:
         if (await self._line.state(container)).paused:
             await self._line.ask(lambda client: client.unpause(container))
 
+    async def set_cpu(self, container: str, *, quota_us: int, period_us: int) -> None:
+        """See ``ContainerEngine``."""
+        await self._line.ask(
+            lambda client: client.update_container(container, cpu_quota=quota_us, cpu_period=period_us)
+        )
+
     async def wait(self, container: str, *, timeout_s: float) -> int | None:
         """See ``ContainerEngine``."""
         return await self._line.wait(container, "not-running", timeout_s)

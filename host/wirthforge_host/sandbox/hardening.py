@@ -188,6 +188,12 @@ def spec_digest(spec: ContainerSpec) -> str:
     return digest_of_json({"name": spec.name, "settings": settings, "removed": spec.removed_environment})
 
 
+def bandwidth(cpus: float) -> tuple[int, int]:
+    """Quota and period in microseconds that give ``cpus`` cores."""
+    period_us = max(PERIOD_US, math.ceil(SMALLEST_QUOTA_US / cpus))
+    return max(SMALLEST_QUOTA_US, round(period_us * cpus)), period_us
+
+
 def _check_engine(engine: EngineCapabilities) -> None:
     lacking = [remedy for name, remedy in _NEEDED.items() if not getattr(engine, name)]
     if lacking:
@@ -223,7 +229,7 @@ def _check_request(request: SandboxRequest) -> None:
 
 def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSettings:
     limits = request.limits
-    period_us = max(PERIOD_US, math.ceil(SMALLEST_QUOTA_US / limits.cpus))
+    quota_us, period_us = bandwidth(limits.cpus)
     binds = (_bind(BRIDGE_TARGET, request.bridge_directory), _bind(CODE_TARGET, request.code_directory))
     return replace(
         LOCKED_DOWN,
@@ -244,7 +250,7 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         memory_reservation_bytes=limits.memory_bytes * 3 // 4,
         memory_swappiness=0 if engine.swappiness else None,
         cpu_period_us=period_us,
-        cpu_quota_us=max(SMALLEST_QUOTA_US, round(period_us * limits.cpus)),
+        cpu_quota_us=quota_us,
         pids=limits.pids,
         ulimits=_ulimits(limits),
     )

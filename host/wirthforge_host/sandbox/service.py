@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from wirthforge_host.errors import SandboxMismatchError
+from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.models import (
     ContainerSettings,
@@ -36,6 +37,7 @@ class Sandboxes:
     def __init__(self, engine: ContainerEngine, host_id: str) -> None:
         """Uses ``engine`` for every container that carries the label of ``host_id``."""
         self._engine = engine
+        self._control = Control(engine)
         self._host_id = host_id
         self._capabilities: EngineCapabilities | None = None
 
@@ -84,6 +86,8 @@ class Sandboxes:
 
     async def close(self, container_id: str) -> None:
         """Ends a sandbox and returns when it is gone; does nothing when it is gone already."""
+        # First by ourselves: processes that stand still in the kernel's freezer would not even die of the engine.
+        await self._control.kill(container_id)
         await self._engine.remove(container_id)
 
     async def running(self) -> list[ContainerState]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from wirthforge_sdk.cli import account, author, doctor, market, operator
+from wirthforge_sdk.cli import account, author, containment, doctor, market, operator
 from wirthforge_sdk.cli.output import command
 
 EPILOG: Final = (
@@ -58,6 +58,16 @@ _add(
         "disable": operator.disable,
         "uninstall": operator.uninstall,
         "audit": operator.audit,
+    },
+)
+_add(
+    app,
+    "Hold plugins back",
+    {
+        "throttle": containment.throttle,
+        "pause": containment.pause,
+        "resume": containment.resume,
+        "kill": containment.kill,
     },
 )
 _add(

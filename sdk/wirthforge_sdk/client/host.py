@@ -17,11 +17,14 @@ from wirthforge_sdk.contracts.host_api import (
     CallIn,
     CallOut,
     EffectiveOut,
+    EndedOut,
     GrantOut,
     HealthOut,
+    HoldIn,
     InstallIn,
     LogOut,
     PluginOut,
+    ThrottleIn,
 )
 from wirthforge_sdk.contracts.wire import Page, Shape
 from wirthforge_sdk.errors import UnavailableError
@@ -175,6 +178,28 @@ class HostClient(Observation):
         """Stops a plugin and keeps it stopped."""
         return await self._connection.ask(
             Request("POST", f"{plugin_path(name)}/disable", timeout_s=START_S, repeatable=True), PluginOut
+        )
+
+    async def hold(self, name: str, act: str, cause: str) -> PluginOut:
+        """Does ``pause``, ``resume``, ``kill`` or ``quarantine`` to a plugin, at once."""
+        with given():
+            body = HoldIn(cause=cause)
+        return await self._connection.ask(Request("POST", f"{plugin_path(name)}/{act}", body=body), PluginOut)
+
+    async def throttle(self, name: str, share: float, cause: str) -> PluginOut:
+        """Lowers a plugin's quota of the processor to ``share`` of its limit; 1 restores it."""
+        with given():
+            body = ThrottleIn(share=share, cause=cause)
+        return await self._connection.ask(
+            Request("POST", f"{plugin_path(name)}/throttle", body=body), PluginOut
+        )
+
+    async def end_all(self, cause: str) -> EndedOut:
+        """Quarantines everything that runs."""
+        with given():
+            body = HoldIn(cause=cause)
+        return await self._connection.ask(
+            Request("POST", "/v1/emergency", body=body, timeout_s=START_S), EndedOut
         )
 
     async def uninstall(self, name: str, *, purge: bool = False) -> None:

@@ -109,6 +109,26 @@ class GrantOut(Shape):
     created_at: datetime
 
 
+class HoldIn(Body):
+    """Why a plugin is held back, or let go on."""
+
+    cause: Sentence
+
+
+class ThrottleIn(HoldIn):
+    """Lowers or restores a plugin's quota of the processor."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Of its limit; 1 restores it."""
+
+
+class EndedOut(Shape):
+    """What an emergency shutdown did."""
+
+    plugins: dict[str, str]
+    """By plugin: an empty text, or what of its end could not be brought about."""
+
+
 class CallIn(Body):
     """A call of one function."""
 

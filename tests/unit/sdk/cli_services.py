@@ -43,6 +43,9 @@ LIMITS = {
     "tmpfs_bytes": 16777216,
     "open_files": 256,
     "storage_bytes": 16777216,
+    "io_bytes_per_s": 16777216,
+    "io_operations_per_s": 400,
+    "calls_per_s": 1000,
 }
 WAITING = {
     "name": "acme/weather",
@@ -251,6 +254,12 @@ def host_answers() -> dict[str, Any]:
         f"GET {at}": WAITING,
         f"POST {at}/enable": RUNNING,
         f"POST {at}/disable": RUNNING | {"state": "stopped", "cause": "by the operator", "instance": None},
+        f"POST {at}/throttle": RUNNING | {"state": "throttled", "cause": "an operator's decision"},
+        f"POST {at}/pause": RUNNING | {"state": "paused", "cause": "an operator's decision"},
+        f"POST {at}/resume": RUNNING,
+        f"POST {at}/kill": RUNNING | {"state": "unhealthy", "cause": "an operator's decision"},
+        f"POST {at}/quarantine": RUNNING | {"state": "quarantined", "cause": "it mines", "instance": None},
+        "POST /v1/emergency": {"plugins": {"acme/weather": ""}},
         f"DELETE {at}": {},
         f"GET {at}/effective": effective,
         f"GET {at}/logs": page(LOG),

@@ -29,6 +29,11 @@ COMMANDS = {
     "enable": ["enable", "acme/weather"],
     "disable": ["disable", "acme/weather"],
     "uninstall": ["uninstall", "acme/weather"],
+    "throttle": ["throttle", "acme/weather", "0.5"],
+    "pause": ["pause", "acme/weather"],
+    "resume": ["resume", "acme/weather"],
+    "kill": ["kill", "acme/weather"],
+    "kill all": ["kill", "--all"],
     "audit": ["audit"],
     "whoami": ["whoami"],
     "doctor": ["doctor"],
@@ -336,6 +341,38 @@ def test_purging_is_asked_about_on_a_terminal(
     assert not services.asked
     assert run("uninstall", "acme/weather", "--purge", "--yes").exit_code == 0
     assert services.asked[0].path == "/v1/plugins/acme/weather?purge=true"
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (["kill", "acme/weather"], "/v1/plugins/acme/weather/quarantine"),
+        (["kill", "acme/weather", "--restart"], "/v1/plugins/acme/weather/kill"),
+        (["kill", "--all"], "/v1/emergency"),
+    ],
+)
+def test_killing_tells_the_host_why(run: Any, services: fake.Services, words: list[str], path: str) -> None:
+    run(*words, "--reason", "it mines")
+    assert services.sent_to(f"POST {path}").json == {"cause": "it mines"}
+
+
+@pytest.mark.parametrize(
+    "words", [["kill"], ["kill", "acme/weather", "--all"], ["kill", "--all", "--restart"]]
+)
+def test_killing_nobody_or_more_than_was_said_is_wrong_input(
+    run: Any, services: fake.Services, words: list[str]
+) -> None:
+    assert run(*words).exit_code == 2
+    assert not services.asked
+
+
+def test_an_emergency_shutdown_that_is_not_whole_exits_with_1(run: Any, services: fake.Services) -> None:
+    services.answers["POST /v1/emergency"] = {
+        "plugins": {"acme/weather": "", "acme/maps": "not written down"}
+    }
+    result = run("kill", "--all")
+    assert result.exit_code == 1
+    assert "acme/maps is ended, but not written down" in result.stdout
 
 
 def test_filters_of_the_audit_log_are_passed_on(run: Any, services: fake.Services) -> None:
