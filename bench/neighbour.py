@@ -12,9 +12,9 @@ import time
 from bench.figures import Figure, alone, at_most, beside, percentile
 from bench.ground import OPERATOR, BenchError, Ground
 from tests.fakes.packages import make_package
+from tests.fakes.world import offered
 from wirthforge_host.sandbox.control import Control
 from wirthforge_sdk.contracts.host_api import CallIn
-from wirthforge_sdk.contracts.manifest import Function
 
 NAME = "neighbour"
 QUIET, GREEDY = "demo/quiet", "demo/greedy"
@@ -67,39 +67,33 @@ def talk():
         plugin.log.info("x" * 200)
 
 
-@plugin.function
-def begin() -> int:
-    """Takes all that it may, from now on."""
-    work = [churn, read, talk]
+def burn_all():
+    work = [churn, read]
     try:
         for number in range(1000):
             threading.Thread(target=work[number] if number < len(work) else burn, daemon=True).start()
     except RuntimeError:
-        return threading.active_count()
-    return 0
+        pass  # it has as many threads as it may
+    burn()
+
+
+@plugin.function
+def begin() -> bool:
+    """Takes all that it may, from now on."""
+    # In a process of its own: else what burns would keep even this answer back.
+    if os.fork() == 0:
+        burn_all()
+    threading.Thread(target=talk, daemon=True).start()
+    return True
 '''
 
 
 def packages() -> list[bytes]:
     """What the host's shelf must hold."""
-    text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
-    nothing = {"type": "object", "properties": {}, "additionalProperties": False}
-    echo = Function(
-        name="echo",
-        description="Gives back what it got.",
-        input_schema={**text, "additionalProperties": False},
-        output_schema=_result("string"),
-    )
-    begin = Function(
-        name="begin",
-        description="Takes all that it may, from now on.",
-        input_schema=nothing,
-        output_schema=_result("integer"),
-    )
-    limits = '[resources]\ntier = "small"'
+    quiet, greedy = ('[resources]\ntier = "large"', '[resources]\ntier = "small"')
     return [
-        make_package(QUIET, functions=[echo], source=QUIET_SOURCE, extra=limits),
-        make_package(GREEDY, functions=[begin], source=GREEDY_SOURCE, extra=limits),
+        make_package(QUIET, functions=offered(QUIET_SOURCE), source=QUIET_SOURCE, extra=quiet),
+        make_package(GREEDY, functions=offered(GREEDY_SOURCE), source=GREEDY_SOURCE, extra=greedy),
     ]
 
 
@@ -148,7 +142,3 @@ async def _call(ground: Ground, plugin: str, function: str, **arguments: str) ->
     )
     if answer.is_error:
         raise BenchError(f"{plugin}.{function} answered that it failed: {answer.content}")
-
-
-def _result(kind: str) -> dict[str, object]:
-    return {"type": "object", "properties": {"result": {"type": kind}}, "required": ["result"]}

@@ -88,7 +88,7 @@ class Cap(Table):
     storage_bytes: Annotated[int, Field(ge=0, le=64 * 1024 * MIB)] = 1024 * MIB
     io_bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = 128 * MIB
     io_operations_per_s: Annotated[int, Field(ge=16, le=1_000_000)] = 4_000
-    calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
 
 
 class Enforcement(Table):

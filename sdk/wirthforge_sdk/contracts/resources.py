@@ -57,7 +57,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=4 * MIB,
         io_bytes_per_s=4 * MIB,
         io_operations_per_s=100,
-        calls_per_s=200,
+        calls_per_s=1_000,
     ),
     Tier.SMALL: Limits(
         cpus=0.5,
@@ -68,7 +68,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=16 * MIB,
         io_bytes_per_s=16 * MIB,
         io_operations_per_s=400,
-        calls_per_s=1_000,
+        calls_per_s=5_000,
     ),
     Tier.MEDIUM: Limits(
         cpus=1.0,
@@ -79,7 +79,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=64 * MIB,
         io_bytes_per_s=32 * MIB,
         io_operations_per_s=1_000,
-        calls_per_s=4_000,
+        calls_per_s=20_000,
     ),
     Tier.LARGE: Limits(
         cpus=2.0,
@@ -90,7 +90,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=256 * MIB,
         io_bytes_per_s=64 * MIB,
         io_operations_per_s=2_000,
-        calls_per_s=10_000,
+        calls_per_s=100_000,
     ),
 }
 

@@ -103,7 +103,7 @@ GREEDY = {"cpus": 2.5, "memory_bytes": 64 * 1024 * MIB, "pids": 513, "open_files
     "storage_bytes": 1024 * MIB + 1,
     "io_bytes_per_s": 128 * MIB + 1,
     "io_operations_per_s": 4_001,
-    "calls_per_s": 20_001,
+    "calls_per_s": 100_001,
 }
 
 
