@@ -63,9 +63,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_a_plugin_makes_no_more_processes_than_its_limit",
             "tests/integration/test_docker_engine.py::test_a_plugin_gets_no_more_of_the_processor_than_its_quota",
             "tests/integration/test_docker_engine.py::test_the_disk_in_memory_ends_where_its_limit_is",
+            "tests/integration/test_docker_engine.py::test_a_plugin_reads_the_disk_no_faster_than_its_limit",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
         ),
-        lacks="block IO limits, call rate limits",
+        lacks="call rate limits",
     ),
     Requirement(
         "CORE-4",

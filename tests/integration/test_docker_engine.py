@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
+import re
 import socket
 import struct
 import uuid
@@ -98,11 +99,12 @@ class Visit:
     state: ContainerState
     spec: ContainerSpec
     effective: ContainerSettings
+    rates: set[int]
 
 
-async def visit(engine: DockerEngine, host_id: str, directory: Path, task: str) -> Visit:
+async def visit(engine: DockerEngine, host_id: str, directory: Path, task: str, **changes: Any) -> Visit:
     """Runs one task of the probe in a locked-down container and returns what it told over the bridge."""
-    request = request_in(directory, host_id)
+    request = replace(request_in(directory, host_id), **changes)
     spec = await probe_spec(engine, request, task)
     told: asyncio.Future[tuple[bytes, tuple[int, int, int]]] = asyncio.get_running_loop().create_future()
 
@@ -118,12 +120,14 @@ async def visit(engine: DockerEngine, host_id: str, directory: Path, task: str) 
         container = await engine.create(spec)
         await engine.start(container)
         state, effective = await engine.state(container), await engine.effective(container)
+        assert state is not None
+        assert state.pid is not None
+        rates = throttles(state.pid)
         document, peer = await asyncio.wait_for(told, LONG_S)
         await engine.remove(container)
-    assert state is not None
     report = json.loads(document)
     assert "failure" not in report, report["failure"]
-    return Visit(report, peer, state, spec, effective)
+    return Visit(report, peer, state, spec, effective, rates)
 
 
 def visited(directory: Path, task: str) -> Visit:
@@ -286,6 +290,38 @@ async def test_a_plugin_gets_no_more_of_the_processor_than_its_quota(
 ) -> None:
     # Only the upper bound is the limit's: a busy machine gives less.
     assert 0 < (await visit(*engine, tmp_path, "burn")).report["share"] < LIMITS.cpus * 1.2
+
+
+def throttles(pid: int) -> set[int]:
+    """Every rate that the kernel holds the control groups of a process to, on any disk."""
+    root = Path("/sys/fs/cgroup")
+    groups = [line.split(":", 2)[2][1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    found = [
+        file.read_text()
+        for group in set(groups)
+        for file in (
+            *(root / "blkio" / group).glob("blkio.throttle.*_device"),
+            *(root / group).glob("io.max"),
+        )
+    ]
+    return {int(rate) for text in found for rate in re.findall(r"[ =](\d+)\b", text)}
+
+
+@pytest.mark.requirement("CORE-3")
+async def test_a_plugin_reads_the_disk_no_faster_than_its_limit(
+    engine: tuple[DockerEngine, str], tmp_path: Path
+) -> None:
+    docker, _ = engine
+    assert (await docker.capabilities()).io_device is not None
+    slow = await visit(*engine, tmp_path, "read_direct")
+    assert slow.rates == {LIMITS.io_bytes_per_s, LIMITS.io_operations_per_s}
+    # A read of 256 KiB is at least one operation, and the kernel lets the first slice of time through at once.
+    assert 0 < slow.report["bytes_per_s"] < LIMITS.io_bytes_per_s * 1.2
+    wider = LIMITS.model_copy(
+        update={"io_bytes_per_s": 16 * LIMITS.io_bytes_per_s, "io_operations_per_s": 10_000}
+    )
+    fast = await visit(*engine, tmp_path, "read_direct", limits=wider)
+    assert fast.report["bytes_per_s"] > 2 * slow.report["bytes_per_s"]
 
 
 @pytest.mark.requirement("ISO-2")

@@ -133,6 +133,7 @@ LOCKED_DOWN = ContainerSettings(
     pids=None,
     shared_memory_bytes=8 * MIB,
     ulimits=(),
+    io_limits=(),
     log_driver="none",
 )
 """What is the same for every plugin."""
@@ -247,6 +248,7 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         cpu_quota_us=max(SMALLEST_QUOTA_US, round(period_us * limits.cpus)),
         pids=limits.pids,
         ulimits=_ulimits(limits),
+        io_limits=_io_limits(limits, engine.io_device),
     )
 
 
@@ -289,3 +291,15 @@ def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:
         "stack": 8 * MIB,
     }
     return tuple((name, bound, bound) for name, bound in sorted(bounds.items()))
+
+
+def _io_limits(limits: Limits, device: str | None) -> tuple[tuple[str, str, int], ...]:
+    # Without a device nothing is bounded: what can be read is read-only, and a policy can require the bound.
+    if device is None:
+        return ()
+    return (
+        ("read_bytes", device, limits.io_bytes_per_s),
+        ("read_operations", device, limits.io_operations_per_s),
+        ("write_bytes", device, limits.io_bytes_per_s),
+        ("write_operations", device, limits.io_operations_per_s),
+    )

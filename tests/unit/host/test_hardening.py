@@ -99,6 +99,17 @@ def test_limits_become_what_the_kernel_enforces() -> None:
     assert (bounds["nofile"], bounds["nproc"], bounds["core"]) == ((256, 256), (64, 64), (0, 0))
 
 
+def test_reads_and_writes_are_bounded_on_the_disk_that_the_engine_knows() -> None:
+    assert hardened().settings.io_limits == ()
+    known = harden(REQUEST, IMAGE, replace(CAPABLE, io_device="/dev/vda"))
+    assert known.settings.io_limits == (
+        ("read_bytes", "/dev/vda", 16 * MIB),
+        ("read_operations", "/dev/vda", 400),
+        ("write_bytes", "/dev/vda", 16 * MIB),
+        ("write_operations", "/dev/vda", 400),
+    )
+
+
 @given(cpus=st.floats(min_value=0.05, max_value=16))
 def test_any_share_of_the_processor_is_met_with_a_quota_the_kernel_takes(cpus: float) -> None:
     settings = hardened(limits=TIERS[Tier.SMALL].model_copy(update={"cpus": cpus})).settings
