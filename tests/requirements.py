@@ -259,9 +259,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "RES-2",
         "quotas per plugin type",
-        "partial",
-        tests=("tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",),
-        lacks="an operator's own tiers, defaults and caps",
+        "done",
+        tests=(
+            "tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",
+            "tests/unit/host/test_install.py::test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed",
+            "tests/unit/sdk/test_policy.py::test_limits_are_the_explicit_over_the_tiers_over_the_kinds",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+        ),
     ),
     Requirement("RES-3", "usage analytics"),
     Requirement("RES-4", "profiling"),
@@ -459,7 +463,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=("tests/architecture/test_schemas.py::test_an_api_describes_itself_in_openapi_3_1",),
     ),
-    Requirement("SCH-3", "security policy schema"),
+    Requirement(
+        "SCH-3",
+        "security policy schema",
+        "done",
+        tests=(
+            "tests/architecture/test_schemas.py::test_policies_that_the_code_takes_fit_the_schema",
+            "tests/architecture/test_schemas.py::test_nothing_exported_has_drifted",
+            "tests/unit/host/test_hardening.py::test_an_engine_without_what_the_operator_requires_runs_nothing",
+            "tests/unit/host/test_install.py::test_a_release_that_asks_for_a_right_beyond_the_policy_is_not_brought",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+        ),
+    ),
     Requirement("SCH-4", "configuration schema"),
     Requirement(
         "SCH-5",

@@ -24,6 +24,7 @@ from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins import directories, store
+from wirthforge_host.plugins.admission import admit
 from wirthforge_host.plugins.drift import differences
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
@@ -34,6 +35,7 @@ from wirthforge_host.sandbox.readback import compare
 from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.manifest import Function, Health
+from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
 
@@ -102,6 +104,7 @@ class Instances:
     logs: Logs
     trees: Trees
     settings: Settings
+    policy: SecurityPolicy
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -115,9 +118,12 @@ class Instances:
             FunctionDriftError: It offers other functions than those that were signed and approved.
             SandboxMismatchError: The engine did not lock it down as asked.
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
+            PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
+        # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
+        admit(record.release.manifest, self.policy)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
@@ -216,7 +222,7 @@ class Instances:
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         manifest = record.release.manifest
-        limits = manifest.resources.limits()
+        limits = limits_for(manifest, self.policy)
         own = begun.record
 
         def lost() -> None:

@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
+from wirthforge_host.errors import PolicyViolationError
 from wirthforge_host.sandbox.models import (
     BRIDGE_TARGET,
     CODE_TARGET,
@@ -32,6 +32,8 @@ from wirthforge_host.sandbox.models import (
     environment_digest,
 )
 from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_host.sandbox.suitability import suitable_runtime
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, Limits
 
 UIDS = range(61_000, 65_534)
@@ -140,37 +142,33 @@ LOCKED_DOWN = ContainerSettings(
 
 _INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
-_NEEDED = {
-    "memory_limit": "the memory cgroup",
-    "swap_limit": "swap accounting (boot with swapaccount=1, or use cgroup v2)",
-    "cpu_quota": "CFS quotas (CONFIG_CFS_BANDWIDTH)",
-    "pids_limit": "the pids cgroup",
-    "seccomp": "seccomp (CONFIG_SECCOMP_FILTER)",
-    "no_new_privileges": "no-new-privileges",
-    "no_network": "containers without a network",
-}
 
-
-def harden(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSpec:
+def harden(
+    request: SandboxRequest,
+    image: ImageInfo,
+    engine: EngineCapabilities,
+    policy: SecurityPolicy = HOUSE_POLICY,
+) -> ContainerSpec:
     """Says everything about the container for a request.
 
     Args:
         request: What is wanted.
         image: What the engine has under the request's image.
         engine: What the engine can enforce.
+        policy: What the operator requires beyond what every sandbox has.
 
     Returns:
         The spec; the same for the same arguments.
 
     Raises:
-        EngineUnsuitableError: The engine cannot enforce something no plugin may run without.
+        EngineUnsuitableError: The engine cannot enforce something no plugin may run without, here or anywhere.
         PolicyViolationError: The image is not one that plugins of this kind may run in.
         ValueError: The caller is wrong: a uid out of range, an instance id or a path of the wrong form.
     """
-    _check_engine(engine)
+    runtime = suitable_runtime(engine, policy.require)
     _check_image(request, image)
     _check_request(request)
-    settings = _settings(request, image, engine)
+    settings = replace(_settings(request, image, engine), runtime=runtime)
     spec = ContainerSpec(
         name=f"wirthforge-{request.instance_id}",
         settings=settings,
@@ -187,15 +185,6 @@ def spec_digest(spec: ContainerSpec) -> str:
     settings = asdict(spec.settings)
     settings["labels"] = sorted(label for label in spec.settings.labels if label[0] != LABEL_SPEC)
     return digest_of_json({"name": spec.name, "settings": settings, "removed": spec.removed_environment})
-
-
-def _check_engine(engine: EngineCapabilities) -> None:
-    lacking = [remedy for name, remedy in _NEEDED.items() if not getattr(engine, name)]
-    if lacking:
-        raise EngineUnsuitableError(
-            f"the {engine.driver} engine cannot run plugins safely; it lacks {', '.join(lacking)}",
-            lacking=lacking,
-        )
 
 
 def _check_image(request: SandboxRequest, image: ImageInfo) -> None:
@@ -235,7 +224,6 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         # start a process, and seldom, because the engine runs it inside, at the plugin's expense.
         healthcheck=("CMD", image.entrypoint[0], "--version"),
         labels=_labels(request),
-        runtime=engine.default_runtime,
         user=f"{request.uid}:{request.uid}",
         apparmor="docker-default" if engine.apparmor else "",
         mounts=tuple(sorted(binds)),

@@ -17,6 +17,7 @@ from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_d
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
 from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, digest_of_json
 from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, Tier
 
 
@@ -140,6 +141,36 @@ def test_an_engine_that_cannot_enforce_a_limit_runs_nothing(capability: str) -> 
     with pytest.raises(EngineUnsuitableError, match="lacks") as caught:
         harden(REQUEST, IMAGE, replace(CAPABLE, **lacking))
     assert len(caught.value.details["lacking"]) == 1
+
+
+def required(**rules: Any) -> SecurityPolicy:
+    return SecurityPolicy.model_validate({"require": rules})
+
+
+@pytest.mark.requirement("SCH-3")
+@pytest.mark.parametrize(
+    ("rule", "having"),
+    [
+        ("apparmor", {"apparmor": True}),
+        ("user_namespaces", {"user_namespaces": True}),
+        ("io_limits", {"io_device": "/dev/vda"}),
+    ],
+)
+def test_an_engine_without_what_the_operator_requires_runs_nothing(rule: str, having: dict[str, Any]) -> None:
+    with pytest.raises(EngineUnsuitableError, match=rf"rule require\.{rule} ") as caught:
+        harden(REQUEST, IMAGE, CAPABLE, required(**{rule: True}))
+    assert caught.value.details["rule"] == f"require.{rule}"
+    harden(REQUEST, IMAGE, replace(CAPABLE, **having), required(**{rule: True}))
+
+
+def test_the_first_required_runtime_that_the_engine_has_is_used() -> None:
+    engine = replace(CAPABLE, runtimes=("kata", "runc", "runsc"))
+    assert harden(REQUEST, IMAGE, engine).settings.runtime == "runc"
+    chosen = required(runtimes=["krun", "runsc", "kata"])
+    assert harden(REQUEST, IMAGE, engine, chosen).settings.runtime == "runsc"
+    with pytest.raises(EngineUnsuitableError, match=r"require\.runtimes .* krun") as caught:
+        harden(REQUEST, IMAGE, engine, required(runtimes=["krun"]))
+    assert caught.value.details["rule"] == "require.runtimes"
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ LIMITS = {
     "tmpfs_bytes": 16777216,
     "open_files": 256,
     "storage_bytes": 16777216,
+    "io_bytes_per_s": 16777216,
+    "io_operations_per_s": 400,
+    "calls_per_s": 1000,
 }
 WAITING = {
     "name": "acme/weather",
@@ -259,6 +262,7 @@ def host_answers() -> dict[str, Any]:
         "POST /v1/permissions": RUNNING,
         "POST /v1/calls": CALLED,
         "GET /v1/audit": page(AUDIT),
+        "GET /v1/policy": {"cap": {"pids": 100}},
         "GET /healthz": {"status": "ok", "checks": {}},
         "GET /readyz": {"status": "ok", "checks": {"database": "ok", "engine": "ok", "image": "ok"}},
     }
