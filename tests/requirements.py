@@ -154,7 +154,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "ISO-4",
         "network isolation",
         "partial",
-        tests=("tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",),
+        tests=(
+            "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
+            "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
+        ),
         lacks="granted egress through the host",
     ),
     Requirement(

@@ -270,6 +270,24 @@ def test_only_unix_sockets_can_be_made(inside: Visit) -> None:
     assert set(inside.report["sockets"].values()) == {"EPERM"}
 
 
+@pytest.mark.requirement("ISO-4")
+async def test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else(
+    engine: tuple[DockerEngine, str], tmp_path: Path
+) -> None:
+    destinations = ("10.1.2.3:5432", "api.example.org:443", "api.example.org:8443")
+    seen = await visit(*engine, tmp_path, "converse", destinations=destinations)
+    assert seen.effective == seen.spec.settings
+    assert (seen.effective.network_mode, seen.effective.networks) == ("none", ("none",))
+    report = seen.report
+    assert (report["address"], report["heard"]) == (["127.77.0.2", 443], "hello")
+    assert report["environment"] == dict(seen.spec.environment) | {"HOSTNAME": "plugin"}
+    assert set(report["outside"].values()) == {"ENETUNREACH"}
+    made = {name for name, answer in report["sockets"].items() if answer == "ok"}
+    assert made == {f"{family} SOCK_STREAM {protocol}" for family in ("INET", "INET6") for protocol in (0, 6)}
+    assert len(report["sockets"]) == 11 * 4 * 5
+    assert {answer for answer in report["sockets"].values() if answer != "ok"} == {"EPERM"}
+
+
 async def test_what_plugins_ordinarily_do_works(engine: tuple[DockerEngine, str], tmp_path: Path) -> None:
     done = (await visit(*engine, tmp_path, "work")).report
     assert len(done) >= 12

@@ -10,6 +10,7 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from wirthforge_host.errors import PolicyViolationError
 from wirthforge_host.sandbox.models import (
@@ -31,8 +32,9 @@ from wirthforge_host.sandbox.models import (
     digest_of_json,
     environment_digest,
 )
-from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_host.sandbox.seccomp import profile
 from wirthforge_host.sandbox.suitability import suitable_runtime
+from wirthforge_sdk.contracts.bridge import EGRESS_PROXY, egress_addresses
 from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, Limits
 
@@ -59,6 +61,24 @@ ENVIRONMENT = (
 )
 """The same for every plugin. Secrets go over the bridge: a process can always read its own environment."""
 
+_PROXY = "http://{}:{}".format(*EGRESS_PROXY)
+PROXIES = tuple(
+    (written, value)
+    for name, value in (
+        ("ALL_PROXY", _PROXY),
+        ("HTTPS_PROXY", _PROXY),
+        ("HTTP_PROXY", _PROXY),
+        # Nothing is reached without: an operator's image must not make an exception.
+        ("NO_PROXY", ""),
+    )
+    for written in (name, name.lower())
+)
+"""What is added for a plugin that asks for connections: programs read one or the other spelling."""
+
+LOW_PORTS = (("net.ipv4.ip_unprivileged_port_start", "0"),)
+"""In the container's own network, where the runtime listens on the ports that were asked for, such as 443. Docker sets
+it by itself since 20.10; others do not."""
+
 _MASKED_IN_PROC = """
     acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver
     dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg
@@ -74,8 +94,8 @@ LOCKED_DOWN = ContainerSettings(
     image=None,
     entrypoint=(),
     command=(),
-    environment=tuple(name for name, _ in ENVIRONMENT),
-    environment_digest=environment_digest(dict(ENVIRONMENT)),
+    environment=(),
+    environment_digest="",
     working_directory="/",
     hostname="plugin",
     stop_signal="SIGTERM",
@@ -95,7 +115,7 @@ LOCKED_DOWN = ContainerSettings(
     capabilities_added=(),
     capabilities_dropped=("ALL",),
     no_new_privileges=True,
-    seccomp=PROFILE_DIGEST,
+    seccomp="",
     apparmor="",
     other_security_options=(),
     network_mode="none",
@@ -168,13 +188,22 @@ def harden(
     runtime = suitable_runtime(engine, policy.require)
     _check_image(request, image)
     _check_request(request)
-    settings = replace(_settings(request, image, engine), runtime=runtime)
+    environment = _environment(request)
+    allowed = profile(egress=bool(request.destinations))
+    settings = replace(
+        _settings(request, image, engine),
+        runtime=runtime,
+        environment=tuple(environment),
+        environment_digest=environment_digest(environment),
+        seccomp=allowed.digest,
+        **_egress(request.destinations),
+    )
     spec = ContainerSpec(
         name=f"wirthforge-{request.instance_id}",
         settings=settings,
-        environment=ENVIRONMENT,
-        removed_environment=tuple(sorted(set(image.environment) - set(settings.environment))),
-        seccomp_profile=PROFILE,
+        environment=tuple(environment.items()),
+        removed_environment=tuple(sorted(set(image.environment) - set(environment))),
+        seccomp_profile=allowed.text,
     )
     labels = (*settings.labels, (LABEL_SPEC, spec_digest(spec)))
     return replace(spec, settings=replace(settings, labels=tuple(sorted(labels))))
@@ -219,7 +248,7 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         LOCKED_DOWN,
         image=image.id,
         entrypoint=image.entrypoint,
-        command=request.command,
+        command=_command(request),
         # Whether a plugin is well is asked over the bridge. This only shows that the container can still
         # start a process, and seldom, because the engine runs it inside, at the plugin's expense.
         healthcheck=("CMD", image.entrypoint[0], "--version"),
@@ -238,6 +267,22 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         ulimits=_ulimits(limits),
         io_limits=_io_limits(limits, engine.io_device),
     )
+
+
+def _environment(request: SandboxRequest) -> dict[str, str]:
+    return dict(sorted((*ENVIRONMENT, *(PROXIES if request.destinations else ()))))
+
+
+def _command(request: SandboxRequest) -> tuple[str, ...]:
+    return (*request.command, *(("--egress", ",".join(request.destinations)) if request.destinations else ()))
+
+
+def _egress(destinations: tuple[str, ...]) -> dict[str, Any]:
+    """What else is different for a plugin that asks for connections. The network stays ``none``."""
+    if not destinations:
+        return {}
+    hosts = (f"{host}:{address}" for host, address in egress_addresses(destinations).items())
+    return {"extra_hosts": tuple(sorted(hosts)), "sysctls": LOW_PORTS}
 
 
 def _labels(request: SandboxRequest) -> tuple[tuple[str, str], ...]:
