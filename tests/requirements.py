@@ -173,6 +173,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/integration/test_docker_engine.py::test_calls_through_another_architecture_are_deadly",
+            "tests/integration/test_docker_engine.py::test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on",
             "tests/integration/test_docker_engine.py::test_nothing_in_the_image_changes_the_user",
         ),
         lacks="`wirthforge demo attack` and the whole battery",

@@ -35,7 +35,7 @@ CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWNET = 0x10000000, 0x00020000, 0x40000000
 ATTACKS: dict[str, tuple[int, ...]] = {
     "ptrace a child": (101, 0, 0, 0, 0),
     "mount": (165, 0, 0, 0, 0, 0),
-    "umount": (166, 0, 0),
+    "umount2": (166, 0, 0),
     "pivot_root": (155, 0, 0),
     "chroot": (161, 0),
     "open_tree": (428, -100, 0, 1),
@@ -274,6 +274,18 @@ def converse() -> dict[str, object]:
     return told | {"sockets": sockets(protocols=(0, 1, socket.IPPROTO_TCP, socket.IPPROTO_SCTP, 262))}
 
 
+def trip() -> dict[str, object]:
+    """How a child ends that makes a dangerous call: its exit code, or minus the signal that killed it."""
+    ends: dict[str, object] = {}
+    for name, call in ATTACKS.items():
+        child = os.fork()
+        if child == 0:
+            errno_of_call(*call)
+            os._exit(0)
+        ends[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return ends
+
+
 def in_threads() -> object:
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         return sum(pool.map(abs, range(100)))
@@ -444,7 +456,7 @@ def swell() -> dict[str, object]:
 
 
 def main() -> None:
-    task = {task.__name__: task for task in (look, work, converse, breed, burn, read_direct, swell)}[
+    task = {task.__name__: task for task in (look, work, converse, trip, breed, burn, read_direct, swell)}[
         sys.argv[1]
     ]
     try:

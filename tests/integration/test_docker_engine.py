@@ -6,6 +6,7 @@ import asyncio
 import json
 import platform
 import re
+import signal
 import socket
 import struct
 import uuid
@@ -27,7 +28,9 @@ from wirthforge_host.sandbox.models import (
     EventKind,
     SandboxRequest,
 )
+from wirthforge_host.sandbox.seccomp import TRIPWIRE
 from wirthforge_host.sandbox.service import Sandboxes
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.errors import InvalidInputError
 
@@ -83,9 +86,11 @@ def request_in(directory: Path, host_id: str) -> SandboxRequest:
     )
 
 
-async def probe_spec(engine: DockerEngine, request: SandboxRequest, task: str) -> ContainerSpec:
+async def probe_spec(
+    engine: DockerEngine, request: SandboxRequest, task: str, policy: SecurityPolicy = HOUSE_POLICY
+) -> ContainerSpec:
     (request.code_directory / "probe.py").write_bytes(PROBE.read_bytes())
-    spec = harden(request, await engine.image(IMAGE), await engine.capabilities())
+    spec = harden(request, await engine.image(IMAGE), await engine.capabilities(), policy)
     program = (INTERPRETER, "-I", "-B", "/plugin/probe.py")
     return replace(spec, settings=replace(spec.settings, entrypoint=program, command=(task,)))
 
@@ -102,10 +107,18 @@ class Visit:
     rates: set[int]
 
 
-async def visit(engine: DockerEngine, host_id: str, directory: Path, task: str, **changes: Any) -> Visit:
+async def visit(
+    engine: DockerEngine,
+    host_id: str,
+    directory: Path,
+    task: str,
+    *,
+    policy: SecurityPolicy = HOUSE_POLICY,
+    **changes: Any,
+) -> Visit:
     """Runs one task of the probe in a locked-down container and returns what it told over the bridge."""
     request = replace(request_in(directory, host_id), **changes)
-    spec = await probe_spec(engine, request, task)
+    spec = await probe_spec(engine, request, task, policy)
     told: asyncio.Future[tuple[bytes, tuple[int, int, int]]] = asyncio.get_running_loop().create_future()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -291,6 +304,24 @@ async def test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else(
 async def test_what_plugins_ordinarily_do_works(engine: tuple[DockerEngine, str], tmp_path: Path) -> None:
     done = (await visit(*engine, tmp_path, "work")).report
     assert len(done) >= 12
+    assert {task: answer for task, answer in done.items() if answer != "ok"} == {}
+
+
+TRIPPED = SecurityPolicy.model_validate({"sandbox": {"tripwire": True}})
+
+
+@pytest.mark.requirement("ISO-6")
+@on_x86_64
+async def test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on(
+    engine: tuple[DockerEngine, str], tmp_path: Path
+) -> None:
+    ends = (await visit(*engine, tmp_path, "trip", policy=TRIPPED)).report
+    # The probe calls an attack by the system call it makes, and then by what it wants of it.
+    tripping = {name for name in ends if name.split()[0] in TRIPWIRE}
+    assert len(tripping) > 35
+    assert {name for name, end in ends.items() if end == -signal.SIGSYS} == tripping
+    assert {end for name, end in ends.items() if name not in tripping} == {0}
+    done = (await visit(*engine, tmp_path, "work", policy=TRIPPED)).report
     assert {task: answer for task, answer in done.items() if answer != "ok"} == {}
 
 

@@ -189,7 +189,7 @@ def harden(
     _check_image(request, image)
     _check_request(request)
     environment = _environment(request)
-    allowed = profile(egress=bool(request.destinations))
+    allowed = profile(egress=bool(request.destinations), tripwire=policy.sandbox.tripwire)
     settings = replace(
         _settings(request, image, engine),
         runtime=runtime,

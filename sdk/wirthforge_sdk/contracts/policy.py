@@ -92,6 +92,14 @@ class Cap(Table):
     calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
 
 
+class Sandbox(Table):
+    """``[sandbox]``: what sandboxes have beyond what all have."""
+
+    tripwire: bool = False
+    """A system call that is made on purpose only (mount, ptrace, bpf …) ends its process, and the kernel's log names
+    it; else it is refused like every other that is not let through."""
+
+
 class Enforcement(Table):
     """``[enforcement]``: what follows when an instance uses nearly all that it may, for long.
 
@@ -153,6 +161,7 @@ class SecurityPolicy(Table):
     """What differs from the limits of a tier."""
     defaults: dict[Kind, Tier] = {}
     """The tier of plugins of a kind that name none; ``small`` where nothing is said."""
+    sandbox: Sandbox = Sandbox()
     enforcement: Enforcement = Enforcement()
     monitoring: Monitoring = Monitoring()
     egress: Egress = Egress()

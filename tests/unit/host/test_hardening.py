@@ -16,7 +16,7 @@ from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
 from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_digest
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
 from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, digest_of_json
-from wirthforge_host.sandbox.seccomp import profile
+from wirthforge_host.sandbox.seccomp import TRIPWIRE, profile
 from wirthforge_sdk.contracts.bridge import MAX_EGRESS_HOSTS, egress_addresses
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, Tier
@@ -330,6 +330,27 @@ def test_egress_adds_tcp_sockets_to_the_profile_and_nothing_else() -> None:
     assert found == {
         ((0, family, None), (1, 0xF, 1), (2, protocol, None)) for family in (2, 10) for protocol in (0, 6)
     }
+
+
+def test_the_tripwire_makes_deadly_what_was_refused_before_and_nothing_else() -> None:
+    strict = SecurityPolicy.model_validate({"sandbox": {"tripwire": True}})
+    assert not set(TRIPWIRE) & {name for rule in rules(egress=True) for name in rule["names"]}
+    added = [rule for rule in rules(tripwire=True) if rule not in rules()]
+    assert [(rule["names"], rule["action"]) for rule in added] == [
+        (sorted(TRIPWIRE), "SCMP_ACT_KILL_PROCESS")
+    ]
+    assert len(set(TRIPWIRE)) == len(TRIPWIRE)
+    for destinations in ((), EGRESS):
+        spec = harden(replace(REQUEST, destinations=destinations), IMAGE, CAPABLE, strict)
+        assert spec.settings.seccomp == profile(egress=bool(destinations), tripwire=True).digest
+        assert digest_of_json(json.loads(spec.seccomp_profile)) == spec.settings.seccomp
+
+
+def test_each_variant_of_the_profile_has_a_digest_of_its_own() -> None:
+    variants = [
+        profile(egress=egress, tripwire=tripwire) for egress in (False, True) for tripwire in (False, True)
+    ]
+    assert len({variant.digest for variant in variants}) == 4
 
 
 def test_the_profile_allows_at_most_two_hundred_calls() -> None:
