@@ -29,7 +29,7 @@ from wirthforge_host.errors import (
     ImageMissingError,
 )
 from wirthforge_host.sandbox import docker_forms as forms
-from wirthforge_host.sandbox.disks import disk_under
+from wirthforge_host.sandbox.machine import disk_under, enforced_profiles
 from wirthforge_host.sandbox.models import (
     LABEL_HOST,
     ContainerEvent,
@@ -246,9 +246,13 @@ def _open(url: str) -> docker.APIClient:
 
 def _capabilities(client: docker.APIClient, *, is_local: bool) -> EngineCapabilities:
     info = client.info()
-    # Another machine's directories and disks only look like ours.
-    disk = disk_under(Path(info["DockerRootDir"])) if is_local else None
-    return forms.capabilities(info, api_version=str(client.api_version), disk=disk)
+    # Another machine's directories, disks and profiles only look like ours.
+    return forms.capabilities(
+        info,
+        api_version=str(client.api_version),
+        disk=disk_under(Path(info["DockerRootDir"])) if is_local else None,
+        profiles=enforced_profiles() if is_local else frozenset(),
+    )
 
 
 def _wait(client: docker.APIClient, container: str, condition: Condition, timeout_s: float) -> int | None:

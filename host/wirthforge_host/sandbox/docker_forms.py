@@ -37,6 +37,10 @@ IO_LIMITS = {
 
 UNKNOWN = "unknown"
 NANOSECONDS = 1_000_000_000
+OWN_PROFILE = "wirthforge-plugin"
+"""``images/apparmor/wirthforge-plugin``."""
+ENGINE_PROFILE = "docker-default"
+"""What the engine loads by itself."""
 NEVER = "0001-01-01"
 """How the engine writes the time of what has not happened."""
 
@@ -329,8 +333,17 @@ def image(answer: Json) -> ImageInfo:
     )
 
 
-def capabilities(info: Json, *, api_version: str, disk: str | None = None) -> EngineCapabilities:
-    """Reads what an engine can enforce out of ``GET /info``; ``disk`` is the one under its images, where known."""
+def capabilities(
+    info: Json, *, api_version: str, disk: str | None = None, profiles: frozenset[str] = frozenset()
+) -> EngineCapabilities:
+    """Reads what an engine can enforce out of ``GET /info``.
+
+    Args:
+        info: The engine's answer.
+        api_version: That it speaks.
+        disk: The one under its images, where known.
+        profiles: AppArmor profiles that its kernel enforces, where known.
+    """
     security = {option.removeprefix("name=").split(",")[0] for option in info.get("SecurityOptions") or ()}
     warnings = " ".join(info.get("Warnings") or ())
     cgroup_version = int(info.get("CgroupVersion") or 1)
@@ -349,7 +362,9 @@ def capabilities(info: Json, *, api_version: str, disk: str | None = None) -> En
         seccomp="seccomp" in security,
         no_new_privileges=info.get("OSType") == "linux",
         no_network="null" in ((info.get("Plugins") or {}).get("Network") or ()),
-        apparmor="apparmor" in security,
+        apparmor=(OWN_PROFILE if OWN_PROFILE in profiles else ENGINE_PROFILE)
+        if "apparmor" in security
+        else "",
         user_namespaces=bool(security & {"userns", "rootless"}),
         live_update=True,
         live_restore=bool(info.get("LiveRestoreEnabled")),

@@ -254,7 +254,7 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         healthcheck=("CMD", image.entrypoint[0], "--version"),
         labels=_labels(request),
         user=f"{request.uid}:{request.uid}",
-        apparmor="docker-default" if engine.apparmor else "",
+        apparmor=engine.apparmor,
         mounts=tuple(sorted(binds)),
         tmpfs=(("/tmp", _tmpfs_options(request)),),  # noqa: S108
         memory_bytes=limits.memory_bytes,

@@ -273,7 +273,8 @@ class EngineCapabilities:
     seccomp: bool
     no_new_privileges: bool
     no_network: bool
-    apparmor: bool
+    apparmor: str
+    """Name of the AppArmor profile for plugins; empty where the engine has no AppArmor."""
     user_namespaces: bool
     """User ids are remapped: root in a container is nobody outside."""
     live_update: bool

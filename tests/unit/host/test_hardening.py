@@ -175,9 +175,10 @@ def test_swappiness_is_set_only_where_the_engine_takes_it() -> None:
     assert old.settings.memory_swappiness == 0
 
 
-def test_an_engine_with_apparmor_uses_its_profile() -> None:
+def test_the_profile_of_an_engine_with_apparmor_is_asked_for() -> None:
     assert hardened().settings.apparmor == ""
-    assert harden(REQUEST, IMAGE, replace(CAPABLE, apparmor=True)).settings.apparmor == "docker-default"
+    engine = replace(CAPABLE, apparmor="wirthforge-plugin")
+    assert harden(REQUEST, IMAGE, engine).settings.apparmor == "wirthforge-plugin"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def required(**rules: Any) -> SecurityPolicy:
 @pytest.mark.parametrize(
     ("rule", "having"),
     [
-        ("apparmor", {"apparmor": True}),
+        ("apparmor", {"apparmor": "docker-default"}),
         ("user_namespaces", {"user_namespaces": True}),
         ("io_limits", {"io_device": "/dev/vda"}),
     ],

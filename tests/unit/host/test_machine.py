@@ -1,4 +1,4 @@
-"""Which disk the kernel's bounds are set on."""
+"""What the machine tells about the engine on it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from wirthforge_host.sandbox.disks import disk_under, whole_disk
 from wirthforge_host.sandbox.docker_forms import capabilities
+from wirthforge_host.sandbox.machine import disk_under, enforced_profiles, whole_disk
 
 
 @pytest.fixture
@@ -50,3 +50,28 @@ def test_an_engine_that_cannot_bound_a_disk_has_none_to_bound(
     warnings: list[str], device: str | None
 ) -> None:
     assert capabilities({"Warnings": warnings}, api_version="1.41", disk="/dev/vda").io_device == device
+
+
+def test_a_profile_counts_when_the_kernel_enforces_it(tmp_path: Path) -> None:
+    listing = tmp_path / "profiles"
+    assert enforced_profiles(listing) == frozenset()
+    listing.write_text("wirthforge-plugin (enforce)\n/usr/bin/man (complain)\nman_filter//x (enforce)\n")
+    assert enforced_profiles(listing) == {"wirthforge-plugin", "man_filter//x"}
+
+
+@pytest.mark.parametrize(
+    ("options", "profiles", "used"),
+    [
+        (["name=seccomp,profile=default"], {"wirthforge-plugin"}, ""),
+        (["name=apparmor", "name=seccomp,profile=default"], set(), "docker-default"),
+        (["name=apparmor"], {"docker-default"}, "docker-default"),
+        (["name=apparmor"], {"docker-default", "wirthforge-plugin"}, "wirthforge-plugin"),
+    ],
+)
+def test_the_shipped_profile_is_used_where_it_is_loaded(
+    options: list[str], profiles: set[str], used: str
+) -> None:
+    assert (
+        capabilities({"SecurityOptions": options}, api_version="1.41", profiles=frozenset(profiles)).apparmor
+        == used
+    )

@@ -1,4 +1,4 @@
-"""Which disk a directory is on, as the kernel's bounds on reads and writes name it."""
+"""What an engine does not tell, and its machine does: the disk under its images, AppArmor profiles that are loaded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 NUMBERS = Path("/sys/dev/block")
+PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+"""Lines of ``name (mode)``; readable by root alone."""
 
 
 def disk_under(directory: Path) -> str | None:
@@ -34,3 +36,12 @@ def whole_disk(device: Path) -> str | None:
         return {key: value for key, _, value in entries}.get("DEVNAME")
     except OSError:
         return None
+
+
+def enforced_profiles(listing: Path = PROFILES) -> frozenset[str]:
+    """The AppArmor profiles the kernel enforces; none where it does not tell us."""
+    try:
+        lines = listing.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(line.removesuffix(" (enforce)") for line in lines if line.endswith(" (enforce)"))
