@@ -63,9 +63,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_a_plugin_makes_no_more_processes_than_its_limit",
             "tests/integration/test_docker_engine.py::test_a_plugin_gets_no_more_of_the_processor_than_its_quota",
             "tests/integration/test_docker_engine.py::test_the_disk_in_memory_ends_where_its_limit_is",
+            "tests/integration/test_docker_engine.py::test_a_plugin_reads_the_disk_no_faster_than_its_limit",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
         ),
-        lacks="block IO limits, call rate limits",
+        lacks="call rate limits",
     ),
     Requirement(
         "CORE-4",
@@ -153,7 +154,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "ISO-4",
         "network isolation",
         "partial",
-        tests=("tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",),
+        tests=(
+            "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
+            "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
+        ),
         lacks="granted egress through the host",
     ),
     Requirement(
@@ -169,6 +173,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/integration/test_docker_engine.py::test_calls_through_another_architecture_are_deadly",
+            "tests/integration/test_docker_engine.py::test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on",
             "tests/integration/test_docker_engine.py::test_nothing_in_the_image_changes_the_user",
         ),
         lacks="`wirthforge demo attack` and the whole battery",
@@ -258,9 +263,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "RES-2",
         "quotas per plugin type",
-        "partial",
-        tests=("tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",),
-        lacks="an operator's own tiers, defaults and caps",
+        "done",
+        tests=(
+            "tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",
+            "tests/unit/host/test_install.py::test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed",
+            "tests/unit/sdk/test_policy.py::test_limits_are_the_explicit_over_the_tiers_over_the_kinds",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+        ),
     ),
     Requirement("RES-3", "usage analytics"),
     Requirement("RES-4", "profiling"),
@@ -476,7 +485,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=("tests/architecture/test_schemas.py::test_an_api_describes_itself_in_openapi_3_1",),
     ),
-    Requirement("SCH-3", "security policy schema"),
+    Requirement(
+        "SCH-3",
+        "security policy schema",
+        "done",
+        tests=(
+            "tests/architecture/test_schemas.py::test_policies_that_the_code_takes_fit_the_schema",
+            "tests/architecture/test_schemas.py::test_nothing_exported_has_drifted",
+            "tests/unit/host/test_hardening.py::test_an_engine_without_what_the_operator_requires_runs_nothing",
+            "tests/unit/host/test_install.py::test_a_release_that_asks_for_a_right_beyond_the_policy_is_not_brought",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+        ),
+    ),
     Requirement("SCH-4", "configuration schema"),
     Requirement(
         "SCH-5",

@@ -34,6 +34,7 @@ from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Tokens
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
@@ -46,6 +47,7 @@ class Wiring:
     """All that the admin API offers, and what it is made of."""
 
     settings: Settings
+    policy: SecurityPolicy
     database: Database
     engine: ContainerEngine
     audit: Audit
@@ -102,7 +104,6 @@ def build_wiring(
 ) -> Wiring:
     """Builds the graph; makes the data directory, which only its owner reads."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    policy = settings.security_policy()
     engine = engine or DockerEngine(settings.engine_url)
     ground = _Ground.of(settings, now)
     instances = _instances(settings, engine, ground)
@@ -113,6 +114,7 @@ def build_wiring(
     source = source or Marketplace(settings.marketplace_url)
     return Wiring(
         settings=settings,
+        policy=ground.policy,
         database=ground.database,
         engine=engine,
         audit=ground.audit,
@@ -131,7 +133,7 @@ def build_wiring(
             database=ground.database,
             audit=ground.audit,
             events=ground.events,
-            policy=policy,
+            policy=ground.policy,
         ),
         instances=instances,
         reconciler=reconciler,
@@ -149,6 +151,7 @@ def build_wiring(
 class _Ground:
     """What every feature stands on."""
 
+    policy: SecurityPolicy
     database: Database
     audit: Audit
     events: Events
@@ -164,6 +167,7 @@ class _Ground:
         audit = Audit(database, now=now)
         events = Events(now=now)
         return _Ground(
+            policy=settings.security_policy(),
             database=database,
             audit=audit,
             events=events,
@@ -188,13 +192,14 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> 
         database=ground.database,
         engine=engine,
         host_id=host_id,
-        sandboxes=Sandboxes(engine, host_id),
+        sandboxes=Sandboxes(engine, host_id, ground.policy),
         directory=settings.data_dir / "bridges",
         bridge=Bridge(services),
         permissions=ground.permissions,
         logs=ground.logs,
         trees=ground.trees,
         settings=settings,
+        policy=ground.policy,
         now=ground.now,
     )
 
@@ -219,6 +224,7 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         permissions=ground.permissions,
         removal=removal,
         trees=ground.trees,
+        policy=ground.policy,
         now=ground.now,
     )
 

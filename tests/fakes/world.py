@@ -260,11 +260,11 @@ async def world(
     directory: Path, *packages: bytes, source: ShelfSource | None = None, **options: Any
 ) -> AsyncIterator[World]:
     """A host at work in ``directory``; ``options`` are an ``engine``, and settings."""
-    source = source or await asyncio.to_thread(ShelfSource, *packages)
-    wiring = await asyncio.to_thread(built, directory, source, **options)
+    shelf = await asyncio.to_thread(ShelfSource, *packages) if source is None else source
+    wiring = await asyncio.to_thread(built, directory, shelf, **options)
     wiring.audit._linger_s = 0  # else every host takes that long to stop
     async with wiring.running():
-        yield World(wiring, source)
+        yield World(wiring, shelf)
     # It survives its own mistakes, which must not hide them here.
     assert not wiring.reconciler.faults.seen, wiring.reconciler.faults.seen
 

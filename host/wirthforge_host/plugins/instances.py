@@ -24,6 +24,7 @@ from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins import directories, store
+from wirthforge_host.plugins.admission import admit
 from wirthforge_host.plugins.drift import differences
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
@@ -35,6 +36,7 @@ from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Health
+from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
@@ -117,6 +119,7 @@ class Instances:
     logs: Logs
     trees: Trees
     settings: Settings
+    policy: SecurityPolicy
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -130,9 +133,12 @@ class Instances:
             FunctionDriftError: It offers other functions than those that were signed and approved.
             SandboxMismatchError: The engine did not lock it down as asked.
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
+            PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
+        # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
+        admit(record.release.manifest, self.policy)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
@@ -147,7 +153,7 @@ class Instances:
         except BaseException:
             await asyncio.shield(self._end(begun))
             raise
-        limits = record.release.manifest.resources.limits()
+        limits = limits_for(record.release.manifest, self.policy)
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         return Instance(
             id=begun.record.id,
@@ -235,7 +241,7 @@ class Instances:
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         manifest = record.release.manifest
-        limits = manifest.resources.limits()
+        limits = limits_for(manifest, self.policy)
         own = begun.record
 
         def lost() -> None:

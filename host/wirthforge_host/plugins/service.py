@@ -28,6 +28,8 @@ from wirthforge_sdk.contracts.host_api import (
     State,
 )
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
+from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
+from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
@@ -44,6 +46,7 @@ class Plugins:
     permissions: Permissions
     removal: Removal
     trees: Trees
+    policy: SecurityPolicy
     now: Callable[[], datetime]
 
     async def records(self) -> Sequence[PluginRecord]:
@@ -186,10 +189,11 @@ class Plugins:
 
     def _out(self, record: PluginRecord) -> PluginOut:
         rights = self.permissions.of(record.name, record.release.digest)
-        return _plugin_out(record, rights, self.reconciler.live(record.name))
+        limits = limits_for(record.release.manifest, self.policy)
+        return _plugin_out(record, rights, limits, self.reconciler.live(record.name))
 
 
-def _plugin_out(record: PluginRecord, rights: Rights, instance: Instance | None) -> PluginOut:
+def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: Instance | None) -> PluginOut:
     manifest = record.release.manifest
     return PluginOut(
         name=manifest.name,
@@ -201,7 +205,7 @@ def _plugin_out(record: PluginRecord, rights: Rights, instance: Instance | None)
         cause=record.cause,
         changed_at=record.changed_at,
         enabled=record.enabled,
-        limits=manifest.resources.limits(),
+        limits=limits,
         permissions=[
             AskedPermission(
                 need=asked.need,

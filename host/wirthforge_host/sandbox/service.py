@@ -18,6 +18,7 @@ from wirthforge_host.sandbox.models import (
 )
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.errors import ConflictError, WirthForgeError
 
 
@@ -34,11 +35,12 @@ class Sandbox:
 class Sandboxes:
     """The sandboxes of one host on one engine."""
 
-    def __init__(self, engine: ContainerEngine, host_id: str) -> None:
+    def __init__(self, engine: ContainerEngine, host_id: str, policy: SecurityPolicy = HOUSE_POLICY) -> None:
         """Uses ``engine`` for every container that carries the label of ``host_id``."""
         self._engine = engine
         self._control = Control(engine)
         self._host_id = host_id
+        self._policy = policy
         self._capabilities: EngineCapabilities | None = None
 
     async def spec(self, request: SandboxRequest) -> ContainerSpec:
@@ -47,7 +49,7 @@ class Sandboxes:
         Raises:
             ValueError: The request is another host's.
             ImageMissingError: The engine does not have the image.
-            EngineUnsuitableError: The engine cannot enforce what every sandbox needs.
+            EngineUnsuitableError: The engine cannot enforce what every sandbox needs, or what the policy requires.
             PolicyViolationError: The image is not made for such plugins.
         """
         if request.host_id != self._host_id:
@@ -57,7 +59,7 @@ class Sandboxes:
             # Asked once, for it takes as long as all other questions together. Should the engine be replaced
             # by a lesser one meanwhile, reading back finds out.
             self._capabilities = await self._engine.capabilities()
-        return harden(request, image, self._capabilities)
+        return harden(request, image, self._capabilities, self._policy)
 
     async def open(self, request: SandboxRequest) -> Sandbox:
         """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.

@@ -26,6 +26,7 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     ThrottleIn,
 )
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.wire import Page, Shape
 from wirthforge_sdk.errors import UnavailableError
 
@@ -98,6 +99,10 @@ class Observation(Service):
         return await self._connection.ask(
             Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
         )
+
+    async def policy(self) -> SecurityPolicy:
+        """The operator's policy in force."""
+        return await self._connection.ask(Request("GET", "/v1/policy", repeatable=True), SecurityPolicy)
 
     async def readiness(self) -> HealthOut:
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""

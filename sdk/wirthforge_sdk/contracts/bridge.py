@@ -8,6 +8,7 @@ plugin image. ``docs/bridge.md`` says the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -22,6 +23,22 @@ EGRESS_ADDRESSES: Final = "127.77.0."
 """Inside the sandbox: the n-th destination host (sorted, from 1) has this address with n as its end, in ``/etc/hosts``.
 The runtime listens there on the ports that were asked for, so that any TCP client reaches the relay unchanged."""
 MAX_EGRESS_HOSTS: Final = 64
+
+
+def egress_addresses(destinations: Iterable[str]) -> dict[str, str]:
+    """The address inside the sandbox of every host among ``destinations``, each ``host:port``.
+
+    Host and runtime both ask this, so that names resolve to where the runtime listens.
+
+    Raises:
+        ValueError: There are more than ``MAX_EGRESS_HOSTS`` hosts.
+    """
+    hosts = sorted({destination.rpartition(":")[0] for destination in destinations})
+    if len(hosts) > MAX_EGRESS_HOSTS:
+        raise ValueError(f"{len(hosts)} hosts, more than {MAX_EGRESS_HOSTS}")
+    return {host: f"{EGRESS_ADDRESSES}{number}" for number, host in enumerate(hosts, start=1)}
+
+
 CODE_DIRECTORY: Final = "/plugin"
 """Where the instance sees its verified package tree, read-only."""
 

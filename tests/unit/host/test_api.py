@@ -43,6 +43,7 @@ SCOPES = {
     "logs": Scope.READ,
     "follow": Scope.READ,
     "metrics": Scope.READ,
+    "policy": Scope.READ,
 }
 """What each operation needs; one that is not here fails a test below."""
 
@@ -191,6 +192,7 @@ async def test_a_plugin_is_installed_approved_called_and_removed(api):
     assert (called.status_code, called.json()["structured"]) == (200, {"result": "hi"})
     effective = (await api.get(f"/v1/plugins/{PLUGIN}/effective")).json()
     assert (effective["mismatches"], effective["settings"]["network_mode"]) == ([], "none")
+    assert (await api.get("/v1/policy")).json()["cap"]["pids"] == 512
     assert (await api.post(f"/v1/plugins/{PLUGIN}/disable")).json()["state"] == "stopped"
     assert (await api.post(f"/v1/plugins/{PLUGIN}/enable")).json()["state"] == "running"
     removed = await api.delete(f"/v1/plugins/{PLUGIN}", purge="true")

@@ -9,11 +9,17 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.sandboxes import REQUEST
-from wirthforge_host.errors import EngineUnavailableError, ImageMissingError, SandboxMismatchError
+from wirthforge_host.errors import (
+    EngineUnavailableError,
+    EngineUnsuitableError,
+    ImageMissingError,
+    SandboxMismatchError,
+)
 from wirthforge_host.sandbox.memory_engine import IMAGE, MemoryEngine
 from wirthforge_host.sandbox.models import ContainerEvent, ContainerSpec, EventKind
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.sandbox.subscription import Subscription
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import ConflictError
 
 HOST = REQUEST.host_id
@@ -216,3 +222,10 @@ async def test_a_reader_waits_for_the_next_event() -> None:
 
 def test_the_image_of_the_engine_in_memory_is_made_for_the_python_runtime() -> None:
     assert IMAGE.labels["wirthforge.runtime"] == "python"
+
+
+async def test_what_the_operator_requires_is_asked_of_the_engine_at_every_start(engine: MemoryEngine) -> None:
+    strict = SecurityPolicy.model_validate({"require": {"runtimes": ["runsc"]}})
+    with pytest.raises(EngineUnsuitableError, match=r"require\.runtimes"):
+        await Sandboxes(engine, HOST, strict).open(REQUEST)
+    assert await engine.of_host(HOST) == []

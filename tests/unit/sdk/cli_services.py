@@ -268,6 +268,7 @@ def host_answers() -> dict[str, Any]:
         "POST /v1/permissions": RUNNING,
         "POST /v1/calls": CALLED,
         "GET /v1/audit": page(AUDIT),
+        "GET /v1/policy": {"cap": {"pids": 100}},
         "GET /healthz": {"status": "ok", "checks": {}},
         "GET /readyz": {"status": "ok", "checks": {"database": "ok", "engine": "ok", "image": "ok"}},
     }

@@ -35,6 +35,7 @@ COMMANDS = {
     "kill": ["kill", "acme/weather"],
     "kill all": ["kill", "--all"],
     "audit": ["audit"],
+    "policy show": ["policy", "show"],
     "whoami": ["whoami"],
     "doctor": ["doctor"],
 }
@@ -470,3 +471,27 @@ def test_every_command_has_json_and_help(run: Any) -> None:
         assert command.help
         assert any("--json" in parameter.opts for parameter in command.params)
         assert all(parameter.help for parameter in command.params)
+
+
+def test_the_policy_in_force_is_shown_whole(run: Any) -> None:
+    shown = run("policy", "show").stdout
+    assert any(line.split() == ["cap.pids", "100"] for line in shown.splitlines())
+    assert "require.apparmor" in shown
+    assert json.loads(run("policy", "show", "--json").stdout)["cap"]["memory_bytes"] == 1 << 30
+
+
+def test_checking_a_policy_shows_what_it_changes_and_names_what_is_wrong(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[cap]\npids = 100\n[tiers.micro]\ncpus = 0.5\n")
+    shown = run("policy", "check", str(file))
+    assert shown.exit_code == 0
+    rows = {line.split()[0]: line.split()[1] for line in shown.stdout.splitlines()[1:]}
+    assert (rows.pop("cap.pids"), rows.pop("tiers.micro.cpus")) == ("100", "0.5")
+    assert all(rule.startswith("tiers.micro.") for rule in rows)
+    file.write_text("[cap]\npids = 1\n")
+    wrong = run("policy", "check", str(file))
+    assert wrong.exit_code == 2
+    assert "cap.pids" in wrong.stderr
+    file.write_text("")
+    assert "no rule" in run("policy", "check", str(file)).stdout
+    assert "No such file" in run("policy", "check", str(tmp_path / "none")).stderr
