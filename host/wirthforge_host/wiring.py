@@ -19,6 +19,7 @@ from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
@@ -66,7 +67,7 @@ class Wiring:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The host at work: what is wanted is made to run. At the end every sandbox is gone.
+        """The host at work: what is wanted is made to run. At the end every sandbox is gone, or waits.
 
         Raises:
             SchemaMissingError: The migrations were not run.
@@ -80,9 +81,12 @@ class Wiring:
             await self.permissions.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
-            stack.push_async_callback(self.reconciler.shut_down)
-            for name, work in {"reconciler": self.reconciler.run, "exits": self.instances.watch}.items():
-                stack.push_async_callback(_ended, asyncio.create_task(work(), name=name))
+            stack.push_async_callback(
+                self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
+            )
+            exits = self.instances.watch(self.reconciler.engine_returned)
+            for name, work in {"reconciler": self.reconciler.run(), "exits": exits}.items():
+                stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
             yield
 
     async def readiness(self) -> dict[str, str]:
@@ -108,10 +112,10 @@ def build_wiring(
     ground = _Ground.of(settings, now)
     instances = _instances(settings, engine, ground)
     states = States(ground.database, ground.audit, ground.events, now)
-    reconciler = Reconciler(ground.database, instances, states, drain_s=settings.drain_timeout_s)
+    control = Control(engine)
+    reconciler = _reconciler(settings, ground, instances, states, control)
     plugins = _plugins(ground, states, reconciler, instances)
     metrics = Metrics()
-    source = source or Marketplace(settings.marketplace_url)
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -127,7 +131,7 @@ def build_wiring(
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
         installer=Installer(
-            source=source,
+            source=source or Marketplace(settings.marketplace_url),
             trees=ground.trees,
             plugins=plugins,
             database=ground.database,
@@ -142,7 +146,7 @@ def build_wiring(
             audit=ground.audit,
             states=states,
             reconciler=reconciler,
-            control=Control(engine),
+            control=control,
         ),
     )
 
@@ -202,6 +206,13 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> 
         policy=ground.policy,
         now=ground.now,
     )
+
+
+def _reconciler(
+    settings: Settings, ground: _Ground, instances: Instances, states: States, control: Control
+) -> Reconciler:
+    adoption = Adoption(database=ground.database, instances=instances, control=control, audit=ground.audit)
+    return Reconciler(ground.database, instances, adoption, states, drain_s=settings.drain_timeout_s)
 
 
 def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances: Instances) -> Plugins:

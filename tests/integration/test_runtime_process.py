@@ -106,7 +106,7 @@ def test_the_server_says_the_name_and_version_of_the_manifest(tmp_path):
     assert about == {"name": "a/b", "version": "1.2.3"}
 
 
-def test_hanging_up_ends_it_with_code_zero(tmp_path):
+def test_a_host_that_removes_the_socket_ends_it_with_code_zero(tmp_path):
     with launched(project(tmp_path, PLUGIN)) as (process, _):
         pass
     assert process.returncode == 0
@@ -267,7 +267,7 @@ def test_an_mcp_server_that_sends_an_endless_line_is_stopped(tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_an_mcp_server_ends_when_the_host_hangs_up(tmp_path):
+def test_an_mcp_server_ends_when_the_host_removes_the_socket(tmp_path):
     with launched(server(tmp_path), patience_s=40) as (process, peer):
         peer.request("server/discover")
         answer_and_logs(peer)

@@ -24,6 +24,9 @@ from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
 from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 
+UNNAMED = "made.sock"
+"""A socket before it listens, beside the name by which it is looked for; no longer than that."""
+
 MAX_PATH_BYTES = 107
 """Of a Unix socket's path on Linux (``sun_path`` is 108 with its end)."""
 
@@ -118,12 +121,21 @@ class Endpoint:
         self._connection = connection
         return Session(connection, self._peer.plugin)
 
-    async def close(self) -> None:
-        """Ends the connection and removes the socket and its directory. Does not wait for room in the audit log."""
+    async def withdraw(self) -> None:
+        """Removes the socket: an instance that looks for its host again learns that it is over, and ends itself."""
+        self._stop_listening()
+        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+
+    async def leave(self) -> None:
+        """Ends the connection and lets the socket lie: an instance waits there for the host that comes next."""
         self._stop_listening()
         if self._connection is not None:
             await self._connection.close()
         self._recording.close()
+
+    async def close(self) -> None:
+        """Ends the connection and removes the socket and its directory. Does not wait for room in the audit log."""
+        await self.leave()
         await asyncio.to_thread(_remove, self._path)
 
     async def _expected(self, listening: socket.socket) -> socket.socket:
@@ -172,11 +184,15 @@ def _listen(path: Path, uid: int) -> socket.socket:
         # To pass through for the instance, to write for nobody else. A socket that does not listen yet
         # refuses everybody, so there is no moment at which another could connect.
         path.parent.chmod(0o711)
-        path.unlink(missing_ok=True)
-        listening.bind(str(path))
-        os.chown(path, uid, uid)
-        path.chmod(0o600)
+        made = path.with_name(UNNAMED)
+        made.unlink(missing_ok=True)
+        listening.bind(str(made))
+        os.chown(made, uid, uid)
+        made.chmod(0o600)
         listening.listen(1)
+        # In one step from a socket that refuses, as a host that died leaves it, to one that listens: an instance that
+        # found none would end itself.
+        made.rename(path)
     except OSError as error:
         listening.close()
         raise UnavailableError(f"cannot listen on {path}: {error.strerror}") from error
@@ -186,6 +202,7 @@ def _listen(path: Path, uid: int) -> socket.socket:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
+        path.with_name(UNNAMED).unlink(missing_ok=True)
         path.parent.rmdir()
     except FileNotFoundError:
         return

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,25 +20,25 @@ from typing import Any
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
-from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
+from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins import directories, store
 from wirthforge_host.plugins.admission import admit
-from wirthforge_host.plugins.drift import differences
+from wirthforge_host.plugins.examination import examine
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
-from wirthforge_host.sandbox.models import LABEL_INSTANCE, EventKind, SandboxRequest
+from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
 from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.contracts.manifest import Function, Health
+from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
-from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
+from wirthforge_sdk.errors import LimitExceededError, UnavailableError
 from wirthforge_sdk.serving.database import Database
 
 EXIT_S = 2.0
@@ -46,6 +46,9 @@ EXIT_S = 2.0
 
 RESUBSCRIBE_S = 1.0
 """Pause before asking an engine for its events again."""
+
+ADOPT_S = 5.0
+"""How long an instance whose host went may take to connect to the next one."""
 
 IMAGE_RUNTIME = "python"
 """What the image must be made for. MCP servers in Python run in it too: the runtime starts them as its child."""
@@ -143,7 +146,7 @@ class Instances:
         began = time.monotonic()
         try:
             await self._connect(begun, record, on_lost)
-            session = await self._greet(begun, record)
+            session = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
         except PluginUnavailableError as error:
             try:
                 cause = await self._obituary(begun, error.message)
@@ -153,6 +156,37 @@ class Instances:
         except BaseException:
             await asyncio.shield(self._end(begun))
             raise
+        return self._ready(begun, record, session, began)
+
+    async def adopt(
+        self,
+        record: PluginRecord,
+        left: InstanceRecord,
+        found: ContainerState,
+        *,
+        on_lost: Callable[[], None],
+    ) -> Instance:
+        """Takes over an instance that a host before this one left. When it fails, it stays as it was.
+
+        Raises:
+            ConflictError: It is not what a start would make now.
+            SandboxMismatchError: It is not locked down as it was made.
+            FunctionDriftError: It offers other functions than those that were signed and approved.
+            PluginUnavailableError: It did not connect again, greet or pass its self-test.
+            UnavailableError: The engine does not answer.
+        """
+        begun = self._begun[left.id] = _Begun(record=left)
+        began = time.monotonic() - max(0.0, (self.now() - left.started_at).total_seconds())
+        try:
+            begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
+            begun.endpoint = await self._listen(begun, record, on_lost)
+            session = await self._greet(begun, record, connect_s=ADOPT_S)
+        except BaseException:
+            await asyncio.shield(self._leave(begun))
+            raise
+        return self._ready(begun, record, session, began)
+
+    def _ready(self, begun: _Begun, record: PluginRecord, session: Session, began: float) -> Instance:
         limits = limits_for(record.release.manifest, self.policy)
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         return Instance(
@@ -176,6 +210,17 @@ class Instances:
         if begun is not None:
             await self._end(begun)
 
+    async def leave(self, instance: Instance) -> None:
+        """Lets go of an instance that the next host shall adopt."""
+        begun = self._begun.get(instance.id)
+        if begun is not None:
+            await self._leave(begun)
+
+    async def recorded(self) -> Sequence[InstanceRecord]:
+        """Every instance that was begun and not ended, by whatever process of this host."""
+        async with self.database.reading() as tx:
+            return await store.all_instances(tx)
+
     async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
         """The settings the engine says are in force now, and each that is not as asked."""
         found = await self.engine.effective(instance.container_id)
@@ -192,19 +237,20 @@ class Instances:
         """Removes every trace of instances that are not of this process: containers, directories, records."""
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
         living = ChainMap(self._begun, dict(self._begun))
-        stuck = await _sweep_containers(self.sandboxes, living)
+        stuck = await self.sandboxes.sweep(living)
         await asyncio.to_thread(directories.sweep, self.directory, living)
-        async with self.database.reading() as tx:
-            records = await store.all_instances(tx)
-        for record in records:
+        for record in await self.recorded():
             if record.id not in living and record.id not in stuck:
                 await self._forget(record.id)
 
-    async def watch(self) -> None:
-        """Notes exits of containers, until cancelled."""
+    async def watch(self, on_return: Callable[[], None]) -> None:
+        """Notes exits of containers, until cancelled; calls ``on_return`` whenever the engine is back."""
+        was_away = False
         while True:
             try:
                 async with self.engine.events(self.host_id) as events:
+                    if was_away:
+                        on_return()
                     async for event in events:
                         begun = self._begun.get(event.instance_id)
                         if begun is not None and event.kind is EventKind.EXITED:
@@ -212,6 +258,7 @@ class Instances:
             except UnavailableError as error:
                 # Exits are also seen as ended connections; without events they are only explained less well.
                 log.warning("engine.events_lost", error=error.message)
+                was_away = True
                 await asyncio.sleep(RESUBSCRIBE_S)
 
     async def _begin(self, record: PluginRecord) -> _Begun:
@@ -240,59 +287,59 @@ class Instances:
         return begun
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
-        manifest = record.release.manifest
-        limits = limits_for(manifest, self.policy)
+        begun.endpoint = await self._listen(begun, record, on_lost)
+        begun.sandbox = await self.sandboxes.open(self._request(begun, record))
+
+    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> Endpoint:
         own = begun.record
 
         def lost() -> None:
             begun.lost.set()
             on_lost()
 
-        begun.endpoint = await self.bridge.listen(
-            Peer(
-                instance=own.id,
-                plugin=own.plugin,
-                uid=own.uid,
-                rights=self.permissions.of(own.plugin, own.digest),
-                storage_bytes=limits.storage_bytes,
-            ),
-            self.directory / own.id,
-            on_lost=lost,
+        peer = Peer(
+            instance=own.id,
+            plugin=own.plugin,
+            uid=own.uid,
+            rights=self.permissions.of(own.plugin, own.digest),
+            storage_bytes=limits_for(record.release.manifest, self.policy).storage_bytes,
         )
-        begun.sandbox = await self.sandboxes.open(
-            SandboxRequest(
-                instance_id=own.id,
-                plugin=own.plugin,
-                version=manifest.version,
-                digest=own.digest,
-                host_id=self.host_id,
-                uid=own.uid,
-                limits=limits,
-                image=self.settings.image,
-                runtime=IMAGE_RUNTIME,
-                bridge_directory=self.directory / own.id,
-                code_directory=self.trees.path(own.digest),
-            )
+        return await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+
+    def _request(self, begun: _Begun, record: PluginRecord) -> SandboxRequest:
+        own, manifest = begun.record, record.release.manifest
+        return SandboxRequest(
+            instance_id=own.id,
+            plugin=own.plugin,
+            version=manifest.version,
+            digest=own.digest,
+            host_id=self.host_id,
+            uid=own.uid,
+            limits=limits_for(manifest, self.policy),
+            image=self.settings.image,
+            runtime=IMAGE_RUNTIME,
+            bridge_directory=self.directory / own.id,
+            code_directory=self.trees.path(own.digest),
         )
 
-    async def _greet(self, begun: _Begun, record: PluginRecord) -> Session:
+    async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> Session:
         """The session of an instance that is ready. One deadline for all that a plugin can draw out."""
-        assert begun.endpoint is not None  # noqa: S101 (_connect set it)
+        assert begun.endpoint is not None  # noqa: S101 (_listen made it)
         timeout_s = self.settings.start_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
-        session = await self._accept(begun, begun.endpoint)
+        session = await self._accept(begun, begun.endpoint, connect_s)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._examine(session, record)
+                await examine(session, record, timeout_s=timeout_s)
         except TimeoutError:
             raise PluginUnavailableError(
                 f"it was not ready within {timeout_s:g} s: connecting, handshake and self-test share them"
             ) from None
         return session
 
-    async def _accept(self, begun: _Begun, endpoint: Endpoint) -> Session:
+    async def _accept(self, begun: _Begun, endpoint: Endpoint, timeout_s: float) -> Session:
         """The session once it connected; does not wait on for a process that ended."""
-        accepted = asyncio.create_task(endpoint.accept(timeout_s=self.settings.start_timeout_s))
+        accepted = asyncio.create_task(endpoint.accept(timeout_s=timeout_s))
         exited = asyncio.create_task(begun.exited.wait())
         try:
             await asyncio.wait({accepted, exited}, return_when=asyncio.FIRST_COMPLETED)
@@ -304,29 +351,13 @@ class Instances:
                 task.cancel()
             await asyncio.gather(accepted, exited, return_exceptions=True)
 
-    async def _examine(self, session: Session, record: PluginRecord) -> None:
-        timeout_s = self.settings.start_timeout_s
-        try:
-            await session.open(timeout_s=timeout_s)
-            told = await session.list_tools(timeout_s=timeout_s)
-        except WirthForgeError as error:
-            # Whatever it answered, or did not, nobody else is to blame for it.
-            raise PluginUnavailableError(error.message) from error
-        drifted = differences(record.release.functions, told)
-        if drifted:
-            raise FunctionDriftError(
-                f"{record.name} offers other functions than were signed and approved: {'; '.join(drifted[:5])}",
-                plugin=record.name,
-                differences=drifted,
-            )
-        if record.release.manifest.health is not None:
-            await _test(session, record.release.manifest.health)
-
     async def _obituary(self, begun: _Begun, what: str) -> str:
         """``what`` happened, with what the engine and the plugin's own log know of it."""
         parts = [what]
         if begun.sandbox is not None:
             if begun.lost.is_set():
+                if begun.endpoint is not None:
+                    await begun.endpoint.withdraw()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(EXIT_S):
                         await begun.exited.wait()
@@ -360,33 +391,13 @@ class Instances:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
             self._begun.pop(begun.record.id, None)
 
+    async def _leave(self, begun: _Begun) -> None:
+        try:
+            if begun.endpoint is not None:
+                await begun.endpoint.leave()
+        finally:
+            self._begun.pop(begun.record.id, None)
+
     async def _forget(self, instance_id: str) -> None:
         async with self.database.transaction() as tx:
             await store.remove_instance(tx, instance_id)
-
-
-async def _sweep_containers(sandboxes: Sandboxes, living: Container[str | None]) -> set[str | None]:
-    """Removes the containers of nobody's instances; returns the instances whose the engine did not remove."""
-    stuck: set[str | None] = set()
-    for state in await sandboxes.running():
-        instance = state.labels.get(LABEL_INSTANCE)
-        if instance in living:
-            continue
-        try:
-            await sandboxes.close(state.id)
-        except UnavailableError as error:
-            # One that cannot be removed keeps its user id, and keeps nobody else from running.
-            log.warning("sweep.container_stuck", container=state.name, error=error.message)
-            stuck.add(instance)
-    return stuck
-
-
-async def _test(session: Session, health: Health) -> None:
-    try:
-        result = await session.call(
-            health.function, health.arguments, timeout_s=health.timeout_s, call_id="self-test"
-        )
-    except WirthForgeError as error:
-        raise PluginUnavailableError(f"its self-test failed: {error.message}") from error
-    if result.is_error:
-        raise PluginUnavailableError(f"its self-test {health.function} answered that it failed")

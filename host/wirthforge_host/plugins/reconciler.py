@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ import structlog
 
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
+from wirthforge_host.plugins.adoption import Adoption, Left
 from wirthforge_host.plugins.faults import Faults
 from wirthforge_host.plugins.instances import Instance, Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
@@ -25,7 +27,7 @@ from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.errors import UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
@@ -44,9 +46,13 @@ log = structlog.get_logger()
 class Reconciler:
     """Owns the live instances of this host."""
 
-    def __init__(self, database: Database, instances: Instances, states: States, *, drain_s: float) -> None:
+    def __init__(
+        self, database: Database, instances: Instances, adoption: Adoption, states: States, *, drain_s: float
+    ) -> None:
         self._database = database
         self._instances = instances
+        self._adoption: Adoption | None = adoption
+        """None once all that was found is taken over, or known not to fit."""
         self._states = states
         self._drain_s = drain_s
         self._live: dict[str, Instance] = {}
@@ -143,7 +149,63 @@ class Reconciler:
                     await self.faults.survive(self._instances.close(instance))
         await self.faults.survive(self._instances.sweep())
 
+    async def leave(self) -> None:
+        """Lets every instance wait for the next start of this host."""
+        self.starts.close()
+        for plugin in list(self._locks):
+            async with self._locks[plugin]:
+                if instance := self._live.pop(plugin, None):
+                    instance.gate.close()
+                    await self.faults.survive(self._instances.leave(instance))
+
+    def engine_returned(self) -> None:
+        """Tries again at once what an engine that was away kept from starting."""
+        self.retries.unhindered()
+        self._wake.set()
+
+    async def _adopt(self, adoption: Adoption) -> None:
+        """Takes over what a host before this one left at work, all at a time."""
+        found = await adoption.left(self._live)
+        taking = (self._take_over(adoption, each) for each in found)
+        outcomes = await asyncio.gather(*taking, return_exceptions=True)
+        failures = [each for each in outcomes if isinstance(each, BaseException)]
+        # What an engine or a database that is away kept from being decided is tried again.
+        if not any(isinstance(each, UnavailableError) for each in failures):
+            self._adoption = None
+        if failures:
+            raise failures[0]
+
+    async def _take_over(self, adoption: Adoption, found: Left) -> None:
+        plugin = found.instance.plugin
+        async with self._locks[plugin]:
+            if not self.starts.allowed(plugin):
+                return
+            found = dataclasses.replace(found, plugin=await _record(self._database, plugin))
+            taking = adoption.take_over(found, self._live, on_lost=self._wake.set)
+            try:
+                instance = await self.starts.run(plugin, taking)
+            except FunctionDriftError as error:
+                await self._states.move(plugin, State.QUARANTINED, cause=error.message)
+                return
+            if instance is not None:
+                await self._stand(instance, found.plugin)
+                self._live[plugin] = instance
+
+    async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
+        """Writes down how an instance stands, where that is not how it was written; lets calls in where they may."""
+        if record is not None and record.state is not instance.standing:
+            try:
+                await self._states.move(record.name, instance.standing, cause="the host found it so")
+            except BaseException:
+                await asyncio.shield(self._instances.leave(instance))
+                raise
+        if not instance.paused:
+            instance.gate.open()
+
     async def _converge(self) -> None:
+        if self._adoption is not None:
+            # Before anything is removed or started: what is not taken over now is removed.
+            await self._adopt(self._adoption)
         # By itself: what cannot be swept now keeps its user id, and keeps nobody from running.
         await self.faults.survive(self._instances.sweep())
         async with self._database.reading() as tx:

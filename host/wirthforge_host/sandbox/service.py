@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 from contextlib import suppress
 from dataclasses import dataclass
+
+import structlog
 
 from wirthforge_host.errors import SandboxMismatchError
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.models import (
+    LABEL_INSTANCE,
+    LABEL_SPEC,
     ContainerSettings,
     ContainerSpec,
     ContainerState,
@@ -19,7 +24,9 @@ from wirthforge_host.sandbox.models import (
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
 from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
-from wirthforge_sdk.errors import ConflictError, WirthForgeError
+from wirthforge_sdk.errors import ConflictError, UnavailableError, WirthForgeError
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,21 @@ class Sandboxes:
             raise
         return Sandbox(container_id, request.instance_id, spec, effective)
 
+    async def adopt(self, request: SandboxRequest, found: ContainerState) -> Sandbox:
+        """Takes over a sandbox that runs already and is what ``open`` would start now.
+
+        Raises:
+            ConflictError: It does not run, or was made otherwise: of another image, by other rules.
+            SandboxMismatchError: What is in force is not what it was made as.
+            UnavailableError: The engine does not answer, or cannot run such plugins now.
+        """
+        if not found.running:
+            raise ConflictError(f"its process ended with exit code {found.exit_code}")
+        spec = await self.spec(request)
+        if found.labels.get(LABEL_SPEC) != dict(spec.settings.labels)[LABEL_SPEC]:
+            raise ConflictError("it was made of another image or by other rules than a start would use now")
+        return Sandbox(found.id, request.instance_id, spec, await self._check(found.id, spec))
+
     async def close(self, container_id: str) -> None:
         """Ends a sandbox and returns when it is gone; does nothing when it is gone already."""
         # First by ourselves: processes that stand still in the kernel's freezer would not even die of the engine.
@@ -95,6 +117,24 @@ class Sandboxes:
     async def running(self) -> list[ContainerState]:
         """Every container of this host, whoever of its processes started it."""
         return await self._engine.of_host(self._host_id)
+
+    async def sweep(self, living: Container[str | None]) -> set[str | None]:
+        """Removes the containers of instances that are not ``living``.
+
+        Returns:
+            The instances whose container the engine did not remove. One keeps its user id, and nobody from running.
+        """
+        stuck: set[str | None] = set()
+        for state in await self.running():
+            instance = state.labels.get(LABEL_INSTANCE)
+            if instance in living:
+                continue
+            try:
+                await self.close(state.id)
+            except UnavailableError as error:
+                log.warning("sweep.container_stuck", container=state.name, error=error.message)
+                stuck.add(instance)
+        return stuck
 
     async def _check(self, container_id: str, spec: ContainerSpec) -> ContainerSettings:
         effective = await self._engine.effective(container_id)

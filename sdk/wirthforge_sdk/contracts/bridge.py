@@ -47,6 +47,10 @@ MODERN: Final = "2026-07-28"
 LEGACY: Final = "2025-11-25"
 """Newest MCP revision that begins with ``initialize``; the fallback."""
 
+RECONNECT_S: Final = 60.0
+"""How long a plugin whose host died tries to reach the next one, before it ends itself. A socket that refuses says that
+its host died; one that is gone, that the instance is over."""
+
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A longer line closes the connection."""
 MAX_IN_FLIGHT: Final = 256
@@ -132,10 +136,10 @@ MAX_CALL_BYTES: Final = MAX_VALUE_BYTES + MAX_VALUE_BYTES // 4
 
 
 class Exit(IntEnum):
-    """Exit codes that tell why an instance ended, as in sysexits.h. 0: the host closed the bridge."""
+    """Exit codes that tell why an instance ended, as in sysexits.h. 0: the host ended the instance."""
 
     NO_HOST = 69
-    """Nothing answers on the socket."""
+    """Nothing answers on the socket, at the start or for :data:`RECONNECT_S` after a host died."""
     CODE_FAILED = 70
     """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
     PROTOCOL_BROKEN = 76

@@ -128,6 +128,6 @@ async def test_who_does_not_read_is_not_read_unless_its_reply_is_awaited():
     await asyncio.sleep(0)
     connection.pause_writing()
     transport.pause_reading.assert_called_once()
-    connection.data_received(b'{"jsonrpc":"2.0","id":1,"result":7}\n')
+    connection.data_received(b'{"jsonrpc":"2.0","id":%d,"result":7}\n' % connection.calls._last)
     assert await waiting == 7
     connection.connection_lost(None)

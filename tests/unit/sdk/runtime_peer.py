@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 from wirthforge_sdk.contracts.bridge import META_CAPABILITIES, META_PROTOCOL, META_TIMEOUT_MS, MODERN
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
@@ -60,7 +61,7 @@ def serving(plugin):
     def serve():
         with theirs:
             try:
-                plugin.serve(Connection(theirs))
+                plugin.serve([Connection(theirs)])
             except LineTooLongError:
                 return
 
@@ -84,7 +85,7 @@ def project(directory, code, runtime='type = "python"\nentry = "code_under_test:
 
 @contextmanager
 def process_for(tree, patience_s=PATIENCE_S):
-    """Starts the runtime for a tree as a sandbox does; it must end when its user is done with the socket."""
+    """Starts the runtime for a tree as a sandbox does; it must end when its host has removed the socket."""
     path = str(tree / "bridge.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -93,8 +94,10 @@ def process_for(tree, patience_s=PATIENCE_S):
         process = subprocess.Popen([*RUNTIME, "--socket", path, "--tree", str(tree)])
         try:
             stream, _ = listener.accept()
+            listener.close()  # else it would connect again, to nobody
             with stream:
                 yield process, stream
+            Path(path).unlink()
             process.wait(PATIENCE_S)
         finally:
             process.kill()
