@@ -8,6 +8,7 @@ import sys
 
 from wirthforge_sdk.contracts.bridge import Exit
 from wirthforge_sdk.runtime.host import Host, Line, Log
+from wirthforge_sdk.runtime.lockdown import lock
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
@@ -28,6 +29,13 @@ def run(socket_path: str, tree: str) -> int:
         except (OSError, ValueError) as error:
             log.write("error", f"plugin.toml: {error}", {})
             return Exit.MANIFEST_BROKEN
+        try:
+            lacking = lock(tree)
+        except OSError as error:
+            log.write("error", f"the runtime cannot lock itself down: {error}", {})
+            return Exit.NOT_LOCKED_DOWN
+        if lacking:
+            log.write("warning", "the runtime cannot lock down everything", {"lacking": lacking})
         if project.type == "mcp":
             from wirthforge_sdk.runtime.joiner import join  # noqa: PLC0415 - only one of the two is ever needed
 
