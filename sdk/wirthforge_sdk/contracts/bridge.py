@@ -121,10 +121,10 @@ class Exit(IntEnum):
     """Nothing answers on the socket."""
     CODE_FAILED = 70
     """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
-    NOT_LOCKED_DOWN = 71
-    """The kernel refused the runtime's own lockdown; ``host/log`` at level error said why. No plugin code ran."""
     PROTOCOL_BROKEN = 76
     """The host sent a line over :data:`MAX_MESSAGE_BYTES`."""
+    NOT_LOCKED_DOWN = 77
+    """The kernel refused the runtime's own lockdown; ``host/log`` at level error said why. No plugin code ran."""
     MANIFEST_BROKEN = 78
     """``plugin.toml`` cannot be read or does not say what to run."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import socket
 import sys
+from collections.abc import Collection
 
 from wirthforge_sdk.contracts.bridge import Exit
 from wirthforge_sdk.runtime.host import Host, Line, Log
@@ -14,8 +15,11 @@ from wirthforge_sdk.runtime.project import Project
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
 
 
-def run(socket_path: str, tree: str) -> int:
-    """Runs the plugin in ``tree`` until the host hangs up; returns the exit code (see ``bridge.Exit``)."""
+def run(socket_path: str, tree: str, ports: Collection[int] = ()) -> int:
+    """Runs the plugin in ``tree`` until the host hangs up; returns the exit code (see ``bridge.Exit``).
+
+    It may connect to these TCP ``ports``, where the runtime leads to what the release asked for.
+    """
     stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         stream.connect(socket_path)
@@ -30,7 +34,7 @@ def run(socket_path: str, tree: str) -> int:
             log.write("error", f"plugin.toml: {error}", {})
             return Exit.MANIFEST_BROKEN
         try:
-            lacking = lock(tree)
+            lacking = lock(tree, ports)
         except OSError as error:
             log.write("error", f"the runtime cannot lock itself down: {error}", {})
             return Exit.NOT_LOCKED_DOWN
