@@ -131,6 +131,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_the_kernel_says_that_the_process_has_no_rights",
             "tests/integration/test_docker_engine.py::test_every_dangerous_system_call_is_refused",
             "tests/integration/test_docker_engine.py::test_only_unix_sockets_can_be_made",
+            "tests/integration/test_lockdown.py::test_a_plugin_reaches_neither_process_1_nor_anything_outside_its_domain",
+            "tests/integration/test_lockdown.py::test_a_program_of_the_plugin_cannot_look_into_the_worker",
         ),
     ),
     Requirement(
@@ -148,6 +150,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_the_only_files_of_the_machine_are_the_two_read_only_binds",
             "tests/integration/test_docker_engine.py::test_only_memory_can_be_written_and_nothing_there_can_be_executed",
+            "tests/integration/test_lockdown.py::test_what_is_not_on_the_list_cannot_be_read",
         ),
     ),
     Requirement(

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -142,6 +143,30 @@ def test_code_that_does_not_load_is_reported_and_ends_it(tmp_path, code, reason)
         assert process.wait(PATIENCE_S) == Exit.CODE_FAILED
     assert log["level"] == "error"
     assert reason in log["message"]
+
+
+NARROW = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Leaves descriptors for the bridge and for a Landlock ruleset, and none for what its rules are about."""
+
+
+def test_no_code_runs_when_the_runtime_cannot_lock_itself_down(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "bridge.sock"))
+        listener.listen()
+        listener.settimeout(PATIENCE_S)
+        tree = project(tmp_path, "raise SystemExit('it ran')")
+        command = [*RUNTIME, "--socket", str(tmp_path / "bridge.sock"), "--tree", str(tree)]
+        with subprocess.Popen([sys.executable, "-c", NARROW, *command]) as process:
+            stream, _ = listener.accept()
+            log = Peer(stream).receive()["params"]
+            assert process.wait(PATIENCE_S) == Exit.NOT_LOCKED_DOWN
+            stream.close()
+    assert log["level"] == "error"
+    assert log["message"].startswith("the runtime cannot lock itself down: [Errno 24] Too many open files")
 
 
 def test_a_manifest_that_does_not_say_what_to_run_is_reported_and_ends_it(tmp_path):

@@ -144,6 +144,8 @@ class Exit(IntEnum):
     """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
     PROTOCOL_BROKEN = 76
     """The host sent a line over :data:`MAX_MESSAGE_BYTES`."""
+    NOT_LOCKED_DOWN = 77
+    """The kernel refused the runtime's own lockdown; ``host/log`` at level error said why. No plugin code ran."""
     MANIFEST_BROKEN = 78
     """``plugin.toml`` cannot be read or does not say what to run."""
 

@@ -1,8 +1,8 @@
 """``python -I -B -m wirthforge_sdk.runtime``: process 1 of a sandbox, or ``--describe`` of a plugin tree.
 
 Process 1 throws away what is written to the inherited standard streams (an engine reads them outside the
-sandbox's CPU limit, so a flood there would be free of charge), forks the worker that runs the plugin, and
-then only reaps: orphans too, which nobody else would.
+sandbox's CPU limit, so a flood there would be free of charge), closes itself to other processes, forks the worker
+that runs the plugin, and then only reaps: orphans too, which nobody else would.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, SOCKET_PATH
+from wirthforge_sdk.runtime.lockdown import hide
 
 USAGE = "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] | --describe TREE"
 MISUSED = 64
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return describe(options["--describe"])
     silence()
+    hide()
     worker = os.fork()
     if worker == 0:
         work(options.get("--socket", SOCKET_PATH), options.get("--tree", CODE_DIRECTORY))
