@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.egress import Egress, EgressEndpoint
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
@@ -86,6 +87,7 @@ class _Begun:
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     endpoint: Endpoint | None = None
+    egress: EgressEndpoint | None = None
     sandbox: Sandbox | None = None
 
 
@@ -98,6 +100,7 @@ class Instances:
     host_id: str
     sandboxes: Sandboxes
     bridge: Bridge
+    egress: Egress
     permissions: Permissions
     logs: Logs
     trees: Trees
@@ -223,17 +226,16 @@ class Instances:
             begun.lost.set()
             on_lost()
 
-        begun.endpoint = await self.bridge.listen(
-            Peer(
-                instance=own.id,
-                plugin=own.plugin,
-                uid=own.uid,
-                rights=self.permissions.of(own.plugin, own.digest),
-                storage_bytes=limits.storage_bytes,
-            ),
-            self.directory / own.id,
-            on_lost=lost,
+        peer = Peer(
+            instance=own.id,
+            plugin=own.plugin,
+            uid=own.uid,
+            rights=self.permissions.of(own.plugin, own.digest),
+            storage_bytes=limits.storage_bytes,
         )
+        begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+        if manifest.destinations():
+            begun.egress = await self.egress.listen(peer, self.directory / own.id)
         begun.sandbox = await self.sandboxes.open(
             SandboxRequest(
                 instance_id=own.id,
@@ -247,6 +249,7 @@ class Instances:
                 runtime=IMAGE_RUNTIME,
                 bridge_directory=self.directory / own.id,
                 code_directory=self.trees.path(own.digest),
+                destinations=manifest.destinations(),
             )
         )
 
@@ -328,8 +331,9 @@ class Instances:
                     await self.sandboxes.close(begun.sandbox.container_id)
             finally:
                 # Also when the engine does not answer: what goes on running then can ask nothing of us.
-                if begun.endpoint is not None:
-                    await begun.endpoint.close()
+                for endpoint in (begun.egress, begun.endpoint):
+                    if endpoint is not None:
+                        await endpoint.close()
             await self._forget(begun.record.id)
         finally:
             # What could not be removed is nobody's from here on, and the next sweep takes it.

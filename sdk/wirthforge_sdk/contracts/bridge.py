@@ -8,6 +8,7 @@ plugin image. ``docs/bridge.md`` says the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -22,6 +23,8 @@ EGRESS_ADDRESSES: Final = "127.77.0."
 """Inside the sandbox: the n-th destination host (sorted, from 1) has this address with n as its end, in ``/etc/hosts``.
 The runtime listens there on the ports that were asked for, so that any TCP client reaches the relay unchanged."""
 MAX_EGRESS_HOSTS: Final = 64
+MAX_EGRESS_HEAD_BYTES: Final = 1024
+"""Of the request to the relay; the answer is no longer."""
 CODE_DIRECTORY: Final = "/plugin"
 """Where the instance sees its verified package tree, read-only."""
 
@@ -121,10 +124,18 @@ class Exit(IntEnum):
     """Nothing answers on the socket."""
     CODE_FAILED = 70
     """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
+    EGRESS_FAILED = 71
+    """The runtime could not listen for the destinations the release asks for: mostly too few ``open_files``."""
     PROTOCOL_BROKEN = 76
     """The host sent a line over :data:`MAX_MESSAGE_BYTES`."""
     MANIFEST_BROKEN = 78
     """``plugin.toml`` cannot be read or does not say what to run."""
+
+
+def egress_addresses(destinations: Iterable[str]) -> dict[str, str]:
+    """The address inside the sandbox of each host among ``destinations`` (``host:port``)."""
+    hosts = sorted({destination.rpartition(":")[0] for destination in destinations})
+    return {host: f"{EGRESS_ADDRESSES}{number}" for number, host in enumerate(hosts, 1)}
 
 
 _BRACKETS = bytes.maketrans(b"[{]}", b"(())")
