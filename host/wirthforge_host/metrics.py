@@ -29,6 +29,18 @@ class Metrics:
         )
         # The library looks a series up by its labels under a lock; on the path of every call a dictionary does.
         self._series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._egress = Counter(
+            "wirthforge_egress_connections",
+            "Connections that plugins asked for, by how that ended.",
+            ["plugin", "outcome"],
+            registry=self._registry,
+        )
+        self._egress_bytes = Counter(
+            "wirthforge_egress_bytes",
+            "Bytes that plugins sent and received over connections that have ended.",
+            ["plugin", "direction"],
+            registry=self._registry,
+        )
         self._plugins = Gauge(
             "wirthforge_plugins", "Plugins on this host, by state.", ["state"], registry=self._registry
         )
@@ -43,6 +55,15 @@ class Metrics:
         count, histogram = series
         count.inc()
         histogram.observe(seconds)
+
+    def egress_asked(self, plugin: str, outcome: str) -> None:
+        """Counts a connection to the outside: ``allowed``, ``denied`` or ``failed``."""
+        self._egress.labels(plugin, outcome).inc()
+
+    def egress_ended(self, plugin: str, sent: int, received: int) -> None:
+        """Counts the bytes of a connection that is over."""
+        self._egress_bytes.labels(plugin, "sent").inc(sent)
+        self._egress_bytes.labels(plugin, "received").inc(received)
 
     def exposition(self, states: Iterable[str]) -> bytes:
         """Everything, in Prometheus' text format; ``states`` is the state of each plugin now."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.database import metadata
+from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
@@ -33,6 +34,7 @@ from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_host.signals import Signals
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.contracts.policy import SecurityPolicy
@@ -110,12 +112,19 @@ def build_wiring(
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = engine or DockerEngine(settings.engine_url)
     ground = _Ground.of(settings, now)
-    instances = _instances(settings, engine, ground)
+    metrics = Metrics()
+    egress = Egress(
+        audit=ground.audit,
+        signals=ground.signals,
+        metrics=metrics,
+        policy=ground.policy,
+        network=MachineNetwork(),
+    )
+    instances = _instances(settings, engine, ground, egress)
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
     reconciler = _reconciler(settings, ground, instances, states, control)
     plugins = _plugins(ground, states, reconciler, instances)
-    metrics = Metrics()
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -163,6 +172,7 @@ class _Ground:
     permissions: Permissions
     storage: Storage
     trees: Trees
+    signals: Signals
     now: Callable[[], datetime]
 
     @staticmethod
@@ -179,11 +189,12 @@ class _Ground:
             permissions=Permissions(database, audit, events, now=now),
             storage=Storage(database),
             trees=Trees(settings.data_dir / "releases"),
+            signals=Signals(),
             now=now,
         )
 
 
-def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> Instances:
+def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egress: Egress) -> Instances:
     services = Services(
         audit=ground.audit,
         events=ground.events,
@@ -199,6 +210,7 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> 
         sandboxes=Sandboxes(engine, host_id, ground.policy),
         directory=settings.data_dir / "bridges",
         bridge=Bridge(services),
+        egress=egress,
         permissions=ground.permissions,
         logs=ground.logs,
         trees=ground.trees,

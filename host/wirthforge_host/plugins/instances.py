@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.egress import Egress, EgressEndpoint
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
@@ -106,6 +107,7 @@ class _Begun:
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     endpoint: Endpoint | None = None
+    egress: EgressEndpoint | None = None
     sandbox: Sandbox | None = None
 
 
@@ -118,6 +120,7 @@ class Instances:
     host_id: str
     sandboxes: Sandboxes
     bridge: Bridge
+    egress: Egress
     permissions: Permissions
     logs: Logs
     trees: Trees
@@ -179,7 +182,7 @@ class Instances:
         began = time.monotonic() - max(0.0, (self.now() - left.started_at).total_seconds())
         try:
             begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
-            begun.endpoint = await self._listen(begun, record, on_lost)
+            await self._listen(begun, record, on_lost)
             session = await self._greet(begun, record, connect_s=ADOPT_S)
         except BaseException:
             await asyncio.shield(self._leave(begun))
@@ -287,10 +290,10 @@ class Instances:
         return begun
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
-        begun.endpoint = await self._listen(begun, record, on_lost)
+        await self._listen(begun, record, on_lost)
         begun.sandbox = await self.sandboxes.open(self._request(begun, record))
 
-    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> Endpoint:
+    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         own = begun.record
 
         def lost() -> None:
@@ -304,7 +307,9 @@ class Instances:
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=limits_for(record.release.manifest, self.policy).storage_bytes,
         )
-        return await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+        begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+        if record.release.manifest.destinations():
+            begun.egress = await self.egress.listen(peer, self.directory / own.id)
 
     def _request(self, begun: _Begun, record: PluginRecord) -> SandboxRequest:
         own, manifest = begun.record, record.release.manifest
@@ -320,6 +325,7 @@ class Instances:
             runtime=IMAGE_RUNTIME,
             bridge_directory=self.directory / own.id,
             code_directory=self.trees.path(own.digest),
+            destinations=manifest.destinations(),
         )
 
     async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> Session:
@@ -384,8 +390,9 @@ class Instances:
                     await self.sandboxes.close(begun.sandbox.container_id)
             finally:
                 # Also when the engine does not answer: what goes on running then can ask nothing of us.
-                if begun.endpoint is not None:
-                    await begun.endpoint.close()
+                for endpoint in (begun.egress, begun.endpoint):
+                    if endpoint is not None:
+                        await endpoint.close()
             await self._forget(begun.record.id)
         finally:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
@@ -393,6 +400,8 @@ class Instances:
 
     async def _leave(self, begun: _Begun) -> None:
         try:
+            if begun.egress is not None:
+                await begun.egress.close()
             if begun.endpoint is not None:
                 await begun.endpoint.leave()
         finally:

@@ -23,6 +23,8 @@ EGRESS_ADDRESSES: Final = "127.77.0."
 """Inside the sandbox: the n-th destination host (sorted, from 1) has this address with n as its end, in ``/etc/hosts``.
 The runtime listens there on the ports that were asked for, so that any TCP client reaches the relay unchanged."""
 MAX_EGRESS_HOSTS: Final = 64
+MAX_EGRESS_HEAD_BYTES: Final = 1024
+"""Of the request to the relay; the answer is no longer."""
 
 
 def egress_addresses(destinations: Iterable[str]) -> dict[str, str]:
@@ -142,6 +144,8 @@ class Exit(IntEnum):
     """Nothing answers on the socket, at the start or for :data:`RECONNECT_S` after a host died."""
     CODE_FAILED = 70
     """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
+    EGRESS_FAILED = 71
+    """The runtime could not listen for the destinations the release asks for: mostly too few ``open_files``."""
     PROTOCOL_BROKEN = 76
     """The host sent a line over :data:`MAX_MESSAGE_BYTES`."""
     NOT_LOCKED_DOWN = 77

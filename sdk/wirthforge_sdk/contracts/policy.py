@@ -75,7 +75,9 @@ class Allow(Table):
     permissions: Annotated[list[Rule], Field(max_length=256)] | None = None
     """Rules that cover what a package may ask for; None: everything there is."""
     private_destinations: Annotated[list[Rule], Field(max_length=256)] = []
-    """``net.connect:host:port`` whose address may be private or of this machine; a grant of it is needed as well."""
+    """``net.connect:host:port`` whose address may be private or of this machine; a grant in just these words is needed
+    as well. What is never a peer (multicast, reserved, an address in an address) stays refused, and the addresses of
+    cloud metadata and of the link are reached by their number only, never through a name."""
 
 
 class Cap(Table):
@@ -134,9 +136,13 @@ class Egress(Table):
     connections: Annotated[int, Field(ge=1, le=1024)] = 32
     """Open at a time, of one instance."""
     connections_per_min: Annotated[int, Field(ge=1, le=100_000)] = 600
+    """Begun by one instance, on average; as many at once."""
+    bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = 32 * MIB
+    """Of all connections of one instance and both directions together; faster ones are held back, not cut."""
     bytes_per_connection: Annotated[int, Field(ge=1024, le=1024 * 1024 * MIB)] = 256 * MIB
     """Both directions together."""
     connect_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """For looking the name up and connecting, together."""
     idle_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
 
 
