@@ -30,6 +30,7 @@ from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_host.signals import Signals
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.errors import WirthForgeError
@@ -104,7 +105,9 @@ def build_wiring(
     ground = _Ground.of(settings, now)
     instances = _instances(settings, engine, ground)
     states = States(ground.database, ground.audit, ground.events, now)
-    reconciler = Reconciler(ground.database, instances, states, drain_s=settings.drain_timeout_s)
+    reconciler = Reconciler(
+        ground.database, instances, states, drain_s=settings.drain_timeout_s, signals=ground.signals
+    )
     plugins = _plugins(ground, states, reconciler, instances)
     metrics = Metrics()
     source = source or Marketplace(settings.marketplace_url)
@@ -146,6 +149,7 @@ class _Ground:
     permissions: Permissions
     storage: Storage
     trees: Trees
+    signals: Signals
     now: Callable[[], datetime]
 
     @staticmethod
@@ -153,14 +157,16 @@ class _Ground:
         database = Database(settings.database)
         audit = Audit(database, now=now)
         events = Events(now=now)
+        signals = Signals()
         return _Ground(
             database=database,
             audit=audit,
             events=events,
-            logs=Logs(now=now, monotonic=time.monotonic),
+            logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
             storage=Storage(database),
             trees=Trees(settings.data_dir / "releases"),
+            signals=signals,
             now=now,
         )
 
@@ -172,6 +178,7 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> 
         logs=ground.logs,
         storage=ground.storage,
         monotonic=time.monotonic,
+        signals=ground.signals,
     )
     host_id = settings.host_id or _own_id(settings.data_dir / "host.id")
     return Instances(

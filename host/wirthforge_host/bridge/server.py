@@ -21,6 +21,7 @@ from wirthforge_host.bridge.host_calls import Peer, Services
 from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.bridge.session import Session
 from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
 from wirthforge_sdk.errors import InvalidInputError, UnavailableError
 
@@ -145,6 +146,14 @@ class Endpoint:
         self._audit(
             Outcome.DENIED if ended else Outcome.FAILED, {"reason": reason, "connection_ended": ended}
         )
+        breach = Signal(
+            noticed=Noticed.BRIDGE_BREACH,
+            plugin=self._peer.plugin,
+            instance=self._peer.instance,
+            at_s=self._services.monotonic(),
+            detail={"reason": reason},
+        )
+        self._services.signals.notice(breach)
         if ended:
             self._services.events.emit("bridge.ended", plugin=self._peer.plugin, reason=reason)
 

@@ -23,6 +23,7 @@ from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
+from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.database import Database
@@ -42,11 +43,20 @@ log = structlog.get_logger()
 class Reconciler:
     """Owns the live instances of this host."""
 
-    def __init__(self, database: Database, instances: Instances, states: States, *, drain_s: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        instances: Instances,
+        states: States,
+        *,
+        drain_s: float,
+        signals: Signals | None = None,
+    ) -> None:
         self._database = database
         self._instances = instances
         self._states = states
         self._drain_s = drain_s
+        self._signals = signals or Signals()
         self._live: dict[str, Instance] = {}
         self.retries = Retries(time.monotonic)
         self.faults = Faults()
@@ -162,6 +172,10 @@ class Reconciler:
             opening = self._instances.open(record, on_lost=self._wake.set)
             instance = await self.starts.run(record.name, opening)
         except (FunctionDriftError, SandboxMismatchError) as error:
+            if isinstance(error, FunctionDriftError):
+                self._signals.notice(
+                    _signal(Noticed.DRIFTED, record.name, differences=error.details["differences"])
+                )
             await self._states.move(record.name, State.QUARANTINED, cause=error.message)
         except PluginUnavailableError as error:
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
@@ -199,9 +213,14 @@ class Reconciler:
             await self._instances.close(instance)
 
     async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
+        self._signals.notice(_signal(Noticed.CRASHED, plugin, cause=cause))
         again = self.retries.crashed(plugin, ran_s=ran_s)
         await self._states.move(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
         self._wake.set()
+
+
+def _signal(noticed: Noticed, plugin: str, **detail: object) -> Signal:
+    return Signal(noticed=noticed, plugin=plugin, instance="", at_s=time.monotonic(), detail=detail)
 
 
 async def _anything_left(database: Database, plugin: str) -> bool:
