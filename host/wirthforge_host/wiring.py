@@ -180,16 +180,17 @@ class _Ground:
         database = Database(settings.database)
         audit = Audit(database, now=now)
         events = Events(now=now)
+        signals = Signals()
         return _Ground(
             policy=settings.security_policy(),
             database=database,
             audit=audit,
             events=events,
-            logs=Logs(now=now, monotonic=time.monotonic),
+            logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
             storage=Storage(database),
             trees=Trees(settings.data_dir / "releases"),
-            signals=Signals(),
+            signals=signals,
             now=now,
         )
 
@@ -201,6 +202,7 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egr
         logs=ground.logs,
         storage=ground.storage,
         monotonic=time.monotonic,
+        signals=ground.signals,
     )
     host_id = settings.host_id or _own_id(settings.data_dir / "host.id")
     return Instances(
@@ -224,7 +226,14 @@ def _reconciler(
     settings: Settings, ground: _Ground, instances: Instances, states: States, control: Control
 ) -> Reconciler:
     adoption = Adoption(database=ground.database, instances=instances, control=control, audit=ground.audit)
-    return Reconciler(ground.database, instances, adoption, states, drain_s=settings.drain_timeout_s)
+    return Reconciler(
+        ground.database,
+        instances,
+        adoption,
+        states,
+        drain_s=settings.drain_timeout_s,
+        signals=ground.signals,
+    )
 
 
 def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances: Instances) -> Plugins:

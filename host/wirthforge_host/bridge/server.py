@@ -20,6 +20,7 @@ from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.bridge.session import Session
 from wirthforge_host.bridge.sockets import listening_at, remove, uid_of
 from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
 
 
@@ -146,6 +147,14 @@ class Endpoint:
         self._audit(
             Outcome.DENIED if ended else Outcome.FAILED, {"reason": reason, "connection_ended": ended}
         )
+        breach = Signal(
+            noticed=Noticed.BRIDGE_BREACH,
+            plugin=self._peer.plugin,
+            instance=self._peer.instance,
+            at_s=self._services.monotonic(),
+            detail={"reason": reason},
+        )
+        self._services.signals.notice(breach)
         if ended:
             self._services.events.emit("bridge.ended", plugin=self._peer.plugin, reason=reason)
 
