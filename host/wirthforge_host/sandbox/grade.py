@@ -100,7 +100,9 @@ def _network(found: ContainerSettings, _: EngineCapabilities) -> Judgement:
         return 0, f"network {', '.join((found.network_mode, *found.networks))}"
     if found.seccomp in _CLOSED:
         return 10, "none, and no socket but Unix-domain ones"
-    return 9, "none; TCP inside the container alone, which ends in the host's relay"
+    if found.seccomp in _OURS:
+        return 9, "none; TCP inside the container alone, which ends in the host's relay"
+    return 9, "none; the filter is not ours, and may let any socket be made"
 
 
 def _user(found: ContainerSettings, _: EngineCapabilities) -> Judgement:
