@@ -42,6 +42,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_what_the_engine_put_in_force_is_what_was_asked_for",
             "tests/integration/test_docker_engine.py::test_a_container_that_is_not_as_asked_for_never_starts_and_is_removed",
+            "tests/unit/host/test_sandboxes.py::test_a_sandbox_below_the_required_grade_never_runs_and_is_removed",
             "tests/e2e/test_demo.py::test_the_sandbox_in_force_is_closed",
         ),
     ),

@@ -20,11 +20,13 @@ import pytest
 
 from wirthforge_host.errors import EngineUnavailableError, EngineUnsuitableError, SandboxMismatchError
 from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_host.sandbox.grade import grade
 from wirthforge_host.sandbox.hardening import ENVIRONMENT, FILES_IN_TMP, harden
 from wirthforge_host.sandbox.models import (
     ContainerSettings,
     ContainerSpec,
     ContainerState,
+    EngineCapabilities,
     EventKind,
     SandboxRequest,
 )
@@ -105,6 +107,7 @@ class Visit:
     spec: ContainerSpec
     effective: ContainerSettings
     rates: set[int]
+    able: EngineCapabilities
 
 
 async def visit(
@@ -140,7 +143,7 @@ async def visit(
         await engine.remove(container)
     report = json.loads(document)
     assert "failure" not in report, report["failure"]
-    return Visit(report, peer, state, spec, effective, rates)
+    return Visit(report, peer, state, spec, effective, rates, await engine.capabilities())
 
 
 def visited(directory: Path, task: str) -> Visit:
@@ -160,6 +163,13 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Visit:
 @pytest.mark.requirement("CORE-1")
 def test_what_the_engine_put_in_force_is_what_was_asked_for(inside: Visit) -> None:
     assert inside.effective == inside.spec.settings
+
+
+def test_a_sandbox_on_this_engine_has_the_grade_that_its_engine_allows(inside: Visit) -> None:
+    beyond = {"another kernel", "mapped users", "mandatory access", "kernel's word"}
+    found = grade(inside.effective, inside.able)
+    assert {line.name for line in found.lines if line.points < line.of} <= beyond
+    assert found.points >= 85
 
 
 @pytest.mark.requirement("ISO-1")

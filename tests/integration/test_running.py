@@ -409,9 +409,13 @@ async def test_what_is_in_force_is_read_from_the_engine(host):
     assert found.instance == (await host.plugin()).instance.id
     assert found.settings["network_mode"] == "none"
     assert found.mismatches == []
+    assert {"network": 10, "capabilities": 12}.items() <= {
+        line.name: line.points for line in found.grade.lines
+    }.items()
     host.engine.faults.settings = {"network_mode": "host"}
     loosened = await host.wiring.plugins.effective(PLUGIN)
     assert loosened.settings["network_mode"] == "host"
+    assert loosened.grade.points == found.grade.points - 10
     assert loosened.mismatches == ["network_mode: wanted 'none', found 'host'"]
 
 

@@ -30,6 +30,7 @@ from wirthforge_host.plugins.examination import examine
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.sandbox.grade import Grade
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
@@ -224,10 +225,11 @@ class Instances:
         async with self.database.reading() as tx:
             return await store.all_instances(tx)
 
-    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
-        """The settings the engine says are in force now, and each that is not as asked."""
+    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str], Grade]:
+        """The settings the engine says are in force now, each that is not as asked, and what they are worth."""
         found = await self.engine.effective(instance.container_id)
-        return found.as_dict(), [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+        mismatches = [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+        return found.as_dict(), mismatches, await self.sandboxes.grade(found)
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""

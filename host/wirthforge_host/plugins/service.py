@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
@@ -23,6 +23,7 @@ from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AskedPermission,
     EffectiveOut,
+    GradeOut,
     InstanceOut,
     PluginOut,
     State,
@@ -157,8 +158,14 @@ class Plugins:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
             )
-        settings, mismatches = await self.instances.effective(instance)
-        return EffectiveOut(plugin=name, instance=instance.id, settings=settings, mismatches=mismatches)
+        settings, mismatches, grade = await self.instances.effective(instance)
+        return EffectiveOut(
+            plugin=name,
+            instance=instance.id,
+            settings=settings,
+            mismatches=mismatches,
+            grade=GradeOut.model_validate(asdict(grade)),
+        )
 
     async def _add(self, tx: Transaction, release: Release, operator: Operator) -> None:
         name = release.manifest.name

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from wirthforge_host.errors import SandboxMismatchError
+from wirthforge_host.errors import PolicyViolationError, SandboxMismatchError
 from wirthforge_host.sandbox.control import Control
+from wirthforge_host.sandbox.grade import Grade, grade
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.models import (
     LABEL_INSTANCE,
@@ -62,11 +63,7 @@ class Sandboxes:
         if request.host_id != self._host_id:
             raise ValueError(f"this is host {self._host_id}, and the request is for host {request.host_id}")
         image = await self._engine.image(request.image)
-        if self._capabilities is None:
-            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
-            # by a lesser one meanwhile, reading back finds out.
-            self._capabilities = await self._engine.capabilities()
-        return harden(request, image, self._capabilities, self._policy)
+        return harden(request, image, await self._able(), self._policy)
 
     async def open(self, request: SandboxRequest) -> Sandbox:
         """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.
@@ -77,6 +74,7 @@ class Sandboxes:
         Raises:
             SandboxMismatchError: The engine put something else in force; tells each setting, wanted and
                 found.
+            PolicyViolationError: Its grade is below what the operator requires.
             ConflictError: The instance has a container already.
             EngineUnavailableError: The engine failed or did not answer in time.
         """
@@ -136,6 +134,18 @@ class Sandboxes:
                 stuck.add(instance)
         return stuck
 
+    async def grade(self, effective: ContainerSettings) -> Grade:
+        """What a sandbox with these settings is worth on this engine."""
+        # Where the policy requires that the kernel is asked, none is handed out unless it was.
+        return grade(effective, await self._able(), kernel=self._policy.require.kernel_readback)
+
+    async def _able(self) -> EngineCapabilities:
+        if self._capabilities is None:
+            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
+            # by a lesser one meanwhile, reading back finds out.
+            self._capabilities = await self._engine.capabilities()
+        return self._capabilities
+
     async def _check(self, container_id: str, spec: ContainerSpec) -> ContainerSettings:
         effective = await self._engine.effective(container_id)
         mismatches = compare(spec, effective)
@@ -148,7 +158,20 @@ class Sandboxes:
                     for name in (mismatch.setting for mismatch in mismatches)
                 ],
             )
+        await self._check_grade(spec, effective)
         return effective
+
+    async def _check_grade(self, spec: ContainerSpec, effective: ContainerSettings) -> None:
+        found, least = await self.grade(effective), self._policy.require.grade
+        if found.points < least:
+            lost = [f"{line.name} ({line.reason})" for line in found.lines if line.points < line.of]
+            raise PolicyViolationError(
+                f"{spec.name} has the grade {found.points}, and the policy's rule require.grade asks for {least}: "
+                f"it loses points for {', '.join(lost)}",
+                rule="require.grade",
+                grade=found.points,
+                least=least,
+            )
 
     async def _discard(self, creation: asyncio.Future[str], spec: ContainerSpec) -> None:
         try:

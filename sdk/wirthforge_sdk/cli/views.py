@@ -20,6 +20,7 @@ from wirthforge_sdk.contracts.host_api import (
     AuditOut,
     CallOut,
     EffectiveOut,
+    GradeOut,
     LogOut,
     PluginOut,
     State,
@@ -208,7 +209,8 @@ def answer(result: CallOut) -> RenderableType:
 
 def effective(one: EffectiveOut) -> RenderableType:
     """The sandbox as the engine reports it."""
-    settings = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    rows = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    settings = Group(rows, titled(f"Grade {one.grade.points} of 100", _grade(one.grade)))
     if one.mismatches:
         found_wrong = Group(*(text(f"- {each}", "red") for each in one.mismatches))
         return Group(settings, titled("Differs from what was asked", found_wrong))
@@ -225,6 +227,21 @@ def policy(one: SecurityPolicy, *, everything: bool) -> RenderableType:
         if everything or changed
     ]
     return table(("Rule", "Value"), rows) if rows else Text("It changes no rule of the house's own policy.")
+
+
+def _grade(one: GradeOut) -> Table:
+    rows = [
+        (
+            each.name,
+            text(
+                f"{each.points} of {each.of}",
+                "green" if each.points == each.of else "yellow" if each.points else "dim",
+            ),
+            each.reason,
+        )
+        for each in one.lines
+    ]
+    return table(("What", "Points", "Because"), rows)
 
 
 def log_line(line: LogOut) -> RenderableType:

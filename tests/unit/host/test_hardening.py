@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -387,3 +388,36 @@ def test_no_rule_names_one_argument_twice_which_would_turn_and_into_or() -> None
     for rule in rules():
         indices = [argument["index"] for argument in rule.get("args", ())]
         assert len(indices) == len(set(indices)), rule["comment"]
+
+
+REVIEW = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+
+
+def reviewed(title: str) -> dict[str, str]:
+    """What the table under a header of docs/sandbox.md says of each call it names."""
+    table = REVIEW.split(f"\n| {title} |", 1)[1].split("\n\n", 1)[0]
+    rows = [line.split(" | ", 1) for line in table.splitlines()[2:]]
+    named = [(call, reason) for calls, reason in rows for call in re.findall(r"`(\w+)`", calls)]
+    assert len(named) == len(dict(named)), "a call is named twice"
+    return dict(named)
+
+
+def test_the_review_gives_a_reason_for_each_call_of_the_profile_and_for_no_other() -> None:
+    plain, checked = reviewed("calls | why they are left"), reviewed("call | only with | so that")
+    assert not set(plain) & set(checked)
+    assert plain.keys() | checked.keys() == allowed()
+    assert set(checked) == {name for rule in rules() if rule.get("args") for name in rule["names"]}
+
+
+@pytest.mark.parametrize("call", ["ioctl", "prctl"])
+def test_the_review_names_each_number_that_a_call_may_be_given(call: str) -> None:
+    numbers = {rule["comment"].removesuffix(".") for rule in rules() if rule["names"] == [call]}
+    condition = reviewed("call | only with | so that")[call].split(" | ")[0]
+    assert set(condition.split(", ")) == numbers
+
+
+def test_the_review_names_the_calls_of_the_tripwire_and_those_said_not_to_exist() -> None:
+    listed = REVIEW.split("**With the tripwire**", 1)[1].split("end their process", 1)[0]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(TRIPWIRE)
+    [absent] = [rule for rule in rules() if rule["action"] == "SCMP_ACT_ERRNO"]
+    assert all(f"`{name}`" in REVIEW for name in absent["names"])

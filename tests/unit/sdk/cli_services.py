@@ -248,6 +248,13 @@ def host_answers() -> dict[str, Any]:
         "instance": "i1",
         "settings": {"network_mode": "none", "pids": 64},
         "mismatches": [],
+        "grade": {
+            "points": 12,
+            "lines": [
+                {"name": "capabilities", "points": 12, "of": 12, "reason": "none"},
+                {"name": "mandatory access", "points": 0, "of": 4, "reason": "no AppArmor profile"},
+            ],
+        },
     }
     return {
         "GET /v1/plugins": page(RUNNING),

@@ -324,7 +324,10 @@ def test_following_a_log_goes_on_after_the_lines_that_are_there(run: Any, servic
 def test_the_effective_sandbox_is_shown_and_a_difference_exits_with_1(
     run: Any, services: fake.Services
 ) -> None:
-    assert "network_mode" in run("inspect", "acme/weather", "--effective").stdout
+    shown = run("inspect", "acme/weather", "--effective").stdout
+    assert "network_mode" in shown
+    assert "Grade 12 of 100" in shown
+    assert "no AppArmor profile" in shown
     at = "GET /v1/plugins/acme/weather/effective"
     services.answers[at] = services.answers[at] | {"mismatches": ["pids: 64 asked, 0 found"]}
     result = run("inspect", "acme/weather", "--effective")
