@@ -225,7 +225,13 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egr
 def _reconciler(
     settings: Settings, ground: _Ground, instances: Instances, states: States, control: Control
 ) -> Reconciler:
-    adoption = Adoption(database=ground.database, instances=instances, control=control, audit=ground.audit)
+    adoption = Adoption(
+        database=ground.database,
+        instances=instances,
+        control=control,
+        audit=ground.audit,
+        events=ground.events,
+    )
     return Reconciler(
         ground.database,
         instances,

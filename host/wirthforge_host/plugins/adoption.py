@@ -15,6 +15,7 @@ import structlog
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
+from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instances import Instance, Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
@@ -83,6 +84,7 @@ class Adoption:
     instances: Instances
     control: Control
     audit: Audit
+    events: Events
 
     async def left(self, living: Mapping[str, Instance]) -> list[Left]:
         """What there is of instances that are not of this process.
@@ -121,6 +123,10 @@ class Adoption:
                 return instance
         await self._record(found, Outcome.FAILED, reason)
         return None
+
+    def announce(self, instance: Instance) -> None:
+        """Tells listeners that an instance takes calls again."""
+        self.events.emit("instance.adopted", plugin=instance.plugin, instance=instance.id)
 
     async def _adopted(self, found: Left, on_lost: Callable[[], None]) -> Instance:
         plugin, container = found.plugin, found.container

@@ -199,6 +199,7 @@ class Reconciler:
             if instance is not None:
                 await self._stand(instance, found.plugin)
                 self._live[plugin] = instance
+                adoption.announce(instance)
 
     async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
         """Writes down how an instance stands, where that is not how it was written; lets calls in where they may."""
