@@ -18,7 +18,7 @@ from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.host_calls import Peer, Services
 from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.bridge.session import Session
-from wirthforge_host.bridge.sockets import listening_at, remove, uid_of
+from wirthforge_host.bridge.sockets import accepted, listening_at, remove, uid_of
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
@@ -80,7 +80,7 @@ class Endpoint:
         if self._connection is not None and self._connection.calls.is_open:
             raise RuntimeError("an instance has one connection at a time")
         self._stop_listening()
-        self._listening = await asyncio.to_thread(listening_at, self._path, self._peer.uid)
+        self._listening = await listening_at(self._path, self._peer.uid)
 
     async def accept(self, *, timeout_s: float) -> Session:
         """Waits for the instance to connect. Once it has, nobody else can. Cancel it before :meth:`close`.
@@ -129,9 +129,8 @@ class Endpoint:
         await asyncio.to_thread(remove, self._path)
 
     async def _expected(self, listening: socket.socket) -> socket.socket:
-        loop = asyncio.get_running_loop()
         while True:
-            stream, _ = await loop.sock_accept(listening)
+            stream = await accepted(listening)
             uid = uid_of(stream)
             if uid == self._peer.uid:
                 return stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -19,13 +20,49 @@ _CREDENTIALS = struct.Struct("iII")
 """``struct ucred``: process, user and group id (socket(7), SO_PEERCRED)."""
 
 
-def listening_at(path: Path, uid: int, *, backlog: int = 1) -> socket.socket:
-    """A socket that only processes of ``uid`` may connect to; its directory is made when missing. Blocks.
+async def listening_at(path: Path, uid: int, *, backlog: int = 1) -> socket.socket:
+    """A socket that only processes of ``uid`` may connect to; its directory is made when missing.
 
     Raises:
         InvalidInputError: The path is too long for a socket.
         UnavailableError: The directory or the socket cannot be made.
     """
+    making = asyncio.ensure_future(asyncio.to_thread(_listening_at, path, uid, backlog))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        # A thread cannot be called back: what it makes is closed when it is there.
+        making.add_done_callback(_close_made)
+        raise
+
+
+async def accepted(listening: socket.socket) -> socket.socket:
+    """The next connection, not blocking.
+
+    Unlike ``loop.sock_accept``, whose caller loses a connection when he is cancelled in the very turn it arrives.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            stream, _ = listening.accept()
+        except BlockingIOError:
+            arrived = asyncio.Event()
+            loop.add_reader(listening, arrived.set)
+            try:
+                await arrived.wait()
+            finally:
+                loop.remove_reader(listening)
+        else:
+            stream.settimeout(0)
+            return stream
+
+
+def _close_made(making: asyncio.Future[socket.socket]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
+def _listening_at(path: Path, uid: int, backlog: int) -> socket.socket:
     if len(os.fsencode(path)) > MAX_PATH_BYTES:
         raise InvalidInputError(
             f"the socket path {path} is over {MAX_PATH_BYTES} bytes: choose a shorter data_dir",

@@ -19,7 +19,7 @@ import structlog
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Peer
-from wirthforge_host.bridge.sockets import listening_at, remove, uid_of
+from wirthforge_host.bridge.sockets import accepted, listening_at, remove, uid_of
 from wirthforge_host.egress.account import Account
 from wirthforge_host.egress.addresses import Address, Found, first_objection
 from wirthforge_host.egress.destinations import (
@@ -82,7 +82,7 @@ class Egress:
             UnavailableError: The directory or the socket cannot be made.
         """
         path = directory / Path(EGRESS_PATH).name
-        listening = await asyncio.to_thread(listening_at, path, peer.uid, backlog=BACKLOG)
+        listening = await listening_at(path, peer.uid, backlog=BACKLOG)
         return EgressEndpoint(self, peer, path, listening)
 
 
@@ -138,7 +138,7 @@ class EgressEndpoint:
         while True:
             await self._room.acquire()
             try:
-                near, _ = await self._loop.sock_accept(self._listening)
+                near = await accepted(self._listening)
             except OSError as error:
                 log.warning("egress.cannot_accept", instance=self._peer.instance, error=error.strerror)
                 self._room.release()
