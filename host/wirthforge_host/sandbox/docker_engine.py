@@ -153,7 +153,7 @@ class DockerEngine:
 
     async def capabilities(self) -> EngineCapabilities:
         """See ``ContainerEngine``."""
-        return await self._line.ask(partial(_capabilities, is_local=self._is_local))
+        return await self._line.ask(partial(capabilities_of, is_local=self._is_local))
 
     @asynccontextmanager
     async def events(self, host_id: str) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
@@ -250,7 +250,8 @@ def _open(url: str) -> docker.APIClient:
     return client
 
 
-def _capabilities(client: docker.APIClient, *, is_local: bool) -> EngineCapabilities:
+def capabilities_of(client: docker.APIClient, *, is_local: bool) -> EngineCapabilities:
+    """What an engine tells that it can enforce, with what its machine tells where that is this one."""
     info = client.info()
     # Another machine's directories, disks and profiles only look like ours.
     return forms.capabilities(
