@@ -65,6 +65,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_a_plugin_gets_no_more_of_the_processor_than_its_quota",
             "tests/integration/test_docker_engine.py::test_the_disk_in_memory_ends_where_its_limit_is",
             "tests/integration/test_docker_engine.py::test_a_plugin_reads_the_disk_no_faster_than_its_limit",
+            "tests/integration/test_limits.py::test_its_share_of_the_processor_is_its_quota_within_five_percent",
+            "tests/integration/test_limits.py::test_a_limit_ends_what_goes_beyond_it",
+            "tests/integration/test_limits.py::test_nothing_can_be_written_but_memory",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
         ),
         lacks="call rate limits",
@@ -142,6 +145,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_a_plugin_that_takes_too_much_memory_is_ended_and_this_is_told",
+            "tests/integration/test_limits.py::test_its_memory_ends_at_the_page_where_its_limit_is",
+            "tests/integration/test_limits.py::test_a_plugin_that_takes_too_much_memory_is_ended_alone_and_with_its_cause",
         ),
     ),
     Requirement(
@@ -284,6 +289,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
+            "tests/integration/test_limits.py::test_its_memory_ends_at_the_page_where_its_limit_is",
+            "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
         ),
         lacks="consequences of sustained overuse",
     ),
