@@ -6,35 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes.cgroups import PID, Tree
 from wirthforge_host.errors import CgroupMissingError, CgroupUnreachableError
 from wirthforge_host.sandbox.cgroup import Cgroup, DeviceLimits, Pressure, weight_of
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
-
-FIXTURES = Path(__file__).parent / "fixtures"
-CONTAINERS = {
-    "cgroup_v1": "e39b75c5d124dde4c5103ec9f645c6e6257813bb022bee38d0b50e4bc907b534",
-    "cgroup_v2": "4f1c2d7be01a9e9d3d0b7a55c2c7f0aa52d3c1c8a6b9d5e4f3a2b1c0d9e8f7a6",
-}
-PID = 4242
-
-
-class Tree:
-    """A recorded tree laid out as files."""
-
-    def __init__(self, name: str, at: Path) -> None:
-        self.container = CONTAINERS[name]
-        self.root, self.proc = at / "sys", at / "proc"
-        for part in (FIXTURES / f"{name}.txt").read_text().split("=== ")[1:]:
-            path, _, content = part.partition("\n")
-            (at / path).parent.mkdir(parents=True, exist_ok=True)
-            (at / path).write_text(content)
-
-    def open(self) -> Cgroup:
-        return Cgroup.of_process(PID, container=self.container, root=self.root, proc=self.proc)
-
-    def file(self, name: str) -> Path:
-        (found,) = self.root.rglob(f"*{self.container}*/{name}")
-        return found
 
 
 @pytest.fixture(params=["cgroup_v1", "cgroup_v2"])
@@ -228,10 +203,10 @@ def test_a_process_in_a_root_group_is_refused_whoever_asks(v1: Tree) -> None:
 def test_a_container_that_is_gone_is_told_from_files_out_of_reach(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(CgroupMissingError, match="no process"):
         Cgroup.of_process(1, container=tree.container, root=tree.root, proc=tree.proc)
-    with pytest.raises(CgroupUnreachableError, match="not readable.*not mounted under"):
+    with pytest.raises(CgroupUnreachableError, match=r"not readable.*not mounted under"):
         Cgroup.of_process(PID, container=tree.container, root=tmp_path / "none", proc=tree.proc)
     tree.file("pids.current").unlink()
-    with pytest.raises(CgroupMissingError, match="pids.current"):
+    with pytest.raises(CgroupMissingError, match=r"pids\.current"):
         tree.open()
 
 

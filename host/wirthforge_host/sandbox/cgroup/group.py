@@ -243,7 +243,7 @@ class Cgroup:
         if descriptor is None:
             return ""
         with _closing(descriptor), _translating(name):
-            return os.read(descriptor, MAX_FILE_BYTES).decode("ascii")
+            return os.pread(descriptor, MAX_FILE_BYTES, 0).decode("ascii")
 
     def _open(self, name: str) -> int | None:
         try:
