@@ -26,10 +26,13 @@ from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.sampler import Sampler
+from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_host.signals import Signals
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.errors import WirthForgeError
@@ -58,6 +61,8 @@ class Wiring:
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    signals: Signals
+    resources: Resources
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -76,7 +81,12 @@ class Wiring:
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
             stack.push_async_callback(self.reconciler.shut_down)
-            for name, work in {"reconciler": self.reconciler.run, "exits": self.instances.watch}.items():
+            tasks = {
+                "reconciler": self.reconciler.run,
+                "exits": self.instances.watch,
+                "resources": self.resources.run,
+            }
+            for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work(), name=name))
             yield
 
@@ -107,6 +117,7 @@ def build_wiring(
     reconciler = Reconciler(ground.database, instances, states, drain_s=settings.drain_timeout_s)
     plugins = _plugins(ground, states, reconciler, instances)
     metrics = Metrics()
+    signals = Signals()
     source = source or Marketplace(settings.marketplace_url)
     return Wiring(
         settings=settings,
@@ -132,6 +143,15 @@ def build_wiring(
         ),
         instances=instances,
         reconciler=reconciler,
+        signals=signals,
+        resources=Resources(
+            ground.database,
+            ground.audit,
+            ground.events,
+            policy,
+            Sampler(signals, now=now, monotonic=time.monotonic),
+            now=now,
+        ),
     )
 
 
