@@ -29,6 +29,8 @@ from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.sampler import Sampler
+from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
@@ -66,6 +68,7 @@ class Wiring:
     instances: Instances
     reconciler: Reconciler
     containment: Containment
+    resources: Resources
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,8 +89,12 @@ class Wiring:
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
-            exits = self.instances.watch(self.reconciler.engine_returned)
-            for name, work in {"reconciler": self.reconciler.run(), "exits": exits}.items():
+            tasks = {
+                "reconciler": self.reconciler.run(),
+                "exits": self.instances.watch(self.reconciler.engine_returned),
+                "resources": self.resources.run(),
+            }
+            for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
             yield
 
@@ -119,6 +126,14 @@ def build_wiring(
         metrics=metrics,
         policy=ground.policy,
         network=MachineNetwork(),
+    )
+    resources = Resources(
+        ground.database,
+        ground.audit,
+        ground.events,
+        ground.policy,
+        Sampler(ground.signals, now=now, monotonic=time.monotonic),
+        now=now,
     )
     instances = _instances(settings, engine, ground, egress)
     states = States(ground.database, ground.audit, ground.events, now)
@@ -157,6 +172,7 @@ def build_wiring(
             reconciler=reconciler,
             control=control,
         ),
+        resources=resources,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from wirthforge_sdk.cli import account, author, containment, doctor, market, operator, policy
+from wirthforge_sdk.cli import account, author, containment, doctor, market, operator, policy, resources
 from wirthforge_sdk.cli.output import command
 
 EPILOG: Final = (
@@ -59,6 +59,16 @@ _add(
         "disable": operator.disable,
         "uninstall": operator.uninstall,
         "audit": operator.audit,
+    },
+)
+_add(
+    app,
+    "Watch what plugins use",
+    {
+        "top": resources.top,
+        "stats": resources.stats,
+        "limit": resources.limit,
+        "recommend": resources.recommend,
     },
 )
 _add(

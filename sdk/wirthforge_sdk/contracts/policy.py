@@ -121,6 +121,8 @@ class Enforcement(Table):
     highest: Action = Action.THROTTLE
     """The ladder is climbed no further than this."""
     kills_before_quarantine: Annotated[int, Field(ge=1, le=100)] = 3
+    kills_within_s: Annotated[float, Field(ge=1, le=86_400 * 30)] = 3_600.0
+    """Kills further apart than this are not counted together."""
 
 
 class Monitoring(Table):

@@ -52,11 +52,6 @@ class Cgroup:
         self._places = places
         self._files: Dialect = version2 if places.unified else version1
         self._descriptors: dict[str, int | None] = {}
-        for name in self._files.READ:
-            self._read(name)
-            if self._descriptors[name] is None:
-                self.close()
-                raise CgroupMissingError(f"the control group has no file {name}: its container ended")
 
     @staticmethod
     def of_process(
@@ -75,7 +70,12 @@ class Cgroup:
             CgroupMissingError: The process is gone, or is in no group of the container.
             CgroupUnreachableError: Its controllers are not mounted here.
         """
-        return Cgroup(locate(pid, container=container, root=root, proc=proc))
+        group = Cgroup(locate(pid, container=container, root=root, proc=proc))
+        missing = [name for name in group._files.READ if group._read(name) == ""]
+        if missing:
+            group.close()
+            raise CgroupMissingError(f"the control group has no {missing[0]}: its container ended")
+        return group
 
     @property
     def version(self) -> int:
@@ -243,7 +243,7 @@ class Cgroup:
         if descriptor is None:
             return ""
         with _closing(descriptor), _translating(name):
-            return os.read(descriptor, MAX_FILE_BYTES).decode("ascii")
+            return os.pread(descriptor, MAX_FILE_BYTES, 0).decode("ascii")
 
     def _open(self, name: str) -> int | None:
         try:
@@ -256,7 +256,7 @@ class Cgroup:
     def _write(self, writes: Writes) -> None:
         for name, text in writes:
             with _translating(name, text):
-                descriptor = os.open(self._places.of(name), os.O_WRONLY | os.O_CLOEXEC)
+                descriptor = os.open(self._places.of(name), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
                 with _closing(descriptor):
                     os.write(descriptor, text.encode("ascii"))
 
