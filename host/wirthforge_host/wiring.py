@@ -120,26 +120,12 @@ def build_wiring(
     engine = engine or DockerEngine(settings.engine_url)
     ground = _Ground.of(settings, now)
     metrics = Metrics()
-    egress = Egress(
-        audit=ground.audit,
-        signals=ground.signals,
-        metrics=metrics,
-        policy=ground.policy,
-        network=MachineNetwork(),
-    )
-    resources = Resources(
-        ground.database,
-        ground.audit,
-        ground.events,
-        ground.policy,
-        Sampler(ground.signals, now=now, monotonic=time.monotonic),
-        now=now,
-    )
-    instances = _instances(settings, engine, ground, egress)
+    resources = _resources(ground)
+    instances = _instances(settings, engine, ground, resources, _egress(ground, metrics))
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
     reconciler = _reconciler(settings, ground, instances, states, control)
-    plugins = _plugins(ground, states, reconciler, instances)
+    plugins = _plugins(ground, states, reconciler, instances, resources)
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -154,15 +140,7 @@ def build_wiring(
         storage=ground.storage,
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
-        installer=Installer(
-            source=source or Marketplace(settings.marketplace_url),
-            trees=ground.trees,
-            plugins=plugins,
-            database=ground.database,
-            audit=ground.audit,
-            events=ground.events,
-            policy=ground.policy,
-        ),
+        installer=_installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
         containment=Containment(
@@ -211,7 +189,30 @@ class _Ground:
         )
 
 
-def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egress: Egress) -> Instances:
+def _egress(ground: _Ground, metrics: Metrics) -> Egress:
+    return Egress(
+        audit=ground.audit,
+        signals=ground.signals,
+        metrics=metrics,
+        policy=ground.policy,
+        network=MachineNetwork(),
+    )
+
+
+def _resources(ground: _Ground) -> Resources:
+    return Resources(
+        ground.database,
+        ground.audit,
+        ground.events,
+        ground.policy,
+        Sampler(ground.signals, now=ground.now, monotonic=time.monotonic),
+        now=ground.now,
+    )
+
+
+def _instances(
+    settings: Settings, engine: ContainerEngine, ground: _Ground, resources: Resources, egress: Egress
+) -> Instances:
     services = Services(
         audit=ground.audit,
         events=ground.events,
@@ -229,6 +230,7 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egr
         directory=settings.data_dir / "bridges",
         bridge=Bridge(services),
         egress=egress,
+        resources=resources,
         permissions=ground.permissions,
         logs=ground.logs,
         trees=ground.trees,
@@ -258,7 +260,9 @@ def _reconciler(
     )
 
 
-def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances: Instances) -> Plugins:
+def _plugins(
+    ground: _Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
+) -> Plugins:
     removal = Removal(
         database=ground.database,
         audit=ground.audit,
@@ -268,6 +272,7 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         storage=ground.storage,
         logs=ground.logs,
         trees=ground.trees,
+        resources=resources,
     )
     return Plugins(
         database=ground.database,
@@ -278,8 +283,21 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         permissions=ground.permissions,
         removal=removal,
         trees=ground.trees,
+        resources=resources,
         policy=ground.policy,
         now=ground.now,
+    )
+
+
+def _installer(ground: _Ground, plugins: Plugins, source: Source) -> Installer:
+    return Installer(
+        source=source,
+        trees=ground.trees,
+        plugins=plugins,
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        policy=ground.policy,
     )
 
 
