@@ -41,7 +41,7 @@ ENVIRONMENT = {
 _END = b"\r\n\r\n"
 _MADE = b"HTTP/1.1 200"
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/1\.[01])")
-_ABSOLUTE = re.compile(rb"http://([^/?#@]+)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"http://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 _ENDS_HERE = (b"connection", b"proxy-connection", b"proxy-authorization", b"keep-alive", b"te", b"upgrade")
 """Header fields for a proxy itself (RFC 9110 section 7.6.1)."""
 
@@ -136,6 +136,11 @@ class Flow:
             self.sink.shutdown(socket.SHUT_WR)
             self.closed = True
 
+    def give_up(self) -> None:
+        """Nothing more is to pass."""
+        self.buffer.clear()
+        self.ended = self.closed = True
+
 
 class Joined:
     """A client's connection, and the relay's once it is known where to."""
@@ -174,6 +179,9 @@ class Joined:
         for flow in filter(None, (self.up, self.down)):
             if events & selectors.EVENT_READ and flow.source is end and flow.reads:
                 flow.read()
+                if flow is self.down and flow.ended and _is_closed(end):
+                    # Cut, not only done with sending: what the client says now leads nowhere.
+                    self.up.give_up()
             if events & selectors.EVENT_WRITE and flow.sink is end and flow.writes:
                 flow.write()
 
@@ -254,6 +262,15 @@ class Joined:
         self.down.sink, self.up.sink = self.up.source, relay
         self.up.buffer += b"CONNECT %s HTTP/1.1" % target + _END
         return self.down
+
+
+def _is_closed(relay: socket.socket) -> bool:
+    """Whether the other side will read no more."""
+    try:
+        relay.send(b"")
+    except OSError:
+        return True
+    return False
 
 
 def _passed_on(fields: list[bytes]) -> list[bytes]:
