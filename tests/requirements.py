@@ -289,7 +289,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
-            "tests/integration/test_limits.py::test_its_memory_ends_at_the_page_where_its_limit_is",
             "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
         ),
         lacks="consequences of sustained overuse",
