@@ -162,12 +162,20 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "ISO-4",
         "network isolation",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
             "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
+            "tests/integration/test_egress_on_engine.py::test_unmodified_clients_reach_what_was_granted",
+            "tests/integration/test_egress_on_engine.py::test_a_name_leads_to_the_runtime_inside_and_a_private_address_behind_it_is_refused",
+            "tests/integration/test_egress_on_engine.py::test_all_else_fails_and_what_was_refused_is_on_record_with_the_permission_to_ask_for",
+            "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
+            "tests/unit/host/test_egress_judgement.py::test_an_address_that_is_not_a_public_one_of_somebody_else_is_refused",
+            "tests/unit/host/test_egress_relay.py::test_what_is_not_granted_is_refused_and_the_record_names_host_port_and_permission",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_leads_to_one_forbidden_address_is_refused_whole",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_is_rebound_is_looked_up_once_and_connected_to_what_was_judged",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
         ),
-        lacks="granted egress through the host",
     ),
     Requirement(
         "ISO-5",
@@ -217,8 +225,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/unit/host/test_plugins.py::test_a_revocation_is_felt_by_the_next_host_call_of_a_running_plugin",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
+            "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
         ),
-        lacks="cutting calls in flight, the measured 100 ms",
+        lacks="cutting host calls in flight",
     ),
     Requirement(
         "PERM-5",
@@ -453,7 +463,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "templates",
         "partial",
         tests=("tests/integration/test_cli_author.py::test_the_tests_of_each_template_pass",),
-        lacks="templates for councils, egress and WebAssembly",
+        lacks="templates for councils and WebAssembly",
     ),
     Requirement(
         "DEV-4",
