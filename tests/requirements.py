@@ -268,7 +268,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         lacks="a check against CycloneDX's own schema",
     ),
     # Resources
-    Requirement("RES-1", "real-time monitoring"),
+    Requirement(
+        "RES-1",
+        "real-time monitoring",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources.py::test_every_round_reads_rates_of_every_instance_and_tells_them",
+            "tests/integration/test_resources.py::test_a_busy_container_is_seen_at_its_quota_and_told_of",
+        ),
+        lacks="the console's chart, calls a second beside them",
+    ),
     Requirement(
         "RES-2",
         "quotas per plugin type",
@@ -278,11 +287,29 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_install.py::test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed",
             "tests/unit/sdk/test_policy.py::test_limits_are_the_explicit_over_the_tiers_over_the_kinds",
             "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+            "tests/unit/host/test_resources.py::test_an_operators_limits_are_kept_audited_and_in_force_at_once",
         ),
     ),
-    Requirement("RES-3", "usage analytics"),
+    Requirement(
+        "RES-3",
+        "usage analytics",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_a_percentile_is_within_a_hundredth_of_the_nearest_rank",
+            "tests/unit/host/test_resources.py::test_history_keeps_minutes_and_tells_percentiles_of_all",
+        ),
+        lacks="history of each function",
+    ),
     Requirement("RES-4", "profiling"),
-    Requirement("RES-5", "recommendations"),
+    Requirement(
+        "RES-5",
+        "recommendations",
+        "done",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_suggestions_follow_from_percentiles_with_room",
+            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
+        ),
+    ),
     Requirement(
         "RES-6",
         "quota enforcement",
@@ -291,10 +318,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
             "tests/integration/test_limits.py::test_its_memory_ends_at_the_page_where_its_limit_is",
             "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
+            "tests/unit/host/test_enforcement.py::test_sustained_overuse_climbs_one_rung_after_another_each_at_its_time",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="consequences of sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
-    Requirement("RES-7", "priority"),
+    Requirement(
+        "RES-7",
+        "priority",
+        "partial",
+        tests=("tests/integration/test_resources.py::test_measured_shares_follow_the_priorities",),
+        lacks="measured shares of the disk, which this kernel does not weigh",
+    ),
     Requirement(
         "RES-8",
         "throttling",
@@ -302,8 +337,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
             "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
+            "tests/unit/host/test_enforcement.py::test_what_was_throttled_is_restored_once_it_was_well_for_long_enough",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="throttling on sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
     Requirement(
         "RES-9",

@@ -514,11 +514,15 @@ def test_top_shows_who_is_near_a_limit_and_who_cannot_be_read(run: Any) -> None:
 
 
 def test_limits_that_are_not_named_stay_as_they_were_set(run: Any, services: fake.Services) -> None:
-    assert run("limit", "acme/weather", "--memory", "128m", "--priority", "high").exit_code == 0
+    assert (
+        run("limit", "acme/weather", "--memory", "128m", "--priority", "high", "--set", "pids=32").exit_code
+        == 0
+    )
     sent = services.sent_to("PUT /v1/plugins/acme/weather/resources").json
     assert {key: value for key, value in sent.items() if value is not None} == {
         "cpus": 0.25,
         "memory_bytes": 128 * 1024 * 1024,
+        "pids": 32,
         "priority": "high",
     }
     assert run("limit", "acme/weather", "--reset").exit_code == 0
@@ -526,7 +530,17 @@ def test_limits_that_are_not_named_stay_as_they_were_set(run: Any, services: fak
     assert (sent["cpus"], sent["priority"]) == (None, "normal")
 
 
-@pytest.mark.parametrize("words", [[], ["--memory", "plenty"], ["--priority", "urgent"], ["--memory", "1k"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--memory", "plenty"],
+        ["--priority", "urgent"],
+        ["--memory", "1k"],
+        ["--set", "pids"],
+        ["--set", "speed=9"],
+    ],
+)
 def test_a_limit_that_is_none_is_refused_with_advice(run: Any, words: list[str]) -> None:
     assert run("limit", "acme/weather", *words).exit_code == 2
 
