@@ -288,8 +288,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/unit/host/test_resources.py::test_every_round_reads_rates_of_every_instance_and_tells_them",
+            "tests/integration/test_resources.py::test_a_busy_container_is_seen_at_its_quota_and_told_of",
         ),
-        lacks="LACKS",
+        lacks="the console's chart, calls a second beside them",
     ),
     Requirement(
         "RES-2",
@@ -308,21 +309,20 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "usage analytics",
         "partial",
         tests=(
-            "tests/unit/host/test_resources.py::test_history_keeps_minutes_and_tells_percentiles_of_all",
             "tests/unit/host/test_resources_values.py::test_a_percentile_is_within_a_hundredth_of_the_nearest_rank",
+            "tests/unit/host/test_resources.py::test_history_keeps_minutes_and_tells_percentiles_of_all",
         ),
-        lacks="LACKS",
+        lacks="history of each function",
     ),
     Requirement("RES-4", "profiling"),
     Requirement(
         "RES-5",
         "recommendations",
-        "partial",
+        "done",
         tests=(
-            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
             "tests/unit/host/test_resources_values.py::test_suggestions_follow_from_percentiles_with_room",
+            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
         ),
-        lacks="LACKS",
     ),
     Requirement(
         "RES-6",
@@ -334,9 +334,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_enforcement.py::test_sustained_overuse_climbs_one_rung_after_another_each_at_its_time",
             "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="consequences of sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
-    Requirement("RES-7", "priority"),
+    Requirement(
+        "RES-7",
+        "priority",
+        "partial",
+        tests=("tests/integration/test_resources.py::test_measured_shares_follow_the_priorities",),
+        lacks="measured shares of the disk, which this kernel does not weigh",
+    ),
     Requirement(
         "RES-8",
         "throttling",
@@ -344,11 +350,11 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
             "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
-            "tests/integration/test_overuse.py::test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_restored_when_it_rests",
             "tests/unit/host/test_enforcement.py::test_what_was_throttled_is_restored_once_it_was_well_for_long_enough",
             "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
+            "tests/integration/test_overuse.py::test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_restored_when_it_rests",
         ),
-        lacks="throttling on sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
     Requirement(
         "RES-9",

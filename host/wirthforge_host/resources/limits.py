@@ -73,8 +73,7 @@ def quota_of(cpus: float) -> tuple[int, int]:
 
 def apply_priority(group: Cgroup, priority: Priority) -> None:
     """Sets the weights of a running instance; the disk's where the kernel has one."""
-    group.set_cpu_weight(shares_of(priority))
-    group.set_io_weight(io_weight_of(priority))
+    group.set_weights(shares_of(priority), io_weight_of(priority))
 
 
 def apply(group: Cgroup, limits: Limits, priority: Priority, *, share: float = 1.0) -> Applied:

@@ -193,7 +193,11 @@ class Sampler:
         if sketches is None:
             sketches = self._minutes[watched.plugin] = {name: Sketch() for name in METRICS}
         for sketch, value in zip(sketches.values(), row, strict=True):
-            sketch.add(value)
+            if value:
+                sketch.add(value)
+            else:  # most of what is idle: not worth a call
+                sketch.count += 1
+                sketch.nothings += 1
         self._signals.notice(
             Signal(
                 noticed=Noticed.SAMPLED,
