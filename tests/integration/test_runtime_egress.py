@@ -175,9 +175,7 @@ def test_a_client_of_the_proxy_is_told_why_it_is_refused(relay, method):
 
 
 def test_urllib_finds_the_proxy_and_the_server_gets_a_usual_request(relay):
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({"http": egress.ENVIRONMENT["http_proxy"]})
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": "http://127.0.0.1:3128"}))
 
     def serve():
         head, server = relay.next()
@@ -206,9 +204,7 @@ def test_urllib_finds_the_proxy_and_the_server_gets_a_usual_request(relay):
 
 
 def test_a_refusal_reaches_urllib_with_the_permission_to_ask_for(relay):
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({"http": egress.ENVIRONMENT["http_proxy"]})
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({"http": "http://127.0.0.1:3128"}))
     threading.Thread(target=relay.next, args=(REFUSED,)).start()
     with pytest.raises(urllib.error.HTTPError) as raised:
         opener.open("http://a:1/", timeout=WAIT_S)

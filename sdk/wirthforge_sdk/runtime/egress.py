@@ -28,16 +28,6 @@ OWN_DESCRIPTORS = 8
 """The standard streams, the selector, and what is open for a moment."""
 BACKLOG = 64
 
-ENVIRONMENT = {
-    **dict.fromkeys(
-        ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
-        f"http://{EGRESS_PROXY[0]}:{EGRESS_PROXY[1]}",
-    ),
-    # What a plugin serves to itself is no matter of the host's.
-    **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1"),
-}
-"""By which HTTP clients find the proxy."""
-
 _END = b"\r\n\r\n"
 _MADE = b"HTTP/1.1 200"
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/1\.[01])")
@@ -51,7 +41,7 @@ class RefusedError(Exception):
 
 
 def start(destinations: Sequence[str], relay: str) -> int:
-    """Forks the process and returns its id; its sockets listen and HTTP clients find the proxy when this returns.
+    """Forks the process and returns its id; its sockets listen when this returns.
 
     Args:
         destinations: ``host:port``, as the release asks for.
@@ -60,7 +50,6 @@ def start(destinations: Sequence[str], relay: str) -> int:
     Raises:
         OSError: It cannot listen, or could take no connection.
     """
-    os.environ.update(ENVIRONMENT)  # noqa: TID251 (for the plugin, which is forked later)
     listeners = listen(destinations)
     room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(listeners) - OWN_DESCRIPTORS) // 2
     if room < 1:
