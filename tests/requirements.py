@@ -196,7 +196,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="`wirthforge demo attack` and the whole battery",
     ),
-    Requirement("ISO-7", "performance isolation"),
+    Requirement(
+        "ISO-7",
+        "performance isolation",
+        "partial",
+        tests=(
+            "tests/integration/test_overuse.py::test_a_plugin_at_its_quota_runs_only_when_nobody_else_wants_to",
+            "tests/unit/host/test_yielding.py::test_who_is_held_back_by_his_quota_yields_at_once_and_competes_again_once_calm",
+        ),
+        lacks="LACKS",
+    ),
     # Permissions
     Requirement(
         "PERM-1",
