@@ -125,7 +125,7 @@ class Point:
 
 
 _STRACE = ("strace", "-D", "-f", "-qq")
-"""As a grandchild: the host is our own child. Not ``--seccomp-bpf``: strace 6.1 then injects at the first call or never."""
+"""As a grandchild: the host is our own child. With ``--seccomp-bpf`` strace 6.1 injects at a first call or never."""
 
 
 @dataclass(frozen=True, slots=True)

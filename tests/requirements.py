@@ -166,15 +166,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
             "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
+            "tests/unit/host/test_egress_judgement.py::test_an_address_that_is_not_a_public_one_of_somebody_else_is_refused",
+            "tests/unit/host/test_egress_relay.py::test_what_is_not_granted_is_refused_and_the_record_names_host_port_and_permission",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_leads_to_one_forbidden_address_is_refused_whole",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_is_rebound_is_looked_up_once_and_connected_to_what_was_judged",
             "tests/integration/test_egress_on_engine.py::test_unmodified_clients_reach_what_was_granted",
             "tests/integration/test_egress_on_engine.py::test_a_name_leads_to_the_runtime_inside_and_a_private_address_behind_it_is_refused",
             "tests/integration/test_egress_on_engine.py::test_all_else_fails_and_what_was_refused_is_on_record_with_the_permission_to_ask_for",
             "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
-            "tests/unit/host/test_egress_judgement.py::test_an_address_that_is_not_a_public_one_of_somebody_else_is_refused",
-            "tests/unit/host/test_egress_relay.py::test_what_is_not_granted_is_refused_and_the_record_names_host_port_and_permission",
-            "tests/unit/host/test_egress_relay.py::test_a_name_that_leads_to_one_forbidden_address_is_refused_whole",
-            "tests/unit/host/test_egress_relay.py::test_a_name_that_is_rebound_is_looked_up_once_and_connected_to_what_was_judged",
-            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
         ),
     ),
     Requirement(
@@ -195,7 +195,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="`wirthforge demo attack` and the whole battery",
     ),
-    Requirement("ISO-7", "performance isolation"),
+    Requirement(
+        "ISO-7",
+        "performance isolation",
+        "partial",
+        tests=(
+            "tests/integration/test_overuse.py::test_a_plugin_at_its_quota_runs_only_when_nobody_else_wants_to",
+            "tests/unit/host/test_yielding.py::test_who_is_held_back_by_his_quota_yields_at_once_and_competes_again_once_calm",
+        ),
+        lacks="LACKS",
+    ),
     # Permissions
     Requirement(
         "PERM-1",
@@ -267,7 +276,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="the marketplace's countersignature",
     ),
-    Requirement("VAL-6", "runtime monitoring and threat detection"),
+    Requirement(
+        "VAL-6",
+        "runtime monitoring and threat detection",
+        "partial",
+        tests=(
+            "tests/unit/host/test_threat_rules.py::test_a_rule_that_counts_finds_it_at_its_threshold_within_its_window_and_not_before",
+        ),
+        lacks="LACKS",
+    ),
     Requirement(
         "VAL-7",
         "SBOM",
@@ -278,7 +295,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         lacks="a check against CycloneDX's own schema",
     ),
     # Resources
-    Requirement("RES-1", "real-time monitoring"),
+    Requirement(
+        "RES-1",
+        "real-time monitoring",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources.py::test_every_round_reads_rates_of_every_instance_and_tells_them",
+            "tests/integration/test_resources.py::test_a_busy_container_is_seen_at_its_quota_and_told_of",
+        ),
+        lacks="the console's chart, calls a second beside them",
+    ),
     Requirement(
         "RES-2",
         "quotas per plugin type",
@@ -288,11 +314,29 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_install.py::test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed",
             "tests/unit/sdk/test_policy.py::test_limits_are_the_explicit_over_the_tiers_over_the_kinds",
             "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+            "tests/unit/host/test_resources.py::test_an_operators_limits_are_kept_audited_and_in_force_at_once",
         ),
     ),
-    Requirement("RES-3", "usage analytics"),
+    Requirement(
+        "RES-3",
+        "usage analytics",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_a_percentile_is_within_a_hundredth_of_the_nearest_rank",
+            "tests/unit/host/test_resources.py::test_history_keeps_minutes_and_tells_percentiles_of_all",
+        ),
+        lacks="history of each function",
+    ),
     Requirement("RES-4", "profiling"),
-    Requirement("RES-5", "recommendations"),
+    Requirement(
+        "RES-5",
+        "recommendations",
+        "done",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_suggestions_follow_from_percentiles_with_room",
+            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
+        ),
+    ),
     Requirement(
         "RES-6",
         "quota enforcement",
@@ -300,10 +344,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
             "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
+            "tests/unit/host/test_enforcement.py::test_sustained_overuse_climbs_one_rung_after_another_each_at_its_time",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="consequences of sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
-    Requirement("RES-7", "priority"),
+    Requirement(
+        "RES-7",
+        "priority",
+        "partial",
+        tests=("tests/integration/test_resources.py::test_measured_shares_follow_the_priorities",),
+        lacks="measured shares of the disk, which this kernel does not weigh",
+    ),
     Requirement(
         "RES-8",
         "throttling",
@@ -311,8 +363,11 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
             "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
+            "tests/unit/host/test_enforcement.py::test_what_was_throttled_is_restored_once_it_was_well_for_long_enough",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
+            "tests/integration/test_overuse.py::test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_restored_when_it_rests",
         ),
-        lacks="throttling on sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
     Requirement(
         "RES-9",
@@ -332,6 +387,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/e2e/test_demo.py::test_nothing_is_left_behind",
             "tests/integration/test_host_on_engine.py::test_a_killed_host_is_followed_by_one_that_runs_the_same_once",
             "tests/integration/test_install_killed.py::test_the_next_host_finds_nothing_or_all_and_can_install",
+            "tests/integration/test_recovery.py::test_the_next_host_goes_on_with_every_plugin_where_it_was",
+            "tests/integration/test_runtime_process.py::test_a_plugin_outlives_its_host_and_remembers",
         ),
         lacks="a fault injected at every step",
     ),

@@ -29,6 +29,7 @@ from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.sampler import Sampler
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.control import Control
@@ -69,6 +70,7 @@ class Wiring:
     reconciler: Reconciler
     containment: Containment
     resources: Resources
+    enforcer: Enforcer
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,6 +88,7 @@ class Wiring:
             await self.permissions.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
+            await stack.enter_async_context(self.enforcer.running())
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
@@ -126,6 +129,13 @@ def build_wiring(
     control = Control(engine)
     reconciler = _reconciler(settings, ground, instances, states, control)
     plugins = _plugins(ground, states, reconciler, instances, resources)
+    containment = Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -143,14 +153,9 @@ def build_wiring(
         installer=_installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
-        containment=Containment(
-            database=ground.database,
-            audit=ground.audit,
-            states=states,
-            reconciler=reconciler,
-            control=control,
-        ),
+        containment=containment,
         resources=resources,
+        enforcer=_enforcer(ground, containment),
     )
 
 
@@ -197,6 +202,12 @@ def _egress(ground: _Ground, metrics: Metrics) -> Egress:
         policy=ground.policy,
         network=MachineNetwork(),
     )
+
+
+def _enforcer(ground: _Ground, containment: Containment) -> Enforcer:
+    enforcer = Enforcer(containment, ground.audit, ground.events, ground.policy.enforcement)
+    ground.signals.listen(enforcer.judge)
+    return enforcer
 
 
 def _resources(ground: _Ground) -> Resources:

@@ -7,26 +7,18 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.fakes.containers import LIMITS, contained
 from wirthforge_host.errors import CgroupMissingError
 from wirthforge_host.sandbox.cgroup import Cgroup
 from wirthforge_host.sandbox.cgroup.places import Places
-from wirthforge_host.sandbox.docker_engine import DockerEngine
-from wirthforge_host.sandbox.hardening import harden
-from wirthforge_host.sandbox.models import SandboxRequest
-from wirthforge_sdk.contracts.resources import TIERS, Tier
 
 pytestmark = pytest.mark.engine
 
-IMAGE = "wirthforge/plugin-python:local"
-LIMITS = TIERS[Tier.MICRO]
-UID = 61_940
 WAIT_S = 20.0
 
 IDLE = "import time\nwhile True: time.sleep(60)"
@@ -54,45 +46,6 @@ while True: time.sleep(60)
 """
 
 
-@asynccontextmanager
-async def container(program: str, directory: Path) -> AsyncIterator[Cgroup]:
-    """A locked-down container that runs ``program``."""
-    engine, host_id = DockerEngine("unix:///var/run/docker.sock"), f"integration-{uuid.uuid4().hex}"
-    for name in ("bridge", "code"):
-        (directory / name).mkdir(exist_ok=True)
-    request = SandboxRequest(
-        instance_id=uuid.uuid4().hex[:12],
-        plugin="acme/probe",
-        version="1.0.0",
-        digest=f"sha256:{'0' * 64}",
-        host_id=host_id,
-        uid=UID,
-        limits=LIMITS,
-        image=IMAGE,
-        runtime="python",
-        bridge_directory=directory / "bridge",
-        code_directory=directory / "code",
-    )
-    spec = harden(request, await engine.image(IMAGE), await engine.capabilities())
-    program_argv = ("/opt/wirthforge/python", "-I", "-B", "-c")
-    spec = replace(spec, settings=replace(spec.settings, entrypoint=program_argv, command=(program,)))
-    try:
-        identity = await engine.create(spec)
-        await engine.start(identity)
-        state = await engine.state(identity)
-        assert state is not None
-        assert state.pid is not None
-        group = Cgroup.of_process(state.pid, container=identity)
-        try:
-            yield group
-        finally:
-            group.close()
-    finally:
-        for state in await engine.of_host(host_id):
-            await engine.remove(state.id)
-        await engine.close()
-
-
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_S):
         while not true():  # noqa: ASYNC110 (the kernel announces none of this)
@@ -100,7 +53,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 
 async def test_what_was_asked_of_the_engine_is_in_force_in_the_kernel(tmp_path: Path) -> None:
-    async with container(IDLE, tmp_path) as group:
+    async with contained(IDLE, tmp_path) as (group, _):
         limits, usage = group.limits(), group.usage()
         assert limits.memory_bytes == limits.memory_and_swap_bytes == LIMITS.memory_bytes
         assert limits.cpus == pytest.approx(LIMITS.cpus, rel=0.01)
@@ -112,7 +65,7 @@ async def test_what_was_asked_of_the_engine_is_in_force_in_the_kernel(tmp_path: 
 
 
 async def test_a_quota_cut_holds_at_once_and_is_counted(tmp_path: Path) -> None:
-    async with container(BURN, tmp_path) as group:
+    async with contained(BURN, tmp_path) as (group, _):
         group.set_cpu(1_000, 20_000)
         before, started = group.usage(), time.monotonic()
         await until(lambda: group.usage().periods - before.periods >= 100)
@@ -122,7 +75,7 @@ async def test_a_quota_cut_holds_at_once_and_is_counted(tmp_path: Path) -> None:
 
 
 async def test_memory_that_is_held_is_seen_and_not_cut_away(tmp_path: Path) -> None:
-    async with container(CLIMB, tmp_path) as group:
+    async with contained(CLIMB, tmp_path) as (group, _):
         await until(lambda: group.usage().memory_bytes > 24 << 20)
         group.set_memory(48 << 20)
         assert group.limits().memory_bytes == 48 << 20
@@ -132,7 +85,7 @@ async def test_memory_that_is_held_is_seen_and_not_cut_away(tmp_path: Path) -> N
 
 async def test_a_throttled_fork_storm_is_frozen_goes_on_and_is_killed(tmp_path: Path) -> None:
     """The engine's own pause fails on such a group."""
-    async with container(FORK_STORM, tmp_path) as group:
+    async with contained(FORK_STORM, tmp_path) as (group, _):
         group.set_cpu(1_000, 50_000)
         await until(lambda: group.usage().pids > 20)
         await asyncio.to_thread(group.freeze)
@@ -171,7 +124,6 @@ def test_the_kernels_v2_files_freeze_and_kill(unified: Path) -> None:
             (unified / "cgroup.procs").write_text(str(child.pid))
         group.freeze()
         assert group.is_frozen()
-        assert sorted(group.processes()) == sorted(child.pid for child in children)
         group.thaw()
         assert not group.is_frozen()
         group.freeze()

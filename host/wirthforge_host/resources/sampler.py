@@ -11,11 +11,14 @@ from datetime import datetime
 import structlog
 
 from wirthforge_host.errors import CgroupMissingError
+from wirthforge_host.resources.limits import apply_priority
 from wirthforge_host.resources.models import METRICS, Sample, sample_of
 from wirthforge_host.resources.sketch import Sketch
 from wirthforge_host.resources.store import Minute
+from wirthforge_host.resources.yielding import WELL, Yielding, judged
 from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits, Pressure, Usage
 from wirthforge_host.signals import Noticed, Signal, Signals
+from wirthforge_sdk.contracts.resources_api import Priority
 from wirthforge_sdk.errors import WirthForgeError
 
 KEPT = 300
@@ -68,8 +71,9 @@ class Watched:
     plugin: str
     container: str
     pid: int
-    opened: Callable[[Cgroup], None]
-    """Told once its group is found."""
+    priority: Priority
+    """In force once its group is found."""
+    yielding: Yielding = WELL
     group: Cgroup | None = None
     path: str = ""
     """How the group is reached, for people."""
@@ -158,7 +162,8 @@ class Sampler:
 
     def _opened(self, watched: Watched) -> tuple[Cgroup, str]:
         group = self._open_group(watched.pid, watched.container)
-        watched.opened(group)
+        if watched.priority is not Priority.NORMAL:
+            apply_priority(group, watched.priority)
         return group, group.path
 
     def _read(self, watched: Watched, group: Cgroup, *, seldom: bool) -> None:
@@ -187,13 +192,18 @@ class Sampler:
             pressure=watched.pressure,
         )
         watched.sample, watched.at = sample, self._now()
+        self._yield(watched, sample)
         row = sample.row()
         watched.ring.add(watched.at.timestamp(), row)
         sketches = self._minutes.get(watched.plugin)
         if sketches is None:
             sketches = self._minutes[watched.plugin] = {name: Sketch() for name in METRICS}
         for sketch, value in zip(sketches.values(), row, strict=True):
-            sketch.add(value)
+            if value:
+                sketch.add(value)
+            else:  # most of what is idle: not worth a call
+                sketch.count += 1
+                sketch.nothings += 1
         self._signals.notice(
             Signal(
                 noticed=Noticed.SAMPLED,
@@ -203,6 +213,19 @@ class Sampler:
                 detail={"usage": sample},
             )
         )
+
+    def _yield(self, watched: Watched, sample: Sample) -> None:
+        before, watched.yielding = (
+            watched.yielding,
+            judged(watched.yielding, sample.throttled, sample.interval_s),
+        )
+        if before.now is watched.yielding.now or watched.group is None:
+            return
+        try:
+            apply_priority(watched.group, watched.priority, yields=watched.yielding.now)
+        except WirthForgeError as error:
+            # It keeps its quota all the same; only its neighbours feel it more.
+            _log.warning("resources.not_yielding", plugin=watched.plugin, error=error.message)
 
     def _failed(self, watched: Watched, reason: str, *, ended: bool) -> None:
         if reason != watched.fault and not ended:

@@ -46,15 +46,19 @@ async def stats(
     return Answer(told, lambda: _view("stats", told, minutes))
 
 
-async def limit(  # noqa: PLR0913, PLR0917 (options)
+async def limit(
     name: Name,
     cpus: Annotated[float | None, typer.Option(min=0.05, max=16, help="Cores.")] = None,
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Such as 128m or 1g.")] = None,
-    pids: Annotated[int | None, typer.Option(min=4, max=4096, help="Processes and threads.")] = None,
-    io: Annotated[str | None, typer.Option(metavar="SIZE", help="Of disk, a second.")] = None,
-    io_operations: Annotated[int | None, typer.Option(min=16, help="Of disk, a second.")] = None,
-    calls: Annotated[int | None, typer.Option(min=1, help="Calls a second.")] = None,
     priority: Annotated[str | None, typer.Option(help="low, normal or high.")] = None,
+    other: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="LIMIT=NUMBER",
+            help="One of pids, io_bytes_per_s, io_operations_per_s, calls_per_s; a size as 16m.",
+        ),
+    ] = None,
     reset: Annotated[bool, typer.Option("--reset", help="First forget those set before.")] = False,  # noqa: FBT002 (an option)
 ) -> Answer:
     """Set your own limits and priority of a plugin; those not named stay as they are.
@@ -67,11 +71,8 @@ async def limit(  # noqa: PLR0913, PLR0917 (options)
     named = {
         "cpus": cpus,
         "memory_bytes": None if memory is None else _size(memory, "memory"),
-        "pids": pids,
-        "io_bytes_per_s": None if io is None else _size(io, "io"),
-        "io_operations_per_s": io_operations,
-        "calls_per_s": calls,
         "priority": priority,
+        **dict(_pair(each) for each in other or []),
     }
     changes = {key: value for key, value in named.items() if value is not None}
     if not changes and not reset:
@@ -98,6 +99,11 @@ async def recommend(
         say(_view("recommended", told))
         limited = await host.follow_recommendations(name)
     return Answer(limited, lambda: _view("limited", limited))
+
+
+def _pair(given: str) -> tuple[str, int]:
+    key, _, value = given.partition("=")
+    return key, _size(value, f"set {key}")
 
 
 def _size(text: str, field: str) -> int:

@@ -121,12 +121,11 @@ def test_limits_set_are_limits_read(tree: Tree) -> None:
 def test_weights_are_set_in_the_kernels_own_measure(tmp_path: Path) -> None:
     v1, v2 = Tree("cgroup_v1", tmp_path / "1"), Tree("cgroup_v2", tmp_path / "2")
     for tree in (v1, v2):
-        tree.open().set_cpu_weight(512)
-        assert tree.open().set_io_weight(50)
+        assert tree.open().set_weights(512, 50)
     assert (v1.file("cpu.shares").read_text(), v1.file("blkio.bfq.weight").read_text()) == ("512", "50")
     assert (v2.file("cpu.weight").read_text(), v2.file("io.weight").read_text()) == ("20", "default 50")
     v1.file("blkio.bfq.weight").unlink()
-    assert not v1.open().set_io_weight(50)
+    assert not v1.open().set_weights(512, 50)
 
 
 def test_shares_become_weights_as_the_oci_specification_maps_them() -> None:

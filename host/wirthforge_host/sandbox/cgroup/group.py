@@ -34,6 +34,8 @@ LOOK_S = 0.0005
 """Between two looks at a state that nothing announces: v1 sends no event when all are frozen or gone."""
 ASK_AGAIN_S = 0.02
 """A v1 freeze can miss a process that forks or is throttled; asking again completes it (runc does the same)."""
+LEAST_SHARES = 2
+"""The kernel knows no smaller weight of the processor."""
 BATCH = 128
 """Processes signalled between two looks at who is there, which bounds the descriptors held."""
 
@@ -52,6 +54,8 @@ class Cgroup:
         self._places = places
         self._files: Dialect = version2 if places.unified else version1
         self._descriptors: dict[str, int | None] = {}
+        self.version = 2 if places.unified else 1
+        """Where memory, processor and processes are accounted."""
 
     @staticmethod
     def of_process(
@@ -78,19 +82,14 @@ class Cgroup:
         return group
 
     @property
-    def version(self) -> int:
-        """1 or 2: where memory, processor and processes are accounted."""
-        return 2 if self._places.unified else 1
-
-    @property
     def path(self) -> str:
         """How the group is reached, for people: ``cgroup v1, direct``, or ``cgroup v2, read only``."""
         writable = os.access(self._places.of(self._files.cpu(None, 100_000)[0][0]), os.W_OK)
         return f"cgroup v{self.version}, {'direct' if writable else 'read only'}"
 
     def limits(self) -> CgroupLimits:
-        """The limits in force."""
-        return self._files.limits(self._read_once)
+        """The limits in force, through descriptors that stay open."""
+        return self._files.limits(self._read)
 
     def usage(self) -> Usage:
         """What it used so far and uses now, through descriptors that stay open."""
@@ -99,10 +98,6 @@ class Cgroup:
     def pressure(self) -> Pressure:
         """How much its threads wait: means of ten seconds, so looking more often tells little more."""
         return Pressure(*(waited(self._read(f"{resource}.pressure")) for resource in Pressure._fields))
-
-    def processes(self) -> list[int]:
-        """Ids of its processes, in the host's namespace."""
-        return [int(line) for line in self._read("cgroup.procs").split()]
 
     def set_cpu(self, quota_us: int | None, period_us: int) -> None:
         """Lets it run ``quota_us`` of every ``period_us``; both at least 1000, None lifts the limit."""
@@ -130,17 +125,28 @@ class Cgroup:
         """Sets how many processes and threads it may have; those above it stay."""
         self._write((("pids.max", str(count)),))
 
-    def set_cpu_weight(self, shares: int) -> None:
-        """Sets its weight against others, in shares of v1: 1024 is normal."""
-        self._write(self._files.cpu_weight(shares))
+    def set_weights(self, shares: int, io_hundredths: int, *, idle: bool = False) -> bool:
+        """Sets its weights against others.
 
-    def set_io_weight(self, hundredths: int) -> bool:
-        """Sets the weight of its disk requests, 100 is normal; False where the kernel has no such thing."""
-        writes = self._files.io_weight(
-            hundredths, self._present("blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight")
+        Args:
+            shares: Of the processor, in the measure of v1: 1024 is normal.
+            io_hundredths: Of disk requests: 100 is normal.
+            idle: It gets the processor only while nobody else wants it, as far as the kernel knows such a thing.
+
+        Returns:
+            Whether the kernel weighs disk requests; where it does not, nothing is lost but that.
+        """
+        io = self._files.io_weight(
+            io_hundredths, self._present("blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight")
         )
-        self._write(writes)
-        return bool(writes)
+        knows_idle = bool(self._present("cpu.idle"))
+        if idle:
+            # A weight cannot be set beside it.
+            cpu = (("cpu.idle", "1"),) if knows_idle else self._files.cpu_weight(LEAST_SHARES)
+        else:
+            cpu = (*((("cpu.idle", "0"),) if knows_idle else ()), *self._files.cpu_weight(shares))
+        self._write((*cpu, *io))
+        return bool(io)
 
     def set_io(self, limits: DeviceLimits) -> None:
         """Sets the rates of one device; None takes a limit away."""
@@ -183,7 +189,7 @@ class Cgroup:
             else:
                 self._kill_each(deadline)
             _until(
-                lambda: not self.processes(), deadline, "some processes did not end: they wait in the kernel"
+                lambda: not self._processes(), deadline, "some processes did not end: they wait in the kernel"
             )
 
     def close(self) -> None:
@@ -193,13 +199,17 @@ class Cgroup:
                 os.close(descriptor)
         self._descriptors.clear()
 
+    def _processes(self) -> list[int]:
+        """Ids of its processes, in the host's namespace."""
+        return [int(line) for line in self._read("cgroup.procs").split()]
+
     def _kill_each(self, deadline: float) -> None:
         with suppress(CgroupUnreachableError):
             self.freeze(timeout_s=min(0.2, max(0.0, deadline - time.monotonic())))
-        _signal_all(self.processes)
+        _signal_all(self._processes)
         self._write(self._files.freeze(frozen=False))
-        while self.processes() and time.monotonic() < deadline:
-            _signal_all(self.processes)
+        while self._processes() and time.monotonic() < deadline:
+            _signal_all(self._processes)
             time.sleep(LOOK_S)
 
     def _bring_about(self, *, frozen: bool, timeout_s: float) -> None:
@@ -237,13 +247,6 @@ class Cgroup:
             if error.errno == errno.EOPNOTSUPP:
                 return ""
             raise _translated(error, name) from error
-
-    def _read_once(self, name: str) -> str:
-        descriptor = self._open(name)
-        if descriptor is None:
-            return ""
-        with _closing(descriptor), _translating(name):
-            return os.pread(descriptor, MAX_FILE_BYTES, 0).decode("ascii")
 
     def _open(self, name: str) -> int | None:
         try:
