@@ -162,7 +162,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "ISO-4",
         "network isolation",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
             "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
@@ -176,7 +176,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_egress_on_engine.py::test_all_else_fails_and_what_was_refused_is_on_record_with_the_permission_to_ask_for",
             "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
         ),
-        lacks="granted egress through the host",
     ),
     Requirement(
         "ISO-5",
@@ -238,7 +237,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
             "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
         ),
-        lacks="cutting calls in flight, the measured 100 ms",
+        lacks="cutting host calls in flight",
     ),
     Requirement(
         "PERM-5",
@@ -521,7 +520,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "templates",
         "partial",
         tests=("tests/integration/test_cli_author.py::test_the_tests_of_each_template_pass",),
-        lacks="templates for councils, egress and WebAssembly",
+        lacks="templates for councils and WebAssembly",
     ),
     Requirement(
         "DEV-4",
