@@ -20,6 +20,7 @@ from bench.ground import BenchError, Ground
 from wirthforge_host.resources.sampler import Sampler, Watched
 from wirthforge_host.signals import Signals
 from wirthforge_sdk.contracts.resources import Tier
+from wirthforge_sdk.contracts.resources_api import Priority
 
 NAME = "monitoring"
 INSTANCES = 100
@@ -62,7 +63,7 @@ async def _ours(ground: Ground, containers: list[tuple[str, int]]) -> list[float
     """Seconds of a processor, by round."""
     sampler = Sampler(Signals(), now=lambda: datetime.now(UTC), monotonic=time.monotonic)
     for number, (container, pid) in enumerate(containers):
-        sampler.watch(Watched(str(number), f"bench/p{number}", container, pid, lambda _: None))
+        sampler.watch(Watched(str(number), f"bench/p{number}", container, pid, Priority.NORMAL))
     try:
         await sampler.round()
         seconds = []

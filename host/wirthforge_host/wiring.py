@@ -29,6 +29,7 @@ from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.sampler import Sampler
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.control import Control
@@ -69,6 +70,7 @@ class Wiring:
     reconciler: Reconciler
     containment: Containment
     resources: Resources
+    enforcer: Enforcer
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -86,6 +88,7 @@ class Wiring:
             await self.permissions.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
+            await stack.enter_async_context(self.enforcer.running())
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
@@ -120,26 +123,19 @@ def build_wiring(
     engine = engine or DockerEngine(settings.engine_url)
     ground = _Ground.of(settings, now)
     metrics = Metrics()
-    egress = Egress(
-        audit=ground.audit,
-        signals=ground.signals,
-        metrics=metrics,
-        policy=ground.policy,
-        network=MachineNetwork(),
-    )
-    resources = Resources(
-        ground.database,
-        ground.audit,
-        ground.events,
-        ground.policy,
-        Sampler(ground.signals, now=now, monotonic=time.monotonic),
-        now=now,
-    )
-    instances = _instances(settings, engine, ground, egress)
+    resources = _resources(ground)
+    instances = _instances(settings, engine, ground, resources, _egress(ground, metrics))
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
     reconciler = _reconciler(settings, ground, instances, states, control)
-    plugins = _plugins(ground, states, reconciler, instances)
+    plugins = _plugins(ground, states, reconciler, instances, resources)
+    containment = Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -154,25 +150,12 @@ def build_wiring(
         storage=ground.storage,
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
-        installer=Installer(
-            source=source or Marketplace(settings.marketplace_url),
-            trees=ground.trees,
-            plugins=plugins,
-            database=ground.database,
-            audit=ground.audit,
-            events=ground.events,
-            policy=ground.policy,
-        ),
+        installer=_installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
-        containment=Containment(
-            database=ground.database,
-            audit=ground.audit,
-            states=states,
-            reconciler=reconciler,
-            control=control,
-        ),
+        containment=containment,
         resources=resources,
+        enforcer=_enforcer(ground, containment),
     )
 
 
@@ -211,7 +194,36 @@ class _Ground:
         )
 
 
-def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egress: Egress) -> Instances:
+def _egress(ground: _Ground, metrics: Metrics) -> Egress:
+    return Egress(
+        audit=ground.audit,
+        signals=ground.signals,
+        metrics=metrics,
+        policy=ground.policy,
+        network=MachineNetwork(),
+    )
+
+
+def _enforcer(ground: _Ground, containment: Containment) -> Enforcer:
+    enforcer = Enforcer(containment, ground.audit, ground.events, ground.policy.enforcement)
+    ground.signals.listen(enforcer.judge)
+    return enforcer
+
+
+def _resources(ground: _Ground) -> Resources:
+    return Resources(
+        ground.database,
+        ground.audit,
+        ground.events,
+        ground.policy,
+        Sampler(ground.signals, now=ground.now, monotonic=time.monotonic),
+        now=ground.now,
+    )
+
+
+def _instances(
+    settings: Settings, engine: ContainerEngine, ground: _Ground, resources: Resources, egress: Egress
+) -> Instances:
     services = Services(
         audit=ground.audit,
         events=ground.events,
@@ -229,6 +241,7 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground, egr
         directory=settings.data_dir / "bridges",
         bridge=Bridge(services),
         egress=egress,
+        resources=resources,
         permissions=ground.permissions,
         logs=ground.logs,
         trees=ground.trees,
@@ -258,7 +271,9 @@ def _reconciler(
     )
 
 
-def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances: Instances) -> Plugins:
+def _plugins(
+    ground: _Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
+) -> Plugins:
     removal = Removal(
         database=ground.database,
         audit=ground.audit,
@@ -268,6 +283,7 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         storage=ground.storage,
         logs=ground.logs,
         trees=ground.trees,
+        resources=resources,
     )
     return Plugins(
         database=ground.database,
@@ -278,8 +294,21 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         permissions=ground.permissions,
         removal=removal,
         trees=ground.trees,
+        resources=resources,
         policy=ground.policy,
         now=ground.now,
+    )
+
+
+def _installer(ground: _Ground, plugins: Plugins, source: Source) -> Installer:
+    return Installer(
+        source=source,
+        trees=ground.trees,
+        plugins=plugins,
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        policy=ground.policy,
     )
 
 

@@ -6,21 +6,27 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
 import json
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import BaseModel
 
 from tests.fakes.packages import author_key
 from tests.fakes.source import ShelfSource
 from tests.fakes.world import SOCKET, World, world
+from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, RESTING
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.packaging.keys import PublicKey
@@ -28,6 +34,7 @@ from wirthforge_sdk.packaging.keys import PublicKey
 WAIT_S = 60.0
 """For any answer."""
 LINE_BYTES = 1024 * 1024
+LOOK_AGAIN_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +46,29 @@ class Place:
     host_id: str
     engine: str = SOCKET
     settings: dict[str, Any] = field(default_factory=dict)
+    threads: int | None = None
+    """For blocking work; with one, the same work is always done by the same thread."""
+    die_at: tuple[str, int] | None = None
+    """``module:path.of.function`` and which call of it, before which the host kills itself."""
 
     @property
     def shelf(self) -> Path:
         return self.directory.with_name(f"{self.directory.name}.shelf")
+
+    @property
+    def log(self) -> Path:
+        """What its hosts log."""
+        return self.directory.with_name(f"{self.directory.name}.log")
 
     def stock(self, packages: Sequence[bytes]) -> None:
         """Puts packages on the shelf."""
         self.shelf.mkdir()
         for number, package in enumerate(packages):
             (self.shelf / f"{number:03}.wfp").write_bytes(package)
+
+    def dying_at(self, function: str, time: int) -> Place:
+        """The same, with a host that kills itself."""
+        return replace(self, die_at=(function, time))
 
     def command(self) -> list[str]:
         """What starts a host there."""
@@ -120,16 +140,18 @@ class HostProcess:
 @asynccontextmanager
 async def host_process(place: Place, *prefix: str) -> AsyncIterator[HostProcess]:
     """A host at ``place``, its command after ``prefix``; killed at the end, if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *(*prefix, *place.command()),
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join([os.getcwd(), *filter(None, sys.path)]),
-        },
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=LINE_BYTES,
-    )
+    with place.log.open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(*prefix, *place.command()),
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)]),
+            },
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            limit=LINE_BYTES,
+        )
     host = HostProcess(process)
     try:
         yield host
@@ -144,35 +166,78 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, list | tuple | set) else value
 
 
-async def _answer(host: World, told: dict[str, Any]) -> None:
+async def _converged(host: World, patience_s: float) -> dict[str, Any]:
+    """How all is once it rests: nothing is on its way, and each instance is there once, wherever it is looked for."""
+    async with asyncio.timeout(patience_s), host.wiring.events.subscribe() as events:
+        while True:
+            plugins = await host.wiring.plugins.all()
+            left = {
+                "containers": sorted(await host.containers()),
+                "records": sorted(record.id for record in await host.instances()),
+                "sockets": sorted(host.directories("bridges")),
+                "releases": sorted(host.directories("releases")),
+            }
+            running = sorted(each.instance.id for each in plugins if each.instance)
+            at_rest = all(each.state in (HAS_INSTANCE if each.instance else RESTING) for each in plugins)
+            same = left["containers"] == left["records"] == left["sockets"] == running
+            if at_rest and same:
+                break
+            # A sweep tells nobody.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_S):
+                    await anext(events)
+    wrong = [] if (await host.wiring.audit.verify()).first_bad is None else ["the audit log is broken"]
+    if left["releases"] != sorted(each.digest.removeprefix("sha256:") for each in plugins):
+        wrong.append(f"releases {left['releases']} of other plugins than {[each.name for each in plugins]}")
+    return {"states": {each.name: each.state for each in plugins}, "left": left, "wrong": wrong}
+
+
+async def _answer(host: World, told: dict[str, Any], out: IO[bytes]) -> None:
+    act = partial(_converged, host) if told["act"] == "converged" else getattr(host, told["act"])
     try:
-        done = {"result": _plain(await getattr(host, told["act"])(*told["args"], **told["kwargs"]))}
+        done = {"result": _plain(await act(*told["args"], **told["kwargs"]))}
     except (WirthForgeError, TimeoutError) as error:
         done = {"error": f"{type(error).__name__}: {error}"}
-    print(json.dumps({"id": told["id"], **done}), flush=True)
+    out.write(json.dumps({"id": told["id"], **done}).encode() + b"\n")
+    out.flush()
 
 
-async def _serve(told: dict[str, Any]) -> None:
+def _kill_at(place: str, time: int) -> None:
+    """Has this process end before call number ``time`` of a function, as a power cut would."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = pkgutil.resolve_name(":".join([module, *owners]))
+    real, calls = getattr(owner, name), itertools.count(1)
+
+    @functools.wraps(real)
+    def mortal(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == time:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, mortal)
+
+
+async def _serve(told: dict[str, Any], out: IO[bytes]) -> None:
+    if told["threads"]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(told["threads"]))
+    if told["die_at"] is not None:
+        _kill_at(*told["die_at"])
     directory = Path(told["directory"])
     files = sorted(directory.with_name(f"{directory.name}.shelf").iterdir())
     source = ShelfSource(*(each.read_bytes() for each in files), key=PublicKey.parse(told["key"]))
     options = {"host_id": told["host_id"], **told["settings"]}
-    async with world(directory, source=source, engine=_engine(told["engine"]), **options) as host:
+    async with world(directory, source=source, engine=DockerEngine(told["engine"]), **options) as host:
         lines = asyncio.StreamReader(limit=LINE_BYTES)
         protocol = asyncio.StreamReaderProtocol(lines)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: protocol, sys.stdin)
         async with asyncio.TaskGroup() as acts:
             async for line in lines:
-                acts.create_task(_answer(host, json.loads(line)))
-
-
-def _engine(url: str) -> Any:
-    if url.startswith("unix:"):
-        return DockerEngine(url)
-    from tests.fakes.process_engine import ProcessEngine  # only where it is wanted
-
-    return ProcessEngine(Path(url))
+                acts.create_task(_answer(host, json.loads(line), out))
 
 
 if __name__ == "__main__":
-    asyncio.run(_serve(json.loads(sys.argv[1])))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a host logs is no answer
+    asyncio.run(_serve(json.loads(sys.argv[1]), answers))

@@ -229,7 +229,6 @@ def test_its_share_of_the_processor_is_its_quota_within_five_percent(found: dict
 
 
 @pytest.mark.requirement("ISO-2")
-@pytest.mark.requirement("RES-6")
 def test_its_memory_ends_at_the_page_where_its_limit_is(found: dict[str, Any]) -> None:
     memory = found["memory"]
     assert memory["limit"] == LIMITS.memory_bytes

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -86,5 +87,5 @@ async def test_the_next_host_goes_on_with_every_plugin_where_it_was(tmp_path, en
             assert Counter(each["outcome"] for each in adopted) == {"allowed": MANY}
             assert len(await second.act("audited", "plugin.state")) == moves
     record_property("ready_s", ready_s)
-    print(f"{MANY} plugins adopted; ready {ready_s:.2f} s after the process was started")
+    sys.stderr.write(f"{MANY} plugins adopted; ready {ready_s:.2f} s after the process was started\n")
     assert ready_s < READY_S

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.containers import LIMITS, contained
-from wirthforge_host.resources.limits import apply_priority, quota_of
+from wirthforge_host.resources.limits import apply_priority
 from wirthforge_host.resources.sampler import Sampler, Watched
 from wirthforge_host.sandbox.cgroup import Cgroup
+from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.resources_api import Priority
 
@@ -52,7 +53,7 @@ async def test_a_busy_container_is_seen_at_its_quota_and_told_of(tmp_path: Path)
     sampler = Sampler(signals, now=lambda: datetime.now(UTC), monotonic=time.monotonic)
     async with contained(BURN, tmp_path) as (group, state):
         assert state.pid is not None
-        sampler.watch(Watched("i1", "acme/burner", state.id, state.pid, lambda _: None))
+        sampler.watch(Watched("i1", "acme/burner", state.id, state.pid, Priority.NORMAL))
         await sampler.round()
         await until_used(0.5, group)
         await sampler.round()
@@ -79,7 +80,7 @@ async def test_measured_shares_follow_the_priorities(tmp_path: Path) -> None:
         for group, state in ((high, one), (normal, other)):
             assert state.pid is not None
             await asyncio.to_thread(on_one_processor, state.pid)
-            group.set_cpu(*quota_of(1.0))
+            group.set_cpu(*bandwidth(1.0))
         apply_priority(high, Priority.HIGH)
         apply_priority(normal, Priority.NORMAL)
         more, less = await until_used(ENOUGH_S, high, normal)

@@ -46,7 +46,7 @@ async def test_a_call_is_answered_recorded_and_counted(host):
         "code": "ok",
         "ms": answer.duration_ms,
     }
-    told = host.wiring.metrics.exposition([]).decode()
+    told = host.wiring.metrics.exposition([], {}).decode()
     assert 'wirthforge_calls_total{code="ok",function="echo",plugin="demo/hello"} 1.0' in told
 
 

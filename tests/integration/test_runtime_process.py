@@ -5,12 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, process_for, project
+from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, hosts_for, process_for, project
 from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES, MAX_MESSAGE_BYTES, Exit
+from wirthforge_sdk.runtime.connecting import NoHostError, connections
 
 PLUGIN = """
 import os, sys
@@ -51,6 +52,58 @@ def leave() -> str:
     os._exit(5)
 
 server.run()
+"""
+
+
+LASTING = """
+import asyncio
+from wirthforge_sdk.runtime import HostUnavailableError, Plugin
+
+plugin = Plugin()
+counted = 0
+lock = asyncio.Lock()
+seen = []
+
+@plugin.function
+def count() -> int:
+    global counted
+    counted += 1
+    print("counted", counted)
+    return counted
+
+@plugin.function
+def wait() -> None:
+    try:
+        plugin.storage.get("k")
+    except HostUnavailableError:
+        seen.append("no host")
+
+@plugin.function
+async def hold() -> None:
+    async with lock:
+        await asyncio.Event().wait()
+
+@plugin.function
+async def held() -> list[str]:
+    async with asyncio.timeout(4), lock:
+        return seen
+"""
+
+OLD_SERVER = """
+import json, sys
+
+greeted = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    method = message.get("method")
+    if method == "initialize":
+        greeted += 1
+        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "old", "version": "1"}}
+    elif method == "tools/call":
+        result = {"content": [], "structuredContent": {"greeted": greeted}}
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
 """
 
 
@@ -297,3 +350,85 @@ def test_an_mcp_server_ends_when_the_host_removes_the_socket(tmp_path):
         peer.request("server/discover")
         answer_and_logs(peer)
     assert process.returncode == 0
+
+
+@pytest.mark.requirement("RES-10")
+def test_a_plugin_outlives_its_host_and_remembers(tmp_path):
+    with hosts_for(project(tmp_path, LASTING)) as (process, hosts, first):
+        first.start("count")
+        assert answer_and_logs(first)[0]["result"]["structuredContent"] == {"result": 1}
+        hosts.die()
+        second = hosts.next()
+        second.start("count")
+        answer, logs = answer_and_logs(second)
+        assert answer["result"]["structuredContent"] == {"result": 2}
+        assert [log["message"] for log in logs] == ["counted 2"]  # what is printed goes to the new host
+        assert process.poll() is None
+
+
+def test_what_was_open_with_the_host_before_is_over_and_the_loop_goes_on(tmp_path):
+    with hosts_for(project(tmp_path, LASTING)) as (_, hosts, first):
+        first.start("hold", 1)
+        first.start("wait", 2)
+        assert first.receive()["method"] == "host/storage.get"
+        second = hosts.next()
+        # The lock is of the same loop, and the call that held it was cancelled.
+        second.start("held", 1)
+        assert answer_and_logs(second)[0] == {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "result": {
+                "content": [{"type": "text", "text": '{"result":["no host"]}'}],
+                "structuredContent": {"result": ["no host"]},
+                "isError": False,
+                "resultType": "complete",
+            },
+        }
+
+
+def test_a_new_host_may_speak_in_the_other_era(tmp_path):
+    with hosts_for(project(tmp_path, LASTING)) as (_, hosts, first):
+        first.start("count")
+        answer_and_logs(first)
+        second = hosts.next()
+        assert "result" in second.ask("initialize", meta={}, protocolVersion="2025-11-25")
+
+
+def test_a_server_behind_the_joiner_outlives_its_host_and_is_greeted_once(tmp_path):
+    tree = project(tmp_path, OLD_SERVER, 'type = "mcp"\nentry = "code_under_test"')
+    with hosts_for(tree) as (_, hosts, first):
+        peer = first
+        for number in (10, 20, 30):
+            welcome = peer.ask("initialize", number, None, protocolVersion="2025-11-25")
+            assert (welcome["id"], welcome["result"]["serverInfo"]["name"]) == (number, "old")
+            peer.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+            called = peer.ask("tools/call", number + 1, None, name="f", arguments={})
+            assert called["result"]["structuredContent"] == {"greeted": 1}
+            peer = hosts.next()
+
+
+def test_a_plugin_whose_host_does_not_come_back_ends_itself(tmp_path):
+    path = tmp_path / "bridge.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        ways = connections(str(path), patience_s=0.2)
+        assert next(ways)
+        listener.accept()[0].close()
+    with pytest.raises(NoHostError):
+        next(ways)
+
+
+def test_a_queue_that_is_full_holds_nobody_up(tmp_path):
+    path = tmp_path / "bridge.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as others:
+        listener.bind(str(path))
+        listener.listen(0)
+        ways = connections(str(path), patience_s=0.2)
+        assert next(ways)
+        for _ in range(3):
+            other = others.enter_context(socket.socket(socket.AF_UNIX))
+            other.settimeout(0)
+            other.connect_ex(str(path))
+        with pytest.raises(NoHostError):
+            next(ways)

@@ -57,7 +57,7 @@ async def limit(
     operator: Keeper, plugin: Annotated[PluginOut, Depends(_installed)], wiring: Wired, body: ResourcesIn
 ) -> LimitedOut:
     """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them."""
-    return await wiring.resources.limit(plugin.name, plugin.limits, body, operator)
+    return await wiring.plugins.limit(plugin.name, body, operator)
 
 
 @router.get("/plugins/{namespace}/{name}/recommendations")
@@ -73,4 +73,4 @@ async def follow_recommendations(
     operator: Keeper, plugin: Annotated[PluginOut, Depends(_installed)], wiring: Wired
 ) -> LimitedOut:
     """Makes all that is suggested now the operator's own limits."""
-    return await wiring.resources.follow_recommendations(plugin.name, plugin.limits, operator)
+    return await wiring.plugins.follow_recommendations(plugin.name, operator)

@@ -20,7 +20,8 @@ from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, S
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.adoption import Adoption, Left
 from wirthforge_host.plugins.faults import Faults
-from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries

@@ -11,13 +11,15 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
-from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import RESTING
 from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -31,6 +33,7 @@ from wirthforge_sdk.contracts.host_api import (
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
@@ -47,6 +50,7 @@ class Plugins:
     permissions: Permissions
     removal: Removal
     trees: Trees
+    resources: Resources
     policy: SecurityPolicy
     now: Callable[[], datetime]
 
@@ -145,6 +149,34 @@ class Plugins:
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
+
+    async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
+        """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.
+
+        Raises:
+            NotFoundError: It is not on this host.
+            PolicyViolationError: One is above the policy's cap.
+        """
+        limited = await self.resources.limit(name, (await self.get(name)).limits, override, operator)
+        self._hold_to(limited)
+        return limited
+
+    async def follow_recommendations(self, name: str, operator: Operator) -> LimitedOut:
+        """Makes all that is suggested now the operator's own limits.
+
+        Raises:
+            ConflictError: Nothing is suggested.
+        """
+        base = (await self.get(name)).limits
+        limited = await self.resources.follow_recommendations(name, base, operator)
+        self._hold_to(limited)
+        return limited
+
+    def _hold_to(self, limited: LimitedOut) -> None:
+        instance = self.reconciler.live(limited.plugin)
+        if instance is not None:
+            instance.limits = limited.limits
+            instance.gate.admit_at_most(limited.limits.calls_per_s)
 
     async def effective(self, name: str) -> EffectiveOut:
         """What the engine says is in force for the plugin's instance, now.

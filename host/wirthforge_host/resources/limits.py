@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
 from wirthforge_host.errors import PolicyViolationError
 from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits
-from wirthforge_host.sandbox.hardening import LOCKED_DOWN, PERIOD_US, SMALLEST_QUOTA_US
+from wirthforge_host.sandbox.hardening import LOCKED_DOWN, bandwidth
 from wirthforge_sdk.contracts.policy import Cap
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import Priority, ResourcesIn
@@ -65,15 +64,12 @@ def io_weight_of(priority: Priority) -> int:
     return round(NORMAL_IO_WEIGHT * _STEPS[priority])
 
 
-def quota_of(cpus: float) -> tuple[int, int]:
-    """Quota and period in microseconds: of a short period where the kernel takes so small a quota."""
-    period_us = max(PERIOD_US, math.ceil(SMALLEST_QUOTA_US / cpus))
-    return max(SMALLEST_QUOTA_US, round(period_us * cpus)), period_us
+def apply_priority(group: Cgroup, priority: Priority, *, yields: bool = False) -> None:
+    """Sets the weights of a running instance; the disk's where the kernel has one.
 
-
-def apply_priority(group: Cgroup, priority: Priority) -> None:
-    """Sets the weights of a running instance; the disk's where the kernel has one."""
-    group.set_weights(shares_of(priority), io_weight_of(priority))
+    One that ``yields`` gets the processor when nobody else wants it.
+    """
+    group.set_weights(shares_of(priority), io_weight_of(priority), idle=yields)
 
 
 def apply(group: Cgroup, limits: Limits, priority: Priority, *, share: float = 1.0) -> Applied:
@@ -90,7 +86,7 @@ def apply(group: Cgroup, limits: Limits, priority: Priority, *, share: float = 1
     """
     before = group.limits()
     acts: dict[str, Callable[[], None]] = {
-        "cpus": lambda: group.set_cpu(*quota_of(limits.cpus * share)),
+        "cpus": lambda: group.set_cpu(*bandwidth(limits.cpus * share)),
         "memory_bytes": lambda: group.set_memory(limits.memory_bytes),
         "pids": lambda: group.set_pids(limits.pids),
         "io_bytes_per_s": lambda: _apply_io(group, before, limits),

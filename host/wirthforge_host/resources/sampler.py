@@ -11,11 +11,14 @@ from datetime import datetime
 import structlog
 
 from wirthforge_host.errors import CgroupMissingError
+from wirthforge_host.resources.limits import apply_priority
 from wirthforge_host.resources.models import METRICS, NO_DISK, Disk, Reading, Sample, disk_of, sample_of
 from wirthforge_host.resources.sketch import Sketch
 from wirthforge_host.resources.store import Minute
+from wirthforge_host.resources.yielding import WELL, Yielding, judged
 from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits, Pressure
 from wirthforge_host.signals import Noticed, Signal, Signals
+from wirthforge_sdk.contracts.resources_api import Priority
 from wirthforge_sdk.errors import WirthForgeError
 
 KEPT = 300
@@ -97,8 +100,9 @@ class Watched:
     plugin: str
     container: str
     pid: int
-    opened: Callable[[Cgroup], None]
-    """Told once its group is found."""
+    priority: Priority
+    """In force once its group is found."""
+    yielding: Yielding = WELL
     group: Cgroup | None = None
     path: str = ""
     """How the group is reached, for people."""
@@ -190,7 +194,8 @@ class Sampler:
 
     def _opened(self, watched: Watched) -> tuple[Cgroup, str]:
         group = self._open_group(watched.pid, watched.container)
-        watched.opened(group)
+        if watched.priority is not Priority.NORMAL:
+            apply_priority(group, watched.priority)
         return group, group.path
 
     def _read(self, watched: Watched, group: Cgroup, *, seldom: bool) -> None:
@@ -216,6 +221,7 @@ class Sampler:
     def _keep(self, watched: Watched, before: Reading, now: Reading, limits: CgroupLimits) -> None:
         sample = sample_of(now, before, limits=limits, pressure=watched.pressure, disk=watched.disk)
         watched.sample, watched.at = sample, self._now()
+        self._yield(watched, sample)
         row = sample.row()
         watched.ring.add(watched.at.timestamp(), row)
         tally = self._minutes.get(watched.plugin)
@@ -231,6 +237,19 @@ class Sampler:
                 detail={"usage": sample},
             )
         )
+
+    def _yield(self, watched: Watched, sample: Sample) -> None:
+        before, watched.yielding = (
+            watched.yielding,
+            judged(watched.yielding, sample.throttled, sample.interval_s),
+        )
+        if before.now is watched.yielding.now or watched.group is None:
+            return
+        try:
+            apply_priority(watched.group, watched.priority, yields=watched.yielding.now)
+        except WirthForgeError as error:
+            # It keeps its quota all the same; only its neighbours feel it more.
+            _log.warning("resources.not_yielding", plugin=watched.plugin, error=error.message)
 
     def _failed(self, watched: Watched, reason: str, *, ended: bool) -> None:
         if reason != watched.fault and not ended:

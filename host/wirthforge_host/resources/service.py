@@ -15,7 +15,6 @@ from wirthforge_host.resources import store
 from wirthforge_host.resources.limits import (
     Applied,
     apply,
-    apply_priority,
     check_cap,
     effective_limits,
 )
@@ -23,7 +22,7 @@ from wirthforge_host.resources.recommendation import NEEDED, Suggestion, recomme
 from wirthforge_host.resources.sampler import Sampler, Watched
 from wirthforge_host.resources.sketch import Sketch, merged
 from wirthforge_host.resources.views import History, figures_of, history_of, recent_of, usage_of
-from wirthforge_host.sandbox.cgroup import Cgroup
+from wirthforge_host.resources.yielding import WELL
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.resources import Limits
@@ -87,8 +86,7 @@ class Resources:
             pid: Of the container's first process, as the engine says it.
             priority: In force once its group is found.
         """
-        opened = _nothing if priority is Priority.NORMAL else lambda group: apply_priority(group, priority)
-        self._sampler.watch(Watched(instance, plugin, container, pid, opened))
+        self._sampler.watch(Watched(instance, plugin, container, pid, priority))
 
     def forget(self, instance: str) -> None:
         """The instance is closed; nothing of it is read any more."""
@@ -229,6 +227,8 @@ class Resources:
             # What throttles it goes on doing so, of the new quota.
             in_force = watched.group.limits().cpus or before.cpus
             share = min(1.0, round(in_force / before.cpus, 2))
+            # Whether it yields is judged anew: its quota is another.
+            watched.priority, watched.yielding = priority, WELL
             return apply(watched.group, limits, priority, share=share)
         except WirthForgeError as error:
             _log.warning("resources.not_applied", plugin=plugin, error=error.message)
@@ -271,10 +271,6 @@ class Resources:
         except WirthForgeError as error:
             # A minute of history is not worth holding up readings for.
             _log.warning("resources.minute_lost", plugins=len(minutes), error=error.message)
-
-
-def _nothing(_group: Cgroup) -> None:
-    """Weights are as the container was made with."""
 
 
 def _unpacked(packed: Sequence[tuple[datetime, bytes]]) -> History:

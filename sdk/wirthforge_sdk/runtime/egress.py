@@ -28,20 +28,10 @@ OWN_DESCRIPTORS = 8
 """The standard streams, the selector, and what is open for a moment."""
 BACKLOG = 64
 
-ENVIRONMENT = {
-    **dict.fromkeys(
-        ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"),
-        f"http://{EGRESS_PROXY[0]}:{EGRESS_PROXY[1]}",
-    ),
-    # What a plugin serves to itself is no matter of the host's.
-    **dict.fromkeys(("no_proxy", "NO_PROXY"), "localhost,127.0.0.1"),
-}
-"""By which HTTP clients find the proxy."""
-
 _END = b"\r\n\r\n"
 _MADE = b"HTTP/1.1 200"
 _REQUEST = re.compile(rb"([!-~]+) ([!-~]+) (HTTP/1\.[01])")
-_ABSOLUTE = re.compile(rb"http://([^/?#@]+)([^#]*)", re.IGNORECASE)
+_ABSOLUTE = re.compile(rb"http://([^/?#@]+)((?:[/?][^#]*)?)", re.IGNORECASE)
 _ENDS_HERE = (b"connection", b"proxy-connection", b"proxy-authorization", b"keep-alive", b"te", b"upgrade")
 """Header fields for a proxy itself (RFC 9110 section 7.6.1)."""
 
@@ -51,7 +41,7 @@ class RefusedError(Exception):
 
 
 def start(destinations: Sequence[str], relay: str) -> int:
-    """Forks the process and returns its id; its sockets listen and HTTP clients find the proxy when this returns.
+    """Forks the process and returns its id; its sockets listen when this returns.
 
     Args:
         destinations: ``host:port``, as the release asks for.
@@ -60,7 +50,6 @@ def start(destinations: Sequence[str], relay: str) -> int:
     Raises:
         OSError: It cannot listen, or could take no connection.
     """
-    os.environ.update(ENVIRONMENT)  # noqa: TID251 (for the plugin, which is forked later)
     listeners = listen(destinations)
     room = (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(listeners) - OWN_DESCRIPTORS) // 2
     if room < 1:
@@ -136,6 +125,11 @@ class Flow:
             self.sink.shutdown(socket.SHUT_WR)
             self.closed = True
 
+    def give_up(self) -> None:
+        """Nothing more is to pass."""
+        self.buffer.clear()
+        self.ended = self.closed = True
+
 
 class Joined:
     """A client's connection, and the relay's once it is known where to."""
@@ -174,6 +168,9 @@ class Joined:
         for flow in filter(None, (self.up, self.down)):
             if events & selectors.EVENT_READ and flow.source is end and flow.reads:
                 flow.read()
+                if flow is self.down and flow.ended and _is_closed(end):
+                    # Cut, not only done with sending: what the client says now leads nowhere.
+                    self.up.give_up()
             if events & selectors.EVENT_WRITE and flow.sink is end and flow.writes:
                 flow.write()
 
@@ -254,6 +251,15 @@ class Joined:
         self.down.sink, self.up.sink = self.up.source, relay
         self.up.buffer += b"CONNECT %s HTTP/1.1" % target + _END
         return self.down
+
+
+def _is_closed(relay: socket.socket) -> bool:
+    """Whether the other side will read no more."""
+    try:
+        relay.send(b"")
+    except OSError:
+        return True
+    return False
 
 
 def _passed_on(fields: list[bytes]) -> list[bytes]:

@@ -43,7 +43,7 @@ def start(
 
 def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
     """Runs the server until it ends or the host ends the instance; returns the exit code."""
-    # The runtime set them, where the release asks for egress; a sandbox begins with none.
+    # A sandbox has them where the release asks for connections.
     proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}  # noqa: TID251
     child = start(project, proxies=proxies)
     printed = Printed(log, "warning")

@@ -36,7 +36,7 @@ async def test_bytes_go_both_ways_until_both_sides_have_said_all(relayed):
     detail = (await relayed.ended()).detail
     assert (detail["sent"], detail["received"], detail["code"]) == (300_000, 200_011, "finished")
     assert b'wirthforge_egress_bytes_total{direction="sent",plugin="acme/courier"} 300000.0' in (
-        relayed.metrics.exposition([])
+        relayed.metrics.exposition([], {})
     )
 
 

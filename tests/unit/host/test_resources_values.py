@@ -17,7 +17,6 @@ from wirthforge_host.resources.limits import (
     check_cap,
     effective_limits,
     io_weight_of,
-    quota_of,
     shares_of,
 )
 from wirthforge_host.resources.models import METRICS, disk_of, sample_of
@@ -25,6 +24,7 @@ from wirthforge_host.resources.recommendation import NEEDED, recommend
 from wirthforge_host.resources.sampler import KEPT, Ring, Tally
 from wirthforge_host.resources.sketch import ACCURACY, SMALLEST, Sketch, merged
 from wirthforge_host.sandbox.cgroup import CgroupLimits, Pressure, Usage
+from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_sdk.contracts.policy import Cap
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Tier
 from wirthforge_sdk.contracts.resources_api import Priority, ResourcesIn
@@ -158,7 +158,7 @@ def test_priorities_are_four_to_one_for_processor_and_disk() -> None:
 
 @given(st.floats(0.01, 16))
 def test_a_quota_is_what_the_kernel_takes_and_near_what_was_asked(cpus: float) -> None:
-    quota, period = quota_of(cpus)
+    quota, period = bandwidth(cpus)
     assert quota >= 1_000
     assert 1_000 <= period <= 1_000_000
     assert quota / period == pytest.approx(cpus, rel=0.01)

@@ -34,6 +34,8 @@ LOOK_S = 0.0005
 """Between two looks at a state that nothing announces: v1 sends no event when all are frozen or gone."""
 ASK_AGAIN_S = 0.02
 """A v1 freeze can miss a process that forks or is throttled; asking again completes it (runc does the same)."""
+LEAST_SHARES = 2
+"""The kernel knows no smaller weight of the processor."""
 BATCH = 128
 """Processes signalled between two looks at who is there, which bounds the descriptors held."""
 
@@ -138,12 +140,13 @@ class Cgroup:
         """Sets how many processes and threads it may have; those above it stay."""
         self._write((("pids.max", str(count)),))
 
-    def set_weights(self, shares: int, io_hundredths: int) -> bool:
+    def set_weights(self, shares: int, io_hundredths: int, *, idle: bool = False) -> bool:
         """Sets its weights against others.
 
         Args:
             shares: Of the processor, in the measure of v1: 1024 is normal.
             io_hundredths: Of disk requests: 100 is normal.
+            idle: It gets the processor only while nobody else wants it, as far as the kernel knows such a thing.
 
         Returns:
             Whether the kernel weighs disk requests; where it does not, nothing is lost but that.
@@ -151,7 +154,13 @@ class Cgroup:
         io = self._files.io_weight(
             io_hundredths, self._present("blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight")
         )
-        self._write((*self._files.cpu_weight(shares), *io))
+        knows_idle = bool(self._present("cpu.idle"))
+        if idle:
+            # A weight cannot be set beside it.
+            cpu = (("cpu.idle", "1"),) if knows_idle else self._files.cpu_weight(LEAST_SHARES)
+        else:
+            cpu = (*((("cpu.idle", "0"),) if knows_idle else ()), *self._files.cpu_weight(shares))
+        self._write((*cpu, *io))
         return bool(io)
 
     def set_io(self, limits: DeviceLimits) -> None:
