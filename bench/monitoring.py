@@ -19,6 +19,7 @@ from bench.figures import Figure, alone, at_most, beside, percentile
 from bench.ground import BenchError, Ground
 from wirthforge_host.resources.sampler import Sampler, Watched
 from wirthforge_host.signals import Signals
+from wirthforge_sdk.contracts.resources import Tier
 from wirthforge_sdk.contracts.resources_api import Priority
 
 NAME = "monitoring"
@@ -100,7 +101,8 @@ def _peer(ground: Ground, containers: list[tuple[str, int]]) -> float:
 
 
 def _started(ground: Ground) -> tuple[str, int]:
-    body, name, _ = ground.peer(None, IDLE)
+    # All are one user's, who may have as many processes as the tier says.
+    body, name, _ = ground.peer(None, IDLE, Tier.LARGE)
     client = ground.client
     container: str = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
     client.start(container)

@@ -46,7 +46,8 @@ class Tree:
 
     def use(self, *, cpu_ns: int = 0, memory_bytes: int = 0, pids: int = 0, oom_kills: int = 0) -> None:
         """Has a v1 container have used more of the processor, and hold so much."""
-        total = int(self.file("cpuacct.usage").read_text()) + cpu_ns
+        used = cpu_ns or int(any((memory_bytes, pids, oom_kills)))  # nothing happens without a processor
+        total = int(self.file("cpuacct.usage").read_text()) + used
         self.file("cpuacct.usage").write_text(f"{total}\n")
         if memory_bytes:
             self.file("memory.usage_in_bytes").write_text(f"{memory_bytes}\n")

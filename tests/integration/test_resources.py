@@ -53,7 +53,7 @@ async def test_a_busy_container_is_seen_at_its_quota_and_told_of(tmp_path: Path)
     sampler = Sampler(signals, now=lambda: datetime.now(UTC), monotonic=time.monotonic)
     async with contained(BURN, tmp_path) as (group, state):
         assert state.pid is not None
-        sampler.watch(Watched("i1", "acme/burner", state.id, state.pid, lambda _: None))
+        sampler.watch(Watched("i1", "acme/burner", state.id, state.pid, Priority.NORMAL))
         await sampler.round()
         await until_used(0.5, group)
         await sampler.round()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from wirthforge_host.sandbox.cgroup import CgroupLimits, Pressure, Usage
 
@@ -24,6 +24,17 @@ METRICS = (
 """What is kept of every sample, in this order (:meth:`Sample.row`)."""
 
 
+class Disk(NamedTuple):
+    """Means over ten rounds or so: disks are read seldom."""
+
+    read_bytes_per_s: float = 0.0
+    written_bytes_per_s: float = 0.0
+    operations_per_s: float = 0.0
+
+
+NO_DISK = Disk()
+
+
 class Sample(NamedTuple):
     """One reading, and the rates since the one before. A tuple: a hundred are made each second."""
 
@@ -41,9 +52,7 @@ class Sample(NamedTuple):
     """Share of the periods in which the quota held it back."""
     memory_bytes: int
     """Held: what the kernel could take back without hurting is not counted."""
-    io_read_bytes_per_s: float
-    io_written_bytes_per_s: float
-    io_operations_per_s: float
+    disk: Disk
     oom_kills: int
     """Processes that the kernel ended for memory over the interval."""
     pids_refused: int
@@ -71,36 +80,48 @@ class Sample(NamedTuple):
             self.throttled,
             self.memory_bytes,
             self.usage.pids,
-            self.io_read_bytes_per_s,
-            self.io_written_bytes_per_s,
-            self.io_operations_per_s,
+            *self.disk,
             self.oom_kills,
             self.pids_refused,
             *(math.nan if percent is None else percent for percent in self.pressure),
         )
 
 
+Reading: TypeAlias = tuple[float, Usage]
+"""When, in monotonic seconds, and what."""
+
+
 def sample_of(
-    usage: Usage, before: Usage, *, at_s: float, before_s: float, limits: CgroupLimits, pressure: Pressure
+    now: Reading, before: Reading, *, limits: CgroupLimits, pressure: Pressure, disk: Disk = NO_DISK
 ) -> Sample:
-    """The sample of two readings of the same group, ``before_s < at_s``."""
+    """The sample of two readings of the same group, one later than the other."""
+    (at_s, usage), (before_s, earlier) = now, before
     interval = at_s - before_s
-    periods = usage.periods - before.periods
-    operations = usage.io_reads + usage.io_writes - before.io_reads - before.io_writes
+    periods = usage.periods - earlier.periods
     return Sample(
         at_s,
         interval,
         usage,
         pressure,
         limits,
-        (usage.cpu_s - before.cpu_s) / interval,
-        (usage.throttled_periods - before.throttled_periods) / periods if periods > 0 else 0.0,
+        (usage.cpu_s - earlier.cpu_s) / interval,
+        (usage.throttled_periods - earlier.throttled_periods) / periods if periods > 0 else 0.0,
         max(0, usage.memory_bytes - usage.memory_reclaimable_bytes),
-        (usage.io_read_bytes - before.io_read_bytes) / interval,
-        (usage.io_written_bytes - before.io_written_bytes) / interval,
+        disk,
+        usage.oom_kills - earlier.oom_kills,
+        usage.pids_refused - earlier.pids_refused,
+    )
+
+
+def disk_of(now: Reading, before: Reading) -> Disk:
+    """The rates between two whole readings of the same group, one later than the other."""
+    (at_s, usage), (before_s, earlier) = now, before
+    interval = at_s - before_s
+    operations = usage.io_reads + usage.io_writes - earlier.io_reads - earlier.io_writes
+    return Disk(
+        (usage.io_read_bytes - earlier.io_read_bytes) / interval,
+        (usage.io_written_bytes - earlier.io_written_bytes) / interval,
         operations / interval,
-        usage.oom_kills - before.oom_kills,
-        usage.pids_refused - before.pids_refused,
     )
 
 

@@ -12,11 +12,11 @@ import structlog
 
 from wirthforge_host.errors import CgroupMissingError
 from wirthforge_host.resources.limits import apply_priority
-from wirthforge_host.resources.models import METRICS, Sample, sample_of
+from wirthforge_host.resources.models import METRICS, NO_DISK, Disk, Reading, Sample, disk_of, sample_of
 from wirthforge_host.resources.sketch import Sketch
 from wirthforge_host.resources.store import Minute
 from wirthforge_host.resources.yielding import WELL, Yielding, judged
-from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits, Pressure, Usage
+from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits, Pressure
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.resources_api import Priority
 from wirthforge_sdk.errors import WirthForgeError
@@ -26,8 +26,8 @@ KEPT = 300
 CHUNK = 20
 """Instances read in one turn of the event loop: about a millisecond."""
 SELDOM = 10
-"""Rounds from one reading of limits and pressure to the next: limits change by us alone, and PSI tells means of ten
-seconds."""
+"""Rounds from one whole reading to the next, with disks, limits and pressure: limits change by us alone, and PSI tells
+means of ten seconds."""
 
 NOT_KEPT = Pressure()
 
@@ -63,6 +63,35 @@ class Ring:
             yield self._values[start : start + self._WIDTH]
 
 
+class Tally:
+    """One plugin's samples of one minute. An idle plugin's are all the same, and are counted as one."""
+
+    __slots__ = ("_row", "_sketches", "_times")
+
+    def __init__(self) -> None:
+        self._sketches = {name: Sketch() for name in METRICS}
+        self._row: tuple[float, ...] = ()
+        self._times = 0
+
+    def add(self, row: tuple[float, ...]) -> None:
+        """Counts a sample's row."""
+        if row != self._row:
+            self._count()
+            self._row = row
+        self._times += 1
+
+    def sketches(self) -> dict[str, Sketch]:
+        """What was counted, by metric, without those that nothing was known of."""
+        self._count()
+        return {name: sketch for name, sketch in self._sketches.items() if sketch.count}
+
+    def _count(self) -> None:
+        if self._times:
+            for sketch, value in zip(self._sketches.values(), self._row, strict=True):
+                sketch.add(value, self._times)
+        self._times = 0
+
+
 @dataclass(eq=False, slots=True)
 class Watched:
     """One instance, and what was read of it."""
@@ -83,7 +112,10 @@ class Watched:
     """Its group was looked for."""
     limits: CgroupLimits | None = None
     pressure: Pressure = NOT_KEPT
-    before: tuple[float, Usage] | None = None
+    before: Reading | None = None
+    whole: Reading | None = None
+    """The newest reading of disks too."""
+    disk: Disk = NO_DISK
     sample: Sample | None = None
     at: datetime | None = None
     """Of the sample."""
@@ -113,7 +145,7 @@ class Sampler:
         self._open_group = open_group
         self._round = 0
         self._minute: datetime | None = None
-        self._minutes: dict[str, dict[str, Sketch]] = {}
+        self._minutes: dict[str, Tally] = {}
 
     def watch(self, watched: Watched) -> None:
         """Reads it from the next round on."""
@@ -168,7 +200,8 @@ class Sampler:
 
     def _read(self, watched: Watched, group: Cgroup, *, seldom: bool) -> None:
         try:
-            at_s, usage = self._monotonic(), group.usage()
+            seldom = seldom or watched.before is None
+            now = self._monotonic(), group.usage(quick=not seldom)
             if seldom or watched.limits is None:
                 watched.limits, watched.pressure = group.limits(), group.pressure()
         except WirthForgeError as error:
@@ -177,39 +210,30 @@ class Sampler:
         except ValueError as error:
             self._failed(watched, f"the kernel's files have an unknown form ({error})", ended=False)
             return
-        before, watched.before, watched.fault = watched.before, (at_s, usage), None
-        if before is not None and at_s > before[0]:
-            self._keep(watched, before, at_s, usage)
+        if seldom:
+            if watched.whole is not None and now[0] > watched.whole[0]:
+                watched.disk = disk_of(now, watched.whole)
+            watched.whole = now
+        before, watched.before, watched.fault = watched.before, now, None
+        if before is not None and now[0] > before[0]:
+            self._keep(watched, before, now, watched.limits)
 
-    def _keep(self, watched: Watched, before: tuple[float, Usage], at_s: float, usage: Usage) -> None:
-        assert watched.limits is not None  # noqa: S101 (_read set it)
-        sample = sample_of(
-            usage,
-            before[1],
-            at_s=at_s,
-            before_s=before[0],
-            limits=watched.limits,
-            pressure=watched.pressure,
-        )
+    def _keep(self, watched: Watched, before: Reading, now: Reading, limits: CgroupLimits) -> None:
+        sample = sample_of(now, before, limits=limits, pressure=watched.pressure, disk=watched.disk)
         watched.sample, watched.at = sample, self._now()
         self._yield(watched, sample)
         row = sample.row()
         watched.ring.add(watched.at.timestamp(), row)
-        sketches = self._minutes.get(watched.plugin)
-        if sketches is None:
-            sketches = self._minutes[watched.plugin] = {name: Sketch() for name in METRICS}
-        for sketch, value in zip(sketches.values(), row, strict=True):
-            if value:
-                sketch.add(value)
-            else:  # most of what is idle: not worth a call
-                sketch.count += 1
-                sketch.nothings += 1
+        tally = self._minutes.get(watched.plugin)
+        if tally is None:
+            tally = self._minutes[watched.plugin] = Tally()
+        tally.add(row)
         self._signals.notice(
             Signal(
                 noticed=Noticed.SAMPLED,
                 plugin=watched.plugin,
                 instance=watched.instance,
-                at_s=at_s,
+                at_s=now[0],
                 detail={"usage": sample},
             )
         )
@@ -231,7 +255,8 @@ class Sampler:
         if reason != watched.fault and not ended:
             _log.warning("resources.not_readable", plugin=watched.plugin, reason=reason)
         # No other source steps in: an operator must see that limits go unwatched.
-        watched.fault, watched.before, watched.sample, watched.at = reason, None, None, None
+        watched.fault, watched.before, watched.whole = reason, None, None
+        watched.sample, watched.at = None, None
 
     def _turned(self) -> list[Minute]:
         minute = self._now().replace(second=0, microsecond=0)
@@ -241,10 +266,7 @@ class Sampler:
         return self._taken(ended)
 
     def _taken(self, minute: datetime | None) -> list[Minute]:
-        sketches, self._minutes = self._minutes, {}
+        tallies, self._minutes = self._minutes, {}
         if minute is None:
             return []
-        return [
-            Minute(plugin, minute, {name: sketch for name, sketch in of.items() if sketch.count})
-            for plugin, of in sketches.items()
-        ]
+        return [Minute(plugin, minute, tally.sketches()) for plugin, tally in tallies.items()]

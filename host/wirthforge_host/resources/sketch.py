@@ -35,18 +35,18 @@ class Sketch:
         """Values below :data:`SMALLEST`."""
         self.buckets: dict[int, int] = {}
 
-    def add(self, value: float) -> None:
+    def add(self, value: float, times: int = 1) -> None:
         """Counts a value; one that is not a number is left out."""
         if value < SMALLEST:
-            self.nothings += 1
+            self.nothings += times
         elif value == value:  # noqa: PLR0124 (the quickest test for a number)
             bucket = math.ceil(math.log(value) / _LOG_GROWTH)
-            self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
-            self.total += value
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + times
+            self.total += value * times
             self.largest = max(self.largest, value)
         else:
             return
-        self.count += 1
+        self.count += times
 
     def merge(self, other: Sketch) -> None:
         """Counts all that ``other`` counted."""

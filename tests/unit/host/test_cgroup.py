@@ -106,6 +106,19 @@ def test_one_descriptor_follows_a_file_that_changes(tree: Tree) -> None:
     assert group.usage().pids == 30
 
 
+def test_a_quick_reading_sees_at_once_what_goes_wrong(tree: Tree) -> None:
+    group = tree.open()
+    before = group.usage()
+    tree.file("pids.events").write_text("max 9\n")
+    tree.file("memory.stat").write_text("inactive_file 4096\ntotal_inactive_file 4096\n")
+    assert group.usage(quick=True) == before  # nobody used a processor: it is not looked at
+    name = "cpu.stat" if group.version == 2 else "cpuacct.usage"
+    tree.file(name).write_text(tree.file(name).read_text().replace("3", "4"))
+    quick = group.usage(quick=True)
+    assert (quick.pids_refused, quick.memory_reclaimable_bytes) == (9, before.memory_reclaimable_bytes)
+    assert group.usage().memory_reclaimable_bytes == 4096
+
+
 def test_limits_set_are_limits_read(tree: Tree) -> None:
     group = tree.open()
     group.set_cpu(3_000, 10_000)

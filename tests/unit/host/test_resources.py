@@ -118,11 +118,10 @@ async def test_a_reading_of_an_unknown_form_is_told_and_the_others_go_on(watch: 
     watch.open("i2", pid=1)
     await watch.seconds(2)
     watch.tree.file("pids.current").write_text("many\n")
-    watch.clock.advance(1)
-    await watch.service.sample()
+    await watch.seconds(1, cpu_ns=1)
     assert "unknown form" in watch.service.usages().items[0].source
     watch.tree.file("pids.current").write_text("2\n")
-    await watch.seconds(2)
+    await watch.seconds(2, cpu_ns=1)
     assert watch.service.usages().items[0].sample is not None
 
 

@@ -19,9 +19,9 @@ from wirthforge_host.resources.limits import (
     io_weight_of,
     shares_of,
 )
-from wirthforge_host.resources.models import METRICS, sample_of
+from wirthforge_host.resources.models import METRICS, disk_of, sample_of
 from wirthforge_host.resources.recommendation import NEEDED, recommend
-from wirthforge_host.resources.sampler import KEPT, Ring
+from wirthforge_host.resources.sampler import KEPT, Ring, Tally
 from wirthforge_host.resources.sketch import ACCURACY, SMALLEST, Sketch, merged
 from wirthforge_host.sandbox.cgroup import CgroupLimits, Pressure, Usage
 from wirthforge_host.sandbox.hardening import bandwidth
@@ -102,26 +102,33 @@ def test_a_sample_tells_rates_and_shares_of_the_limits_in_force() -> None:
         io_reads=6,
         io_writes=2,
     )
+    now, before = (12.0, later), (10.0, NONE_USED)
     sample = sample_of(
-        later, NONE_USED, at_s=12.0, before_s=10.0, limits=LIMITS, pressure=Pressure(1.5, None, 0.0)
+        now, before, limits=LIMITS, pressure=Pressure(1.5, None, 0.0), disk=disk_of(now, before)
     )
     assert (sample.cpus, sample.cpu_share, sample.throttled) == (0.25, 0.5, 0.25)
     assert (sample.memory_bytes, sample.memory_share, sample.pids_share) == (75, 0.75, 0.4)
-    assert (sample.io_read_bytes_per_s, sample.io_operations_per_s, sample.oom_kills) == (2_048, 4, 1)
+    assert (sample.disk.read_bytes_per_s, sample.disk.operations_per_s, sample.oom_kills) == (2_048, 4, 1)
     assert dict(zip(METRICS, sample.row(), strict=True))["cpu_pressure"] == 1.5
     assert math.isnan(dict(zip(METRICS, sample.row(), strict=True))["memory_pressure"])
 
 
 def test_a_refused_fork_is_a_limit_that_was_reached() -> None:
-    sample = sample_of(
-        NONE_USED._replace(pids_refused=2),
-        NONE_USED,
-        at_s=1.0,
-        before_s=0.0,
-        limits=LIMITS,
-        pressure=Pressure(),
-    )
+    now = (1.0, NONE_USED._replace(pids_refused=2))
+    sample = sample_of(now, (0.0, NONE_USED), limits=LIMITS, pressure=Pressure())
     assert (sample.pids_refused, sample.pids_share) == (2, 1.0)
+
+
+@given(st.lists(st.tuples(*[st.sampled_from([0.0, 1.0, 2.5, math.nan])] * len(METRICS)), max_size=60))
+def test_a_tally_counts_every_row_also_those_that_come_again(rows: list[tuple[float, ...]]) -> None:
+    tally = Tally()
+    for row in rows:
+        tally.add(row)
+    counted = tally.sketches()
+    for number, name in enumerate(METRICS):
+        expected = sketched([row[number] for row in rows])
+        assert (name in counted) == bool(expected.count)
+        assert not expected.count or counted[name].packed() == expected.packed()
 
 
 def test_a_ring_keeps_the_newest_rows_in_their_order() -> None:

@@ -54,6 +54,8 @@ class Cgroup:
         self._places = places
         self._files: Dialect = version2 if places.unified else version1
         self._descriptors: dict[str, int | None] = {}
+        self._texts: dict[str, str] = {}
+        self._usage: Usage | None = None
         self.version = 2 if places.unified else 1
         """Where memory, processor and processes are accounted."""
 
@@ -75,7 +77,7 @@ class Cgroup:
             CgroupUnreachableError: Its controllers are not mounted here.
         """
         group = Cgroup(locate(pid, container=container, root=root, proc=proc))
-        missing = [name for name in group._files.READ if group._read(name) == ""]
+        missing = [name for name in group._files.NEEDED if group._read(name) == ""]
         if missing:
             group.close()
             raise CgroupMissingError(f"the control group has no {missing[0]}: its container ended")
@@ -91,9 +93,22 @@ class Cgroup:
         """The limits in force, through descriptors that stay open."""
         return self._files.limits(self._read)
 
-    def usage(self) -> Usage:
-        """What it used so far and uses now, through descriptors that stay open."""
-        return self._files.usage(self._read)
+    def usage(self, *, quick: bool = False) -> Usage:
+        """What it used so far and uses now, through descriptors that stay open.
+
+        Args:
+            quick: Of file pages, peak and disk, what the last reading said. Of a group that used no processor since
+                then, all of it: nothing ran that could have forked, grown or been ended.
+        """
+        known, files = self._texts, self._files
+        if not quick or self._usage is None:
+            known.update((name, self._read(name)) for name in (*files.QUICK, *files.SLOW))
+        elif self._read(files.QUICK[0]) == known[files.QUICK[0]]:
+            return self._usage
+        else:
+            known.update((name, self._read(name)) for name in files.QUICK)
+        self._usage = files.usage(known.__getitem__)
+        return self._usage
 
     def pressure(self) -> Pressure:
         """How much its threads wait: means of ten seconds, so looking more often tells little more."""
