@@ -177,7 +177,10 @@ async def tried(point: Point) -> Outcome:
         async with host_process(point.of(place), *point.prefix()) as host:
             done = await _do(host, ACTS)
             hit = done < len(ACTS) or await host.stop() != 0
-        wrong = await _judged(place, done)
+        try:
+            wrong = await _judged(place, done)
+        except (ConnectionError, TimeoutError) as error:
+            wrong = [f"the next host does not answer: {type(error).__name__} {error}"]
         if wrong:
             wrong.append(f"the log ends with {place.log.read_text(errors='replace')[-2000:]!r}")
     return Outcome(point, hit, done, tuple(wrong), time.monotonic() - began)
