@@ -258,6 +258,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_plugins.py::test_an_approval_of_another_release_decides_nothing",
             "tests/integration/test_host_on_engine.py::test_a_plugin_that_offers_what_was_not_signed_is_quarantined_and_gone",
             "tests/unit/host/test_drift.py::test_every_field_a_plugin_tells_is_compared",
+            "tests/integration/test_adoption.py::test_one_that_offers_what_was_not_signed_is_quarantined_and_gone",
         ),
     ),
     # Security validation
@@ -389,6 +390,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_install_killed.py::test_the_next_host_finds_nothing_or_all_and_can_install",
             "tests/integration/test_recovery.py::test_the_next_host_goes_on_with_every_plugin_where_it_was",
             "tests/integration/test_runtime_process.py::test_a_plugin_outlives_its_host_and_remembers",
+            "tests/integration/test_adoption.py::test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew",
+            "tests/integration/test_recovery.py::test_a_host_killed_anywhere_is_followed_by_one_that_lost_doubled_and_left_nothing",
+            "tests/integration/test_recovery.py::test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again",
         ),
         lacks="a fault injected at every step",
     ),
