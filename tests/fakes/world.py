@@ -203,9 +203,11 @@ class World:
     async def uninstall(self, plugin: str = PLUGIN, *, purge: bool = False) -> None:
         await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
 
-    async def until(self, *states: State, plugin: str = PLUGIN, other_than: str = "") -> PluginOut:
+    async def until(
+        self, *states: State, plugin: str = PLUGIN, other_than: str = "", patience_s: float = PATIENCE_S
+    ) -> PluginOut:
         """The plugin, once it is in one of ``states``; one that runs must have an instance, not the named one."""
-        async with asyncio.timeout(PATIENCE_S), self.wiring.events.subscribe() as events:
+        async with asyncio.timeout(patience_s), self.wiring.events.subscribe() as events:
             while True:
                 for found in await self.wiring.plugins.all():
                     here = found.name == plugin and found.state in states

@@ -89,6 +89,7 @@ class Containment:
                 instance.paused = True
                 raise
             instance.gate.open()
+            self.reconciler.let_go(plugin)
 
     async def kill(self, plugin: str, *, cause: str, actor: str) -> None:
         """See the port. Waits for nobody: whoever is busy with the plugin finds it ended.

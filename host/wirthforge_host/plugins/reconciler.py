@@ -95,6 +95,18 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*self._settling.values(), return_exceptions=True)
 
+    def let_go(self, plugin: str) -> None:
+        """An operator looked at the plugin: whoever judges it begins anew."""
+        instance = self._live.get(plugin)
+        self._signals.notice(
+            Signal(
+                noticed=Noticed.LET_GO,
+                plugin=plugin,
+                instance=instance.id if instance else "",
+                at_s=time.monotonic(),
+            )
+        )
+
     def alone_with(self, plugin: str) -> asyncio.Lock:
         """Held by whoever changes what is wanted of ``plugin``, until it is settled: one act at a time."""
         return self._locks[plugin]

@@ -139,6 +139,7 @@ class Plugins:
                 if record.state in RESTING:
                     await self._start_or_wait(tx, record, operator, cause="enabled")
             self.reconciler.starts.release(name)
+            self.reconciler.let_go(name)
             self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
