@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -31,8 +30,7 @@ from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
-from wirthforge_host.sandbox.readback import compare
-from wirthforge_host.sandbox.service import Sandbox, Sandboxes
+from wirthforge_host.sandbox.service import Inspection, Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function
@@ -221,10 +219,9 @@ class Instances:
         async with self.database.reading() as tx:
             return await store.all_instances(tx)
 
-    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
-        """The settings the engine says are in force now, and each that is not as asked."""
-        found = await self.engine.effective(instance.container_id)
-        return found.as_dict(), [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+    async def effective(self, instance: Instance) -> Inspection:
+        """What is in force now, by the engine's word and the kernel's, and what of it is not as asked."""
+        return await self.sandboxes.inspect(instance.container_id, instance.sandbox.spec)
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""
@@ -300,7 +297,7 @@ class Instances:
         peer = Peer(
             instance=own.id,
             plugin=own.plugin,
-            uid=own.uid,
+            uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=limits_for(record.release.manifest, self.policy).storage_bytes,
         )

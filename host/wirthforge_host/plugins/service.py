@@ -157,8 +157,15 @@ class Plugins:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
             )
-        settings, mismatches = await self.instances.effective(instance)
-        return EffectiveOut(plugin=name, instance=instance.id, settings=settings, mismatches=mismatches)
+        found = await self.instances.effective(instance)
+        return EffectiveOut(
+            plugin=name,
+            instance=instance.id,
+            settings=found.settings.as_dict(),
+            kernel=found.kernel.as_dict() if found.kernel else None,
+            kernel_path="proc" if found.kernel else "not visible",
+            mismatches=[str(mismatch) for mismatch in found.mismatches],
+        )
 
     async def _add(self, tx: Transaction, release: Release, operator: Operator) -> None:
         name = release.manifest.name

@@ -207,8 +207,14 @@ def answer(result: CallOut) -> RenderableType:
 
 
 def effective(one: EffectiveOut) -> RenderableType:
-    """The sandbox as the engine reports it."""
-    settings = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    """The sandbox as the engine and the kernel report it."""
+    asked = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    kernel = (
+        Text("Not visible from where the host runs.", style="yellow")
+        if one.kernel is None
+        else facts((name, _shown(value)) for name, value in sorted(one.kernel.items()))
+    )
+    settings = Group(asked, titled("By the kernel's own files", kernel))
     if one.mismatches:
         found_wrong = Group(*(text(f"- {each}", "red") for each in one.mismatches))
         return Group(settings, titled("Differs from what was asked", found_wrong))
