@@ -44,6 +44,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_a_container_that_is_not_as_asked_for_never_starts_and_is_removed",
             "tests/unit/host/test_sandboxes.py::test_a_sandbox_below_the_required_grade_never_runs_and_is_removed",
             "tests/e2e/test_demo.py::test_the_sandbox_in_force_is_closed",
+            "tests/integration/test_kernel_readback.py::test_the_kernel_says_of_a_real_sandbox_what_was_asked_for",
         ),
     ),
     Requirement(
@@ -137,6 +138,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_only_unix_sockets_can_be_made",
             "tests/integration/test_lockdown.py::test_a_plugin_reaches_neither_process_1_nor_anything_outside_its_domain",
             "tests/integration/test_lockdown.py::test_a_program_of_the_plugin_cannot_look_into_the_worker",
+            "tests/integration/test_kernel_readback.py::test_the_kernel_says_of_a_real_sandbox_what_was_asked_for",
         ),
     ),
     Requirement(

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -33,10 +32,10 @@ from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.grade import Grade
+from wirthforge_host.sandbox.hardening import limited
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
-from wirthforge_host.sandbox.readback import compare
-from wirthforge_host.sandbox.service import Sandbox, Sandboxes
+from wirthforge_host.sandbox.service import Inspection, Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
@@ -202,11 +201,11 @@ class Instances:
         async with self.database.reading() as tx:
             return await store.all_instances(tx)
 
-    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str], Grade]:
-        """The settings the engine says are in force now, each that is not as asked, and what they are worth."""
-        found = await self.engine.effective(instance.container_id)
-        mismatches = [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
-        return found.as_dict(), mismatches, await self.sandboxes.grade(found)
+    async def effective(self, instance: Instance) -> tuple[Inspection, Grade]:
+        """What is in force now, by the engine's word and the kernel's, and what it is worth."""
+        spec = instance.sandbox.spec
+        found = await self.sandboxes.inspect(instance.container_id, spec, now=limited(spec, instance.limits))
+        return found, await self.sandboxes.grade(found)
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""
@@ -285,7 +284,7 @@ class Instances:
         peer = Peer(
             instance=own.id,
             plugin=own.plugin,
-            uid=own.uid,
+            uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=begun.limits.storage_bytes,
         )

@@ -161,6 +161,12 @@ class Sampler:
         """The plugin's newest instance."""
         return next((each for each in reversed(self.watched.values()) if each.plugin == plugin), None)
 
+    async def find(self, plugin: str) -> None:
+        """Finds the group of the plugin's newest instance now, if it was not found yet."""
+        watched = self.of_plugin(plugin)
+        if watched is not None and watched.group is None:
+            await self._open(watched)
+
     async def round(self) -> list[Minute]:
         """Reads every instance once; returns the minute that has just ended, if one has."""
         ended = self._turned()

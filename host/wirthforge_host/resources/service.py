@@ -173,6 +173,7 @@ class Resources:
             before = effective_limits(base, await store.override_of(tx, plugin))
             await self._replace(tx, plugin, override, operator)
         limits = effective_limits(base, override)
+        await self._sampler.find(plugin)
         applied = await asyncio.to_thread(self._applied, plugin, before, limits, override.priority)
         self._events.emit(
             "resource.limits", plugin=plugin, **override.model_dump(mode="json", exclude_none=True)
