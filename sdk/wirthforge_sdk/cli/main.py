@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from wirthforge_sdk.cli import account, author, containment, doctor, market, operator, policy, resources
+from wirthforge_sdk.cli import account, author, containment, demo, doctor, market, operator, policy, resources
 from wirthforge_sdk.cli.output import command
 
 EPILOG: Final = (
@@ -99,6 +99,11 @@ _add(
 )
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
+demos = typer.Typer(
+    help="See for yourself, on a marketplace and a host that are made for it.", no_args_is_help=True
+)
+_add(demos, None, {"attack": demo.attack})
+app.add_typer(demos, name="demo", rich_help_panel="You and your machine")
 app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
 
 
