@@ -33,7 +33,7 @@ DIG_IN_S: Final = 3.0
 NEIGHBOUR_MS: Final = 2000.0
 """A neighbour that waits longer was disturbed beyond what shared processors explain."""
 END_S: Final = 15.0
-"""Until an instance that ended itself, or was ended, is gone; the host gives a line 30 s, 20 of which the call lasts."""
+"""Until an instance that ended itself, or was ended, is gone. The host gives a line 30 s; the call lasts 20 of them."""
 STOP_S: Final = 10.0
 RECORD_S: Final = 5.0
 """Until what happened is in the audit log."""
@@ -241,10 +241,10 @@ def _by_records(told: _Told, evidence: Sequence[AuditOut]) -> _Told:
     denied = any(record.outcome == "denied" and record.action == "host_call" for record in against)
     reason = against[0].detail.get("reason") or against[0].detail.get("code") or against[0].action
     return _Told(
-        False,
-        f"{told.detail}; {reason}" if told.answered else str(reason),
-        "permission" if denied else "bridge",
-        True,
+        reached=False,
+        detail=f"{told.detail}; {reason}" if told.answered else str(reason),
+        stopped_by="permission" if denied else "bridge",
+        answered=True,
     )
 
 

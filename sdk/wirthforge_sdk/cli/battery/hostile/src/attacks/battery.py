@@ -159,7 +159,7 @@ def in_child(act: Act, patience_s: float, signals: Mapping[int, str]) -> Outcome
         os.close(reads)
         _tell(act, writes)
     os.close(writes)
-    with open(reads, "rb", buffering=0) as pipe:  # noqa: PTH123 (a descriptor)
+    with open(reads, "rb", buffering=0) as pipe:
         told = _told(pipe.fileno(), time.monotonic() + patience_s)
     with suppress(OSError):
         os.killpg(child, signal.SIGKILL)
