@@ -285,6 +285,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/unit/host/test_threat_rules.py::test_a_rule_that_counts_finds_it_at_its_threshold_within_its_window_and_not_before",
+            "tests/unit/host/test_threats.py::test_what_a_rule_finds_is_acted_on_stored_audited_and_told",
+            "tests/integration/test_alerts.py::test_a_burst_of_denials_becomes_an_alert_and_the_policys_action_is_taken",
         ),
         lacks="LACKS",
     ),
