@@ -42,6 +42,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_what_the_engine_put_in_force_is_what_was_asked_for",
             "tests/integration/test_docker_engine.py::test_a_container_that_is_not_as_asked_for_never_starts_and_is_removed",
+            "tests/unit/host/test_sandboxes.py::test_a_sandbox_below_the_required_grade_never_runs_and_is_removed",
             "tests/e2e/test_demo.py::test_the_sandbox_in_force_is_closed",
         ),
     ),
@@ -63,9 +64,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_a_plugin_makes_no_more_processes_than_its_limit",
             "tests/integration/test_docker_engine.py::test_a_plugin_gets_no_more_of_the_processor_than_its_quota",
             "tests/integration/test_docker_engine.py::test_the_disk_in_memory_ends_where_its_limit_is",
+            "tests/integration/test_docker_engine.py::test_a_plugin_reads_the_disk_no_faster_than_its_limit",
+            "tests/integration/test_limits.py::test_its_share_of_the_processor_is_its_quota_within_five_percent",
+            "tests/integration/test_limits.py::test_a_limit_ends_what_goes_beyond_it",
+            "tests/integration/test_limits.py::test_nothing_can_be_written_but_memory",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
         ),
-        lacks="block IO limits, call rate limits",
+        lacks="call rate limits",
     ),
     Requirement(
         "CORE-4",
@@ -130,6 +135,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_the_kernel_says_that_the_process_has_no_rights",
             "tests/integration/test_docker_engine.py::test_every_dangerous_system_call_is_refused",
             "tests/integration/test_docker_engine.py::test_only_unix_sockets_can_be_made",
+            "tests/integration/test_lockdown.py::test_a_plugin_reaches_neither_process_1_nor_anything_outside_its_domain",
+            "tests/integration/test_lockdown.py::test_a_program_of_the_plugin_cannot_look_into_the_worker",
         ),
     ),
     Requirement(
@@ -138,6 +145,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_a_plugin_that_takes_too_much_memory_is_ended_and_this_is_told",
+            "tests/integration/test_limits.py::test_its_memory_ends_at_the_page_where_its_limit_is",
+            "tests/integration/test_limits.py::test_a_plugin_that_takes_too_much_memory_is_ended_alone_and_with_its_cause",
         ),
     ),
     Requirement(
@@ -147,14 +156,26 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_the_only_files_of_the_machine_are_the_two_read_only_binds",
             "tests/integration/test_docker_engine.py::test_only_memory_can_be_written_and_nothing_there_can_be_executed",
+            "tests/integration/test_lockdown.py::test_what_is_not_on_the_list_cannot_be_read",
         ),
     ),
     Requirement(
         "ISO-4",
         "network isolation",
-        "partial",
-        tests=("tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",),
-        lacks="granted egress through the host",
+        "done",
+        tests=(
+            "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
+            "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
+            "tests/unit/host/test_egress_judgement.py::test_an_address_that_is_not_a_public_one_of_somebody_else_is_refused",
+            "tests/unit/host/test_egress_relay.py::test_what_is_not_granted_is_refused_and_the_record_names_host_port_and_permission",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_leads_to_one_forbidden_address_is_refused_whole",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_is_rebound_is_looked_up_once_and_connected_to_what_was_judged",
+            "tests/integration/test_egress_on_engine.py::test_unmodified_clients_reach_what_was_granted",
+            "tests/integration/test_egress_on_engine.py::test_a_name_leads_to_the_runtime_inside_and_a_private_address_behind_it_is_refused",
+            "tests/integration/test_egress_on_engine.py::test_all_else_fails_and_what_was_refused_is_on_record_with_the_permission_to_ask_for",
+            "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
+        ),
     ),
     Requirement(
         "ISO-5",
@@ -169,11 +190,21 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/integration/test_docker_engine.py::test_calls_through_another_architecture_are_deadly",
+            "tests/integration/test_docker_engine.py::test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on",
             "tests/integration/test_docker_engine.py::test_nothing_in_the_image_changes_the_user",
         ),
         lacks="`wirthforge demo attack` and the whole battery",
     ),
-    Requirement("ISO-7", "performance isolation"),
+    Requirement(
+        "ISO-7",
+        "performance isolation",
+        "partial",
+        tests=(
+            "tests/integration/test_overuse.py::test_a_plugin_at_its_quota_runs_only_when_nobody_else_wants_to",
+            "tests/unit/host/test_yielding.py::test_who_is_held_back_by_his_quota_yields_at_once_and_competes_again_once_calm",
+        ),
+        lacks="LACKS",
+    ),
     # Permissions
     Requirement(
         "PERM-1",
@@ -203,8 +234,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/unit/host/test_plugins.py::test_a_revocation_is_felt_by_the_next_host_call_of_a_running_plugin",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
+            "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
         ),
-        lacks="cutting calls in flight, the measured 100 ms",
+        lacks="cutting host calls in flight",
     ),
     Requirement(
         "PERM-5",
@@ -243,7 +276,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="the marketplace's countersignature",
     ),
-    Requirement("VAL-6", "runtime monitoring and threat detection"),
+    Requirement(
+        "VAL-6",
+        "runtime monitoring and threat detection",
+        "partial",
+        tests=(
+            "tests/unit/host/test_threat_rules.py::test_a_rule_that_counts_finds_it_at_its_threshold_within_its_window_and_not_before",
+        ),
+        lacks="LACKS",
+    ),
     Requirement(
         "VAL-7",
         "SBOM",
@@ -254,27 +295,67 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         lacks="a check against CycloneDX's own schema",
     ),
     # Resources
-    Requirement("RES-1", "real-time monitoring"),
+    Requirement(
+        "RES-1",
+        "real-time monitoring",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources.py::test_every_round_reads_rates_of_every_instance_and_tells_them",
+            "tests/integration/test_resources.py::test_a_busy_container_is_seen_at_its_quota_and_told_of",
+        ),
+        lacks="the console's chart, calls a second beside them",
+    ),
     Requirement(
         "RES-2",
         "quotas per plugin type",
-        "partial",
-        tests=("tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",),
-        lacks="an operator's own tiers, defaults and caps",
+        "done",
+        tests=(
+            "tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",
+            "tests/unit/host/test_install.py::test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed",
+            "tests/unit/sdk/test_policy.py::test_limits_are_the_explicit_over_the_tiers_over_the_kinds",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+            "tests/unit/host/test_resources.py::test_an_operators_limits_are_kept_audited_and_in_force_at_once",
+        ),
     ),
-    Requirement("RES-3", "usage analytics"),
+    Requirement(
+        "RES-3",
+        "usage analytics",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_a_percentile_is_within_a_hundredth_of_the_nearest_rank",
+            "tests/unit/host/test_resources.py::test_history_keeps_minutes_and_tells_percentiles_of_all",
+        ),
+        lacks="history of each function",
+    ),
     Requirement("RES-4", "profiling"),
-    Requirement("RES-5", "recommendations"),
+    Requirement(
+        "RES-5",
+        "recommendations",
+        "done",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_suggestions_follow_from_percentiles_with_room",
+            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
+        ),
+    ),
     Requirement(
         "RES-6",
         "quota enforcement",
         "partial",
         tests=(
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
+            "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
+            "tests/unit/host/test_enforcement.py::test_sustained_overuse_climbs_one_rung_after_another_each_at_its_time",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="consequences of sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
-    Requirement("RES-7", "priority"),
+    Requirement(
+        "RES-7",
+        "priority",
+        "partial",
+        tests=("tests/integration/test_resources.py::test_measured_shares_follow_the_priorities",),
+        lacks="measured shares of the disk, which this kernel does not weigh",
+    ),
     Requirement(
         "RES-8",
         "throttling",
@@ -282,8 +363,11 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
             "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
+            "tests/unit/host/test_enforcement.py::test_what_was_throttled_is_restored_once_it_was_well_for_long_enough",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
+            "tests/integration/test_overuse.py::test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_restored_when_it_rests",
         ),
-        lacks="throttling on sustained overuse",
+        lacks="sustained overuse of an installed plugin on the real engine",
     ),
     Requirement(
         "RES-9",
@@ -438,7 +522,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "templates",
         "partial",
         tests=("tests/integration/test_cli_author.py::test_the_tests_of_each_template_pass",),
-        lacks="templates for councils, egress and WebAssembly",
+        lacks="templates for councils and WebAssembly",
     ),
     Requirement(
         "DEV-4",
@@ -480,7 +564,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=("tests/architecture/test_schemas.py::test_an_api_describes_itself_in_openapi_3_1",),
     ),
-    Requirement("SCH-3", "security policy schema"),
+    Requirement(
+        "SCH-3",
+        "security policy schema",
+        "done",
+        tests=(
+            "tests/architecture/test_schemas.py::test_policies_that_the_code_takes_fit_the_schema",
+            "tests/architecture/test_schemas.py::test_nothing_exported_has_drifted",
+            "tests/unit/host/test_hardening.py::test_an_engine_without_what_the_operator_requires_runs_nothing",
+            "tests/unit/host/test_install.py::test_a_release_that_asks_for_a_right_beyond_the_policy_is_not_brought",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+        ),
+    ),
     Requirement("SCH-4", "configuration schema"),
     Requirement(
         "SCH-5",

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Self
 
 import msgspec
 
 from wirthforge_host.broadcast import Broadcast, Subscription
 from wirthforge_host.rates import TokenBucket
+from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import LogOut
 
 LINES = 5_000
@@ -28,6 +29,11 @@ LINES_PER_S = 200.0
 BYTES_PER_S = 64 * 1024.0
 NOTICE_EVERY_S = 1.0
 """How often, at most, a line tells how many were dropped."""
+TIME_FIELD = "time"
+"""The field in which a line may carry a time of its own: ISO 8601 with a zone, or seconds since 1970."""
+MAX_TIME_CHARACTERS = 40
+LAST_TIME_S = datetime.max.replace(tzinfo=UTC).timestamp()
+"""Past it a number is no time."""
 
 
 class Logs:
@@ -36,11 +42,19 @@ class Logs:
     Args:
         now: Time of a line.
         monotonic: Seconds, for rates.
+        signals: Told of lines that are dropped, and of times that lines carry.
     """
 
-    def __init__(self, *, now: Callable[[], datetime], monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime],
+        monotonic: Callable[[], float],
+        signals: Signals | None = None,
+    ) -> None:
         self._now = now
         self._monotonic = monotonic
+        self._signals = signals or Signals()
         self._plugins: dict[str, _Log] = {}
         # As for events: numbers stay above those of an earlier run.
         self._last = int(now().timestamp() * 1_000_000)
@@ -57,7 +71,15 @@ class Logs:
         """
         log, at, encoded = self._of(plugin), self._monotonic(), msgspec.json.encode(fields)
         if not log.admits(len(message) + len(encoded), at):
+            dropped = Signal(noticed=Noticed.LOG_DROPPED, plugin=plugin, instance=instance, at_s=at)
+            self._signals.notice(dropped)
             return
+        told = time_told(fields.get(TIME_FIELD))
+        if told is not None:
+            ahead = {"ahead_s": told - self._now().timestamp()}
+            self._signals.notice(
+                Signal(noticed=Noticed.TIME_TOLD, plugin=plugin, instance=instance, at_s=at, detail=ahead)
+            )
         if log.notice_is_due(at):
             self._notice(plugin, log)
         log.lines.publish(self._line(plugin, instance, level, message, encoded))
@@ -169,6 +191,19 @@ class _Log:
         self._noticed_at = at
         dropped, self._dropped = self._dropped, 0
         return dropped
+
+
+def time_told(value: Any) -> float | None:
+    """The seconds since 1970 that ``value``, of a log line's field, says; None when it says no time."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if abs(value) < LAST_TIME_S else None
+    if not isinstance(value, str) or len(value) > MAX_TIME_CHARACTERS:
+        return None
+    try:
+        told = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return None if told.tzinfo is None else told.timestamp()
 
 
 def _weight(line: _Line) -> int:

@@ -31,6 +31,8 @@ class Noticed(StrEnum):
     """It offers other functions than were signed. ``detail``: ``differences``."""
     SAMPLED = "sampled"
     """Its resources were read. ``detail``: ``usage`` (a ``resources.models.Sample``)."""
+    TIME_TOLD = "time_told"
+    """A line of its log carries a time of its own. ``detail``: ``ahead_s``, by how much that is ahead of the host's."""
     FORBIDDEN_CALL = "forbidden_call"
     """The kernel ended one of its processes at a system call. ``detail``: ``syscall``, ``number``, ``pid``."""
 
@@ -42,6 +44,7 @@ class Signal:
     noticed: Noticed
     plugin: str
     instance: str
+    """Empty where none is: it ended, or never was."""
     at_s: float
     """Monotonic seconds."""
     amount: float = 1.0

@@ -51,6 +51,11 @@ def leave() -> str:
     import os
     os._exit(5)
 
+@server.tool()
+def proxies() -> dict[str, str]:
+    import os
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
 server.run()
 """
 
@@ -198,6 +203,30 @@ def test_code_that_does_not_load_is_reported_and_ends_it(tmp_path, code, reason)
     assert reason in log["message"]
 
 
+NARROW = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Leaves descriptors for the bridge and for a Landlock ruleset, and none for what its rules are about."""
+
+
+def test_no_code_runs_when_the_runtime_cannot_lock_itself_down(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "bridge.sock"))
+        listener.listen()
+        listener.settimeout(PATIENCE_S)
+        tree = project(tmp_path, "raise SystemExit('it ran')")
+        command = [*RUNTIME, "--socket", str(tmp_path / "bridge.sock"), "--tree", str(tree)]
+        with subprocess.Popen([sys.executable, "-c", NARROW, *command]) as process:
+            stream, _ = listener.accept()
+            log = Peer(stream).receive()["params"]
+            assert process.wait(PATIENCE_S) == Exit.NOT_LOCKED_DOWN
+            stream.close()
+    assert log["level"] == "error"
+    assert log["message"].startswith("the runtime cannot lock itself down: [Errno 24] Too many open files")
+
+
 def test_a_manifest_that_does_not_say_what_to_run_is_reported_and_ends_it(tmp_path):
     with launched(project(tmp_path, PLUGIN, 'type = "python"')) as (process, peer):
         assert "'entry'" in peer.receive()["params"]["message"]
@@ -284,7 +313,7 @@ def test_an_mcp_server_is_described_by_its_tools(tmp_path):
     )
     assert (finished.returncode, finished.stderr) == (0, b"")
     rows = {row["name"]: row for row in json.loads(finished.stdout)}
-    assert set(rows) == {"add", "leave"}
+    assert set(rows) == {"add", "leave", "proxies"}
     assert rows["add"]["description"] == "Adds."
     assert rows["add"]["input_schema"]["required"] == ["a", "b"]
     assert rows["add"]["annotations"] == {
@@ -308,6 +337,16 @@ def test_an_unmodified_mcp_server_answers_through_the_joiner_and_its_noise_is_lo
         peer.start("leave", 3)
         assert answer_and_logs(peer)[0] is None
         assert process.wait(PATIENCE_S) == 5
+
+
+def test_a_server_finds_the_proxy_of_its_sandbox_and_nothing_else_of_its_environment(tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "no_proxy", "SECRET"):
+        monkeypatch.setenv(name, "x")
+    with launched(server(tmp_path), patience_s=40) as (_, peer):
+        peer.request("server/discover")
+        answer_and_logs(peer)
+        called = peer.call("proxies", 2)["result"]["structuredContent"]
+    assert {"HTTPS_PROXY": "x", "no_proxy": "x"}.items() <= called.items()
 
 
 def test_an_mcp_server_that_sends_an_endless_line_is_stopped(tmp_path):

@@ -18,6 +18,7 @@ from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
 from wirthforge_host.bridge.recording import Recording
+from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_CALL_ELEMENTS, META_CALL
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError, WirthForgeError
@@ -62,6 +63,7 @@ class Dispatcher:
 
     def __init__(self, peer: Peer, services: Services, recording: Recording) -> None:
         self._peer = peer
+        self._services = services
         self._recording = recording
         self._host_calls = HostCalls(peer, services)
 
@@ -87,8 +89,10 @@ class Dispatcher:
             result = await self._decide_and_run(act, act.params)
             act.outcome, act.code = Outcome.ALLOWED, "ok"
         except WirthForgeError as error:
-            act.outcome = Outcome.DENIED if isinstance(error, PermissionDeniedError) else Outcome.FAILED
             act.code = error.code
+            if isinstance(error, PermissionDeniedError):
+                act.outcome = Outcome.DENIED
+                self._notice_denial(act)
             raise
         except asyncio.CancelledError:
             act.code = "cancelled"
@@ -113,6 +117,16 @@ class Dispatcher:
             LimitExceededError: It is over a bound of messages.
         """
         self._host_calls.write_line(_converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
+
+    def _notice_denial(self, act: _Act) -> None:
+        denied = Signal(
+            noticed=Noticed.HOST_CALL_DENIED,
+            plugin=self._peer.plugin,
+            instance=self._peer.instance,
+            at_s=self._services.monotonic(),
+            detail={"permission": act.permission},
+        )
+        self._services.signals.notice(denied)
 
     async def _decide_and_run(self, act: _Act, params: dict[str, Any]) -> Any:
         if act.method not in HOST_CALLS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +19,7 @@ from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
 from wirthforge_host.rates import TokenBucket
+from wirthforge_host.signals import Signals
 from wirthforge_host.storage import Storage
 from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
@@ -55,6 +56,8 @@ class Services:
     storage: Storage
     monotonic: Callable[[], float]
     """Seconds, for rates."""
+    signals: Signals = field(default_factory=Signals)
+    """Told of what is refused and broken."""
 
 
 class Parameters(Struct, forbid_unknown_fields=True, kw_only=True):

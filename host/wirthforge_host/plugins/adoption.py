@@ -17,7 +17,8 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
-from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.states import HOST

@@ -13,7 +13,7 @@ from typing import Any
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.plugins import store
-from wirthforge_host.plugins.instances import Instance
+from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States

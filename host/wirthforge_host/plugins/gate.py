@@ -29,13 +29,17 @@ class Gate:
 
     def __init__(self, plugin: str, calls_per_s: float, monotonic: Callable[[], float]) -> None:
         self.plugin = plugin
-        self._calls_per_s = calls_per_s
         self._monotonic = monotonic
-        self._rate = TokenBucket(calls_per_s, 2 * calls_per_s, monotonic())
+        self.admit_at_most(calls_per_s)
         self.inside = 0
         self._open = False
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def admit_at_most(self, calls_per_s: float) -> None:
+        """Lets in another number of calls a second from now on."""
+        self._calls_per_s = calls_per_s
+        self._rate = TokenBucket(calls_per_s, 2 * calls_per_s, self._monotonic())
 
     @property
     def is_open(self) -> bool:

@@ -20,22 +20,27 @@ from typing import Any
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.egress import Egress, EgressEndpoint
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins import directories, store
+from wirthforge_host.plugins.admission import admit
 from wirthforge_host.plugins.examination import examine
 from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.service import Resources
+from wirthforge_host.sandbox.grade import Grade
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
 from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
-from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.contracts.resources_api import Priority
 from wirthforge_sdk.errors import LimitExceededError, UnavailableError
 from wirthforge_sdk.serving.database import Database
 
@@ -55,55 +60,16 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Instance:
-    """One running sandbox of a release, ready for calls."""
-
-    id: str
-    plugin: str
-    uid: int
-    sandbox: Sandbox
-    endpoint: Endpoint
-    session: Session
-    functions: dict[str, Function]
-    started_at: datetime
-    began: float
-    """Monotonic seconds."""
-    lost: asyncio.Event
-    """Set when its connection is over."""
-    gate: Gate
-    limits: Limits
-    cpu_share: float = 1.0
-    """Of its quota, what it may use now."""
-    paused: bool = False
-    ended_for: str = ""
-    """Why the host ended it, where the host did."""
-
-    @property
-    def standing(self) -> State:
-        """The state of a plugin that has this instance."""
-        if self.paused:
-            return State.PAUSED
-        return State.THROTTLED if self.cpu_share < 1 else State.RUNNING
-
-    @property
-    def protocol(self) -> str:
-        """The MCP revision spoken with it."""
-        return self.session.protocol
-
-    @property
-    def container_id(self) -> str:
-        """As the engine knows it."""
-        return self.sandbox.container_id
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
 class _Begun:
     """An instance from its first trace to its last."""
 
     record: InstanceRecord
+    limits: Limits
+    priority: Priority
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     endpoint: Endpoint | None = None
+    egress: EgressEndpoint | None = None
     sandbox: Sandbox | None = None
 
 
@@ -116,10 +82,13 @@ class Instances:
     host_id: str
     sandboxes: Sandboxes
     bridge: Bridge
+    egress: Egress
+    resources: Resources
     permissions: Permissions
     logs: Logs
     trees: Trees
     settings: Settings
+    policy: SecurityPolicy
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -133,14 +102,18 @@ class Instances:
             FunctionDriftError: It offers other functions than those that were signed and approved.
             SandboxMismatchError: The engine did not lock it down as asked.
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
+            PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
+        # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
+        admit(record.release.manifest, self.policy)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
             await self._connect(begun, record, on_lost)
             session = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
+            return await self._ready(begun, record, session, began)
         except PluginUnavailableError as error:
             try:
                 cause = await self._obituary(begun, error.message)
@@ -150,7 +123,6 @@ class Instances:
         except BaseException:
             await asyncio.shield(self._end(begun))
             raise
-        return self._ready(begun, record, session, began)
 
     async def adopt(
         self,
@@ -169,20 +141,35 @@ class Instances:
             PluginUnavailableError: It did not connect again, greet or pass its self-test.
             UnavailableError: The engine does not answer.
         """
-        begun = self._begun[left.id] = _Begun(record=left)
+        limits, priority = await self._allowance(record)
+        begun = self._begun[left.id] = _Begun(record=left, limits=limits, priority=priority)
         began = time.monotonic() - max(0.0, (self.now() - left.started_at).total_seconds())
         try:
             begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
-            begun.endpoint = await self._listen(begun, record, on_lost)
+            await self._listen(begun, record, on_lost)
             session = await self._greet(begun, record, connect_s=ADOPT_S)
+            return await self._ready(begun, record, session, began)
         except BaseException:
             await asyncio.shield(self._leave(begun))
             raise
-        return self._ready(begun, record, session, began)
 
-    def _ready(self, begun: _Begun, record: PluginRecord, session: Session, began: float) -> Instance:
-        limits = record.release.manifest.resources.limits()
+    async def _allowance(self, record: PluginRecord) -> tuple[Limits, Priority]:
+        """What the plugin may use: by its release and the policy, and what the operator set over it."""
+        base = limits_for(record.release.manifest, self.policy)
+        return await self.resources.limits_of(record.name, base)
+
+    async def _ready(self, begun: _Begun, record: PluginRecord, session: Session, began: float) -> Instance:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
+        container = begun.sandbox.container_id
+        state = await self.engine.state(container)
+        if state is not None and state.pid is not None:
+            self.resources.watch(
+                begun.record.id,
+                plugin=record.name,
+                container=container,
+                pid=state.pid,
+                priority=begun.priority,
+            )
         return Instance(
             id=begun.record.id,
             plugin=record.name,
@@ -194,8 +181,8 @@ class Instances:
             started_at=begun.record.started_at,
             began=began,
             lost=begun.lost,
-            gate=Gate(record.name, limits.calls_per_s, time.monotonic),
-            limits=limits,
+            gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
+            limits=begun.limits,
         )
 
     async def close(self, instance: Instance) -> None:
@@ -215,10 +202,11 @@ class Instances:
         async with self.database.reading() as tx:
             return await store.all_instances(tx)
 
-    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
-        """The settings the engine says are in force now, and each that is not as asked."""
+    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str], Grade]:
+        """The settings the engine says are in force now, each that is not as asked, and what they are worth."""
         found = await self.engine.effective(instance.container_id)
-        return found.as_dict(), [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+        mismatches = [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+        return found.as_dict(), mismatches, await self.sandboxes.grade(found)
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""
@@ -257,6 +245,7 @@ class Instances:
 
     async def _begin(self, record: PluginRecord) -> _Begun:
         """Takes a user id that no other instance has, and writes the instance down."""
+        limits, priority = await self._allowance(record)
         async with self.database.transaction() as tx:
             taken = {other.uid for other in await store.all_instances(tx)}
             if len(taken) >= self.settings.max_instances:
@@ -273,7 +262,9 @@ class Instances:
                     digest=record.release.digest,
                     uid=uid,
                     started_at=self.now(),
-                )
+                ),
+                limits=limits,
+                priority=priority,
             )
             await store.add_instance(tx, begun.record)
             # Before the commit: a sweep must not take what is written down for what was left behind.
@@ -281,10 +272,10 @@ class Instances:
         return begun
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
-        begun.endpoint = await self._listen(begun, record, on_lost)
+        await self._listen(begun, record, on_lost)
         begun.sandbox = await self.sandboxes.open(self._request(begun, record))
 
-    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> Endpoint:
+    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         own = begun.record
 
         def lost() -> None:
@@ -296,9 +287,11 @@ class Instances:
             plugin=own.plugin,
             uid=own.uid,
             rights=self.permissions.of(own.plugin, own.digest),
-            storage_bytes=record.release.manifest.resources.limits().storage_bytes,
+            storage_bytes=begun.limits.storage_bytes,
         )
-        return await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+        begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+        if record.release.manifest.destinations():
+            begun.egress = await self.egress.listen(peer, self.directory / own.id)
 
     def _request(self, begun: _Begun, record: PluginRecord) -> SandboxRequest:
         own, manifest = begun.record, record.release.manifest
@@ -309,11 +302,12 @@ class Instances:
             digest=own.digest,
             host_id=self.host_id,
             uid=own.uid,
-            limits=manifest.resources.limits(),
+            limits=begun.limits,
             image=self.settings.image,
             runtime=IMAGE_RUNTIME,
             bridge_directory=self.directory / own.id,
             code_directory=self.trees.path(own.digest),
+            destinations=manifest.destinations(),
         )
 
     async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> Session:
@@ -372,21 +366,26 @@ class Instances:
 
     async def _end(self, begun: _Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
+        self.resources.forget(begun.record.id)
         try:
             try:
                 if begun.sandbox is not None:
                     await self.sandboxes.close(begun.sandbox.container_id)
             finally:
                 # Also when the engine does not answer: what goes on running then can ask nothing of us.
-                if begun.endpoint is not None:
-                    await begun.endpoint.close()
+                for endpoint in (begun.egress, begun.endpoint):
+                    if endpoint is not None:
+                        await endpoint.close()
             await self._forget(begun.record.id)
         finally:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
             self._begun.pop(begun.record.id, None)
 
     async def _leave(self, begun: _Begun) -> None:
+        self.resources.forget(begun.record.id)
         try:
+            if begun.egress is not None:
+                await begun.egress.close()
             if begun.endpoint is not None:
                 await begun.endpoint.leave()
         finally:

@@ -20,12 +20,14 @@ from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, S
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.adoption import Adoption, Left
 from wirthforge_host.plugins.faults import Faults
-from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
+from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
@@ -47,7 +49,14 @@ class Reconciler:
     """Owns the live instances of this host."""
 
     def __init__(
-        self, database: Database, instances: Instances, adoption: Adoption, states: States, *, drain_s: float
+        self,
+        database: Database,
+        instances: Instances,
+        adoption: Adoption,
+        states: States,
+        *,
+        drain_s: float,
+        signals: Signals,
     ) -> None:
         self._database = database
         self._instances = instances
@@ -55,6 +64,7 @@ class Reconciler:
         """None once all that was found is taken over, or known not to fit."""
         self._states = states
         self._drain_s = drain_s
+        self._signals = signals
         self._live: dict[str, Instance] = {}
         self.retries = Retries(time.monotonic)
         self.faults = Faults()
@@ -250,6 +260,10 @@ class Reconciler:
             opening = self._instances.open(record, on_lost=self._wake.set)
             instance = await self.starts.run(record.name, opening)
         except (FunctionDriftError, SandboxMismatchError) as error:
+            if isinstance(error, FunctionDriftError):
+                self._signals.notice(
+                    _signal(Noticed.DRIFTED, record.name, differences=error.details["differences"])
+                )
             await self._states.move(record.name, State.QUARANTINED, cause=error.message)
         except PluginUnavailableError as error:
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
@@ -287,9 +301,14 @@ class Reconciler:
             await self._instances.close(instance)
 
     async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
+        self._signals.notice(_signal(Noticed.CRASHED, plugin, cause=cause))
         again = self.retries.crashed(plugin, ran_s=ran_s)
         await self._states.move(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
         self._wake.set()
+
+
+def _signal(noticed: Noticed, plugin: str, **detail: object) -> Signal:
+    return Signal(noticed=noticed, plugin=plugin, instance="", at_s=time.monotonic(), detail=detail)
 
 
 async def _anything_left(database: Database, plugin: str) -> bool:

@@ -14,6 +14,7 @@ from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.service import Resources
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import State
@@ -33,6 +34,7 @@ class Removal:
     storage: Storage
     logs: Logs
     trees: Trees
+    resources: Resources
 
     async def disable(self, name: str, operator: Operator) -> None:
         """Wants the plugin not to run: calls inside end, then its sandbox is removed. Interrupts its start.
@@ -103,6 +105,7 @@ class Removal:
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),
         ]
+        await self.resources.remove(tx, name)
         tx.after_commit(lambda: self.logs.forget(name))
         return any(kept)
 

@@ -27,8 +27,20 @@ from wirthforge_host.sandbox.models import (
 
 Json = Mapping[str, Any]
 
+IO_LIMITS = {
+    "read_bytes": "BlkioDeviceReadBps",
+    "read_operations": "BlkioDeviceReadIOps",
+    "write_bytes": "BlkioDeviceWriteBps",
+    "write_operations": "BlkioDeviceWriteIOps",
+}
+"""How the engine calls what is bounded of a device."""
+
 UNKNOWN = "unknown"
 NANOSECONDS = 1_000_000_000
+OWN_PROFILE = "wirthforge-plugin"
+"""``images/apparmor/wirthforge-plugin``."""
+ENGINE_PROFILE = "docker-default"
+"""What the engine loads by itself."""
 NEVER = "0001-01-01"
 """How the engine writes the time of what has not happened."""
 
@@ -127,6 +139,12 @@ def _limits(wanted: ContainerSettings) -> dict[str, Any]:
         "PidsLimit": wanted.pids,
         "ShmSize": wanted.shared_memory_bytes,
         "Ulimits": [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in wanted.ulimits],
+        **{
+            theirs: [
+                {"Path": device, "Rate": rate} for what, device, rate in wanted.io_limits if what == ours
+            ]
+            for ours, theirs in IO_LIMITS.items()
+        },
     }
 
 
@@ -261,6 +279,11 @@ def _mounts(answer: Json, host: Json) -> tuple[Mount, ...]:
 
 def _found_limits(host: Json) -> dict[str, Any]:
     ulimits = ((limit["Name"], limit["Soft"], limit["Hard"]) for limit in host.get("Ulimits") or ())
+    io_limits = (
+        (ours, limit["Path"], limit["Rate"])
+        for ours, theirs in IO_LIMITS.items()
+        for limit in host.get(theirs) or ()
+    )
     return {
         "memory_bytes": host.get("Memory"),
         "memory_and_swap_bytes": host.get("MemorySwap"),
@@ -276,6 +299,7 @@ def _found_limits(host: Json) -> dict[str, Any]:
         "pids": host.get("PidsLimit"),
         "shared_memory_bytes": host.get("ShmSize"),
         "ulimits": tuple(sorted(ulimits)),
+        "io_limits": tuple(sorted(io_limits)),
     }
 
 
@@ -309,8 +333,17 @@ def image(answer: Json) -> ImageInfo:
     )
 
 
-def capabilities(info: Json, *, api_version: str) -> EngineCapabilities:
-    """Reads what an engine can enforce out of ``GET /info``."""
+def capabilities(
+    info: Json, *, api_version: str, disk: str | None = None, profiles: frozenset[str] = frozenset()
+) -> EngineCapabilities:
+    """Reads what an engine can enforce out of ``GET /info``.
+
+    Args:
+        info: The engine's answer.
+        api_version: That it speaks.
+        disk: The one under its images, where known.
+        profiles: AppArmor profiles that its kernel enforces, where known.
+    """
     security = {option.removeprefix("name=").split(",")[0] for option in info.get("SecurityOptions") or ()}
     warnings = " ".join(info.get("Warnings") or ())
     cgroup_version = int(info.get("CgroupVersion") or 1)
@@ -325,11 +358,13 @@ def capabilities(info: Json, *, api_version: str) -> EngineCapabilities:
         cpu_quota=bool(info.get("CpuCfsQuota") and info.get("CpuCfsPeriod")),
         pids_limit=bool(info.get("PidsLimit")),
         # The engine tells what it lacks in sentences only.
-        io_limit="blkio throttle" not in warnings and "io.max" not in warnings,
+        io_device=None if "blkio throttle" in warnings or "io.max" in warnings else disk,
         seccomp="seccomp" in security,
         no_new_privileges=info.get("OSType") == "linux",
         no_network="null" in ((info.get("Plugins") or {}).get("Network") or ()),
-        apparmor="apparmor" in security,
+        apparmor=(OWN_PROFILE if OWN_PROFILE in profiles else ENGINE_PROFILE)
+        if "apparmor" in security
+        else "",
         user_namespaces=bool(security & {"userns", "rootless"}),
         live_update=True,
         live_restore=bool(info.get("LiveRestoreEnabled")),

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from wirthforge_host.errors import SandboxMismatchError
+from wirthforge_host.errors import PolicyViolationError, SandboxMismatchError
 from wirthforge_host.sandbox.control import Control
+from wirthforge_host.sandbox.grade import Grade, grade
 from wirthforge_host.sandbox.hardening import harden
 from wirthforge_host.sandbox.models import (
     LABEL_INSTANCE,
@@ -23,6 +24,7 @@ from wirthforge_host.sandbox.models import (
 )
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.errors import ConflictError, UnavailableError, WirthForgeError
 
 log = structlog.get_logger()
@@ -41,11 +43,12 @@ class Sandbox:
 class Sandboxes:
     """The sandboxes of one host on one engine."""
 
-    def __init__(self, engine: ContainerEngine, host_id: str) -> None:
+    def __init__(self, engine: ContainerEngine, host_id: str, policy: SecurityPolicy = HOUSE_POLICY) -> None:
         """Uses ``engine`` for every container that carries the label of ``host_id``."""
         self._engine = engine
         self._control = Control(engine)
         self._host_id = host_id
+        self._policy = policy
         self._capabilities: EngineCapabilities | None = None
 
     async def spec(self, request: SandboxRequest) -> ContainerSpec:
@@ -54,17 +57,13 @@ class Sandboxes:
         Raises:
             ValueError: The request is another host's.
             ImageMissingError: The engine does not have the image.
-            EngineUnsuitableError: The engine cannot enforce what every sandbox needs.
+            EngineUnsuitableError: The engine cannot enforce what every sandbox needs, or what the policy requires.
             PolicyViolationError: The image is not made for such plugins.
         """
         if request.host_id != self._host_id:
             raise ValueError(f"this is host {self._host_id}, and the request is for host {request.host_id}")
         image = await self._engine.image(request.image)
-        if self._capabilities is None:
-            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
-            # by a lesser one meanwhile, reading back finds out.
-            self._capabilities = await self._engine.capabilities()
-        return harden(request, image, self._capabilities)
+        return harden(request, image, await self._able(), self._policy)
 
     async def open(self, request: SandboxRequest) -> Sandbox:
         """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.
@@ -75,6 +74,7 @@ class Sandboxes:
         Raises:
             SandboxMismatchError: The engine put something else in force; tells each setting, wanted and
                 found.
+            PolicyViolationError: Its grade is below what the operator requires.
             ConflictError: The instance has a container already.
             EngineUnavailableError: The engine failed or did not answer in time.
         """
@@ -134,6 +134,18 @@ class Sandboxes:
                 stuck.add(instance)
         return stuck
 
+    async def grade(self, effective: ContainerSettings) -> Grade:
+        """What a sandbox with these settings is worth on this engine."""
+        # Where the policy requires that the kernel is asked, none is handed out unless it was.
+        return grade(effective, await self._able(), kernel=self._policy.require.kernel_readback)
+
+    async def _able(self) -> EngineCapabilities:
+        if self._capabilities is None:
+            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
+            # by a lesser one meanwhile, reading back finds out.
+            self._capabilities = await self._engine.capabilities()
+        return self._capabilities
+
     async def _check(self, container_id: str, spec: ContainerSpec) -> ContainerSettings:
         effective = await self._engine.effective(container_id)
         mismatches = compare(spec, effective)
@@ -146,7 +158,20 @@ class Sandboxes:
                     for name in (mismatch.setting for mismatch in mismatches)
                 ],
             )
+        await self._check_grade(spec, effective)
         return effective
+
+    async def _check_grade(self, spec: ContainerSpec, effective: ContainerSettings) -> None:
+        found, least = await self.grade(effective), self._policy.require.grade
+        if found.points < least:
+            lost = [f"{line.name} ({line.reason})" for line in found.lines if line.points < line.of]
+            raise PolicyViolationError(
+                f"{spec.name} has the grade {found.points}, and the policy's rule require.grade asks for {least}: "
+                f"it loses points for {', '.join(lost)}",
+                rule="require.grade",
+                grade=found.points,
+                least=least,
+            )
 
     async def _discard(self, creation: asyncio.Future[str], spec: ContainerSpec) -> None:
         try:

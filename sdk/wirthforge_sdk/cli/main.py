@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import typer
 
-from wirthforge_sdk.cli import account, author, containment, doctor, market, operator
+from wirthforge_sdk.cli import account, author, containment, doctor, market, operator, policy, resources
 from wirthforge_sdk.cli.output import command
 
 EPILOG: Final = (
@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+policies = typer.Typer(help="Look at what a host's operator requires and allows.", no_args_is_help=True)
 keys = typer.Typer(help="Manage your signing keys.", no_args_is_help=True)
 
 
@@ -62,6 +63,16 @@ _add(
 )
 _add(
     app,
+    "Watch what plugins use",
+    {
+        "top": resources.top,
+        "stats": resources.stats,
+        "limit": resources.limit,
+        "recommend": resources.recommend,
+    },
+)
+_add(
+    app,
     "Hold plugins back",
     {
         "throttle": containment.throttle,
@@ -86,6 +97,8 @@ _add(
         "revoke": account.revoke_key,
     },
 )
+_add(policies, None, {"check": policy.check, "show": policy.show})
+app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
 
 

@@ -26,6 +26,14 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     ThrottleIn,
 )
+from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.contracts.resources_api import (
+    LimitedOut,
+    PluginResourcesOut,
+    RecommendationsOut,
+    ResourcesIn,
+    UsagesOut,
+)
 from wirthforge_sdk.contracts.wire import Page, Shape
 from wirthforge_sdk.errors import UnavailableError
 
@@ -99,6 +107,10 @@ class Observation(Service):
             Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
         )
 
+    async def policy(self) -> SecurityPolicy:
+        """The operator's policy in force."""
+        return await self._connection.ask(Request("GET", "/v1/policy", repeatable=True), SecurityPolicy)
+
     async def readiness(self) -> HealthOut:
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
         return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
@@ -119,7 +131,41 @@ class Observation(Service):
                     ) from error
 
 
-class HostClient(Observation):
+class ResourceUse(Observation):
+    """What plugins use, and may use."""
+
+    async def usages(self) -> UsagesOut:
+        """The newest reading of every running plugin."""
+        return await self._connection.ask(Request("GET", "/v1/resources", repeatable=True), UsagesOut)
+
+    async def follow_usages(self) -> AsyncIterator[UsagesOut]:
+        """The same after every reading; ends when the host ends it."""
+        async for told in self._follow("/v1/resources/stream", None, UsagesOut):
+            yield told
+
+    async def resources(self, name: str, *, minutes: int | None = None) -> PluginResourcesOut:
+        """What one plugin may use, uses and used."""
+        request = Request("GET", f"{plugin_path(name)}/resources", {"minutes": minutes}, repeatable=True)
+        return await self._connection.ask(request, PluginResourcesOut)
+
+    async def limit(self, name: str, wanted: ResourcesIn) -> LimitedOut:
+        """Replaces the operator's own limits and priority of a plugin."""
+        request = Request("PUT", f"{plugin_path(name)}/resources", body=wanted, repeatable=True)
+        return await self._connection.ask(request, LimitedOut)
+
+    async def recommendations(self, name: str) -> RecommendationsOut:
+        """Limits that would fit a plugin."""
+        request = Request("GET", f"{plugin_path(name)}/recommendations", repeatable=True)
+        return await self._connection.ask(request, RecommendationsOut)
+
+    async def follow_recommendations(self, name: str) -> LimitedOut:
+        """Makes all that is suggested now the operator's own limits."""
+        return await self._connection.ask(
+            Request("POST", f"{plugin_path(name)}/recommendations/apply"), LimitedOut
+        )
+
+
+class HostClient(ResourceUse):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -180,6 +180,23 @@ class LogOut(Shape):
     fields: dict[str, Any]
 
 
+class GradeLine(Shape):
+    """One thing that a sandbox is judged by."""
+
+    name: str
+    points: int
+    of: int
+    reason: str
+
+
+class GradeOut(Shape):
+    """What a sandbox is worth, by what is in force."""
+
+    points: int
+    """0 to 100: the sum of the lines."""
+    lines: list[GradeLine]
+
+
 class EffectiveOut(Shape):
     """The sandbox as the engine reports it, beside what was asked."""
 
@@ -187,6 +204,7 @@ class EffectiveOut(Shape):
     instance: str
     settings: dict[str, Any]
     mismatches: list[str]
+    grade: GradeOut
 
 
 class HealthOut(Shape):

@@ -95,12 +95,11 @@ TIERS: dict[Tier, Limits] = {
 }
 
 
-class Resources(BaseModel):
-    """The ``[resources]`` table of a manifest: a tier, and what differs from it."""
+class PartialLimits(BaseModel):
+    """Limits, of which each may be left out: what differs from others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    tier: Tier = Tier.SMALL
     cpus: Annotated[float | None, Field(ge=0.05, le=16)] = None
     memory_bytes: Annotated[int | None, Field(ge=32 * MIB, le=64 * 1024 * MIB)] = None
     pids: Annotated[int | None, Field(ge=4, le=4096)] = None
@@ -111,7 +110,14 @@ class Resources(BaseModel):
     io_operations_per_s: Annotated[int | None, Field(ge=16, le=1_000_000)] = None
     calls_per_s: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
 
-    def limits(self) -> Limits:
-        """The tier's limits with the explicit ones in their place."""
-        explicit = self.model_dump(exclude={"tier"}, exclude_none=True)
-        return TIERS[self.tier].model_copy(update=explicit)
+    def over(self, limits: Limits) -> Limits:
+        """``limits``, with those that are said here in their place."""
+        said = self.model_dump(include=set(PartialLimits.model_fields), exclude_none=True)
+        return limits.model_copy(update=said)
+
+
+class Resources(PartialLimits):
+    """The ``[resources]`` table of a manifest: a tier, and what differs from it (``policy.limits_for`` resolves it)."""
+
+    tier: Tier | None = None
+    """None: the operator's choice for plugins of its kind."""

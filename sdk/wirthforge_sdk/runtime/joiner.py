@@ -6,10 +6,12 @@ records. When the host is gone the server goes on, and ``handover`` joins it to 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import IO
 
 from wirthforge_sdk.contracts.bridge import Exit
@@ -25,21 +27,25 @@ GRACE_S = 2.0
 HOME = "/tmp"  # noqa: S108 - the only writable directory there is
 
 
-def start(project: Project, errors: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """Starts the server with nothing of our environment: ``python -m <entry> <arguments>``."""
+def start(
+    project: Project, errors: int = subprocess.PIPE, proxies: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
+    """Starts the server: ``python -m <entry> <arguments>``. Of our environment it has ``proxies`` alone."""
     return subprocess.Popen(
         [sys.executable, "-P", "-B", "-m", project.entry, *project.arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=HOME,
-        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC"},
+        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC", **proxies},
     )
 
 
 def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
     """Runs the server until it ends or the host ends the instance; returns the exit code."""
-    child = start(project)
+    # A sandbox has them where the release asks for connections.
+    proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}  # noqa: TID251
+    child = start(project, proxies=proxies)
     printed = Printed(log, "warning")
     handover = Handover()
     reasons: list[Exit] = []

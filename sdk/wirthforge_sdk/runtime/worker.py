@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain
 
 from wirthforge_sdk.contracts.bridge import Exit
 from wirthforge_sdk.runtime.connecting import NoHostError, connections
 from wirthforge_sdk.runtime.host import Host, Line, Log
+from wirthforge_sdk.runtime.lockdown import lock
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
 
 
-def run(socket_path: str, tree: str) -> int:
-    """Runs the plugin in ``tree`` until the host ends the instance; returns the exit code (see ``bridge.Exit``)."""
+def run(socket_path: str, tree: str, ports: Collection[int] = ()) -> int:
+    """Runs the plugin in ``tree`` until the host ends the instance; returns the exit code (see ``bridge.Exit``).
+
+    It may connect to these TCP ``ports``, where the runtime leads to what the release asked for.
+    """
     line = Line()
     ways = _heard(line, connections(socket_path))
     try:
         # Before anything of the plugin is read: whatever is wrong with it can then be told.
-        return _run(chain([next(ways)], ways), Log(line), tree)
+        return _run(chain([next(ways)], ways), Log(line), tree, ports)
     except NoHostError:
         return Exit.NO_HOST
     except LineTooLongError:
@@ -36,12 +40,19 @@ def _heard(line: Line, ways: Iterator[Connection]) -> Iterator[Connection]:
         line.host = None
 
 
-def _run(ways: Iterator[Connection], log: Log, tree: str) -> int:
+def _run(ways: Iterator[Connection], log: Log, tree: str, ports: Collection[int]) -> int:
     try:
         project = Project(tree)
     except (OSError, ValueError) as error:
         log.write("error", f"plugin.toml: {error}", {})
         return Exit.MANIFEST_BROKEN
+    try:
+        lacking = lock(tree, ports)
+    except OSError as error:
+        log.write("error", f"the runtime cannot lock itself down: {error}", {})
+        return Exit.NOT_LOCKED_DOWN
+    if lacking:
+        log.write("warning", "the runtime cannot lock down everything", {"lacking": lacking})
     if project.type == "mcp":
         from wirthforge_sdk.runtime.joiner import join  # noqa: PLC0415 - only one of the two is ever needed
 

@@ -34,6 +34,8 @@ LOOK_S = 0.0005
 """Between two looks at a state that nothing announces: v1 sends no event when all are frozen or gone."""
 ASK_AGAIN_S = 0.02
 """A v1 freeze can miss a process that forks or is throttled; asking again completes it (runc does the same)."""
+LEAST_SHARES = 2
+"""The kernel knows no smaller weight of the processor."""
 BATCH = 128
 """Processes signalled between two looks at who is there, which bounds the descriptors held."""
 
@@ -52,11 +54,10 @@ class Cgroup:
         self._places = places
         self._files: Dialect = version2 if places.unified else version1
         self._descriptors: dict[str, int | None] = {}
-        for name in self._files.READ:
-            self._read(name)
-            if self._descriptors[name] is None:
-                self.close()
-                raise CgroupMissingError(f"the control group has no file {name}: its container ended")
+        self._texts: dict[str, str] = {}
+        self._usage: Usage | None = None
+        self.version = 2 if places.unified else 1
+        """Where memory, processor and processes are accounted."""
 
     @staticmethod
     def of_process(
@@ -75,12 +76,12 @@ class Cgroup:
             CgroupMissingError: The process is gone, or is in no group of the container.
             CgroupUnreachableError: Its controllers are not mounted here.
         """
-        return Cgroup(locate(pid, container=container, root=root, proc=proc))
-
-    @property
-    def version(self) -> int:
-        """1 or 2: where memory, processor and processes are accounted."""
-        return 2 if self._places.unified else 1
+        group = Cgroup(locate(pid, container=container, root=root, proc=proc))
+        missing = [name for name in group._files.NEEDED if group._read(name) == ""]
+        if missing:
+            group.close()
+            raise CgroupMissingError(f"the control group has no {missing[0]}: its container ended")
+        return group
 
     @property
     def path(self) -> str:
@@ -89,20 +90,29 @@ class Cgroup:
         return f"cgroup v{self.version}, {'direct' if writable else 'read only'}"
 
     def limits(self) -> CgroupLimits:
-        """The limits in force."""
-        return self._files.limits(self._read_once)
+        """The limits in force, through descriptors that stay open."""
+        return self._files.limits(self._read)
 
-    def usage(self) -> Usage:
-        """What it used so far and uses now, through descriptors that stay open."""
-        return self._files.usage(self._read)
+    def usage(self, *, quick: bool = False) -> Usage:
+        """What it used so far and uses now, through descriptors that stay open.
+
+        Args:
+            quick: Of file pages, peak and disk, what the last reading said. Of a group that used no processor since
+                then, all of it: nothing ran that could have forked, grown or been ended.
+        """
+        known, files = self._texts, self._files
+        if not quick or self._usage is None:
+            known.update((name, self._read(name)) for name in (*files.QUICK, *files.SLOW))
+        elif self._read(files.QUICK[0]) == known[files.QUICK[0]]:
+            return self._usage
+        else:
+            known.update((name, self._read(name)) for name in files.QUICK)
+        self._usage = files.usage(known.__getitem__)
+        return self._usage
 
     def pressure(self) -> Pressure:
         """How much its threads wait: means of ten seconds, so looking more often tells little more."""
         return Pressure(*(waited(self._read(f"{resource}.pressure")) for resource in Pressure._fields))
-
-    def processes(self) -> list[int]:
-        """Ids of its processes, in the host's namespace."""
-        return [int(line) for line in self._read("cgroup.procs").split()]
 
     def set_cpu(self, quota_us: int | None, period_us: int) -> None:
         """Lets it run ``quota_us`` of every ``period_us``; both at least 1000, None lifts the limit."""
@@ -130,17 +140,28 @@ class Cgroup:
         """Sets how many processes and threads it may have; those above it stay."""
         self._write((("pids.max", str(count)),))
 
-    def set_cpu_weight(self, shares: int) -> None:
-        """Sets its weight against others, in shares of v1: 1024 is normal."""
-        self._write(self._files.cpu_weight(shares))
+    def set_weights(self, shares: int, io_hundredths: int, *, idle: bool = False) -> bool:
+        """Sets its weights against others.
 
-    def set_io_weight(self, hundredths: int) -> bool:
-        """Sets the weight of its disk requests, 100 is normal; False where the kernel has no such thing."""
-        writes = self._files.io_weight(
-            hundredths, self._present("blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight")
+        Args:
+            shares: Of the processor, in the measure of v1: 1024 is normal.
+            io_hundredths: Of disk requests: 100 is normal.
+            idle: It gets the processor only while nobody else wants it, as far as the kernel knows such a thing.
+
+        Returns:
+            Whether the kernel weighs disk requests; where it does not, nothing is lost but that.
+        """
+        io = self._files.io_weight(
+            io_hundredths, self._present("blkio.weight", "blkio.bfq.weight", "io.weight", "io.bfq.weight")
         )
-        self._write(writes)
-        return bool(writes)
+        knows_idle = bool(self._present("cpu.idle"))
+        if idle:
+            # A weight cannot be set beside it.
+            cpu = (("cpu.idle", "1"),) if knows_idle else self._files.cpu_weight(LEAST_SHARES)
+        else:
+            cpu = (*((("cpu.idle", "0"),) if knows_idle else ()), *self._files.cpu_weight(shares))
+        self._write((*cpu, *io))
+        return bool(io)
 
     def set_io(self, limits: DeviceLimits) -> None:
         """Sets the rates of one device; None takes a limit away."""
@@ -183,7 +204,7 @@ class Cgroup:
             else:
                 self._kill_each(deadline)
             _until(
-                lambda: not self.processes(), deadline, "some processes did not end: they wait in the kernel"
+                lambda: not self._processes(), deadline, "some processes did not end: they wait in the kernel"
             )
 
     def close(self) -> None:
@@ -193,13 +214,17 @@ class Cgroup:
                 os.close(descriptor)
         self._descriptors.clear()
 
+    def _processes(self) -> list[int]:
+        """Ids of its processes, in the host's namespace."""
+        return [int(line) for line in self._read("cgroup.procs").split()]
+
     def _kill_each(self, deadline: float) -> None:
         with suppress(CgroupUnreachableError):
             self.freeze(timeout_s=min(0.2, max(0.0, deadline - time.monotonic())))
-        _signal_all(self.processes)
+        _signal_all(self._processes)
         self._write(self._files.freeze(frozen=False))
-        while self.processes() and time.monotonic() < deadline:
-            _signal_all(self.processes)
+        while self._processes() and time.monotonic() < deadline:
+            _signal_all(self._processes)
             time.sleep(LOOK_S)
 
     def _bring_about(self, *, frozen: bool, timeout_s: float) -> None:
@@ -238,13 +263,6 @@ class Cgroup:
                 return ""
             raise _translated(error, name) from error
 
-    def _read_once(self, name: str) -> str:
-        descriptor = self._open(name)
-        if descriptor is None:
-            return ""
-        with _closing(descriptor), _translating(name):
-            return os.read(descriptor, MAX_FILE_BYTES).decode("ascii")
-
     def _open(self, name: str) -> int | None:
         try:
             return os.open(self._places.of(name), os.O_RDONLY | os.O_CLOEXEC)
@@ -256,7 +274,7 @@ class Cgroup:
     def _write(self, writes: Writes) -> None:
         for name, text in writes:
             with _translating(name, text):
-                descriptor = os.open(self._places.of(name), os.O_WRONLY | os.O_CLOEXEC)
+                descriptor = os.open(self._places.of(name), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
                 with _closing(descriptor):
                     os.write(descriptor, text.encode("ascii"))
 

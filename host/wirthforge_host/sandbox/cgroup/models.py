@@ -86,7 +86,9 @@ class Pressure(NamedTuple):
 class Dialect(Protocol):
     """What one version's files say and how it is asked for things; ``version1`` and ``version2`` are such."""
 
-    READ: tuple[str, ...]
+    QUICK: tuple[str, ...]
+    SLOW: tuple[str, ...]
+    NEEDED: tuple[str, ...]
 
     # What each does is told in the modules.
     def limits(self, read: Read) -> CgroupLimits: ...  # noqa: D102

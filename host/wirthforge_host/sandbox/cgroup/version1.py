@@ -18,14 +18,23 @@ from wirthforge_host.sandbox.cgroup.models import (
 NO_LIMIT = 1 << 62
 """Above any memory: the kernel prints its largest count of pages, in bytes, for none."""
 
-READ = (
+QUICK = (
     "cpuacct.usage",
     "cpu.stat",
     "memory.usage_in_bytes",
-    "memory.stat",
     "memory.oom_control",
     "pids.current",
+    "pids.events",
 )
+"""What tells within a second that something goes wrong, a microsecond each; first what changes with all others."""
+SLOW = (
+    "memory.stat",
+    "memory.max_usage_in_bytes",
+    "blkio.throttle.io_service_bytes_recursive",
+    "blkio.throttle.io_serviced_recursive",
+)
+"""The rest of the usage: twice as much work for what changes little, or only adds up."""
+NEEDED = (*QUICK[:-1], SLOW[0])
 """Without these there is no usage."""
 
 _THROTTLES = {

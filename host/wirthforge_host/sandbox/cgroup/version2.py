@@ -15,7 +15,11 @@ from wirthforge_host.sandbox.cgroup.models import (
     weight_of,
 )
 
-READ = ("cpu.stat", "memory.current", "memory.stat", "memory.events", "pids.current")
+QUICK = ("cpu.stat", "memory.current", "memory.events", "pids.current", "pids.events")
+"""What tells within a second that something goes wrong, a microsecond each; first what changes with all others."""
+SLOW = ("memory.stat", "memory.peak", "io.stat")
+"""The rest of the usage: twice as much work for what changes little, or only adds up."""
+NEEDED = (*QUICK[:-1], SLOW[0])
 """Without these there is no usage."""
 
 _RATES = {
