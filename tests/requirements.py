@@ -257,6 +257,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/unit/host/test_plugins.py::test_an_approval_of_another_release_decides_nothing",
             "tests/integration/test_host_on_engine.py::test_a_plugin_that_offers_what_was_not_signed_is_quarantined_and_gone",
+            "tests/integration/test_adoption.py::test_one_that_offers_what_was_not_signed_is_quarantined_and_gone",
             "tests/unit/host/test_drift.py::test_every_field_a_plugin_tells_is_compared",
         ),
     ),

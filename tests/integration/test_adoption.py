@@ -147,7 +147,7 @@ async def test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew(
 
 async def test_one_that_does_not_come_back_is_not_waited_for(again, left, engine, monkeypatch):
     monkeypatch.setattr(instances, "ADOPT_S", 0.2)
-    monkeypatch.setattr("wirthforge_host.bridge.server._uid_of", lambda _: 1)  # somebody connects, but not it
+    monkeypatch.setattr("wirthforge_host.bridge.server.uid_of", lambda _: 1)  # somebody connects, but not it
     async with again() as host:
         await host.until(State.STARTING)
         assert "did not connect within 0.2 s" in (await why(host))[1]
