@@ -192,12 +192,13 @@ async def test_what_stands_still_and_is_not_written_so_goes_on(again, left, engi
         assert not (await engine.state(left.container)).paused
 
 
+@pytest.mark.parametrize("methods", [["of_host", "events", "create", "image"], ["image"], ["effective"]])
 async def test_an_engine_that_is_away_when_the_host_starts_costs_no_instance(
-    again, left, engine, monkeypatch
+    again, left, engine, monkeypatch, methods
 ):
     monkeypatch.setattr(reconciler, "PERIOD_S", 0.05)
     monkeypatch.setattr(instances, "RESUBSCRIBE_S", 0.05)
-    engine.faults.errors = dict.fromkeys(("of_host", "state", "events", "create", "remove", "image"), AWAY)
+    engine.faults.errors = dict.fromkeys(methods, AWAY)
     async with again() as host:
         with pytest.raises(PluginUnavailableError):
             await count(host)
