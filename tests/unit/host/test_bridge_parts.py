@@ -116,8 +116,9 @@ async def test_no_request_has_the_number_of_one_on_a_connection_before():
     asked = []
     for _ in range(2):
         connection = Connection(Mock(), Deadlines(), report=Mock(), on_lost=Mock())
-        transport = Mock(get_write_buffer_size=Mock(return_value=0))
-        connection.connection_made(transport)
+        connection.connection_made(
+            Mock(is_closing=Mock(return_value=False), get_write_buffer_size=Mock(return_value=0))
+        )
         requests = [
             asyncio.create_task(
                 connection.calls.request("f", {}, timeout_s=WAIT_S, label=None, cancellable=False)
