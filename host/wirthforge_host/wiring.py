@@ -46,6 +46,7 @@ from wirthforge_host.threats.service import Threats
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
 
@@ -336,8 +337,8 @@ def _installer(ground: _Ground, plugins: Plugins, source: Source) -> Installer:
 
 def _own_id(path: Path) -> str:
     """A random id that stays: by it the host knows its own containers after a restart."""
-    with suppress(FileExistsError), path.open("x") as file:
-        file.write(secrets.token_hex(8))
+    with suppress(FileExistsError):
+        write_private(path, secrets.token_hex(8).encode(), replace=False)
     return path.read_text().strip()
 
 
