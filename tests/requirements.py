@@ -60,7 +60,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "CORE-3",
         "resource quotas",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_a_plugin_makes_no_more_processes_than_its_limit",
             "tests/integration/test_docker_engine.py::test_a_plugin_gets_no_more_of_the_processor_than_its_quota",
@@ -71,7 +71,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_limits.py::test_nothing_can_be_written_but_memory",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
         ),
-        lacks="call rate limits",
     ),
     Requirement(
         "CORE-4",
@@ -194,8 +193,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_calls_through_another_architecture_are_deadly",
             "tests/integration/test_docker_engine.py::test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on",
             "tests/integration/test_docker_engine.py::test_nothing_in_the_image_changes_the_user",
+            "tests/security/test_attacks.py::test_nothing_is_reached_and_the_exit_status_says_so",
+            "tests/security/test_attacks.py::test_the_battery_covers_every_group_and_names_each_attack_once",
         ),
-        lacks="`wirthforge demo attack` and the whole battery",
+        lacks="the battery with one layer off at a time",
     ),
     Requirement(
         "ISO-7",
@@ -205,7 +206,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_overuse.py::test_a_plugin_at_its_quota_runs_only_when_nobody_else_wants_to",
             "tests/unit/host/test_yielding.py::test_who_is_held_back_by_his_quota_yields_at_once_and_competes_again_once_calm",
         ),
-        lacks="LACKS",
+        lacks="the figure while a neighbour churns through memory",
     ),
     # Permissions
     Requirement(
@@ -259,6 +260,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/unit/host/test_plugins.py::test_an_approval_of_another_release_decides_nothing",
             "tests/integration/test_host_on_engine.py::test_a_plugin_that_offers_what_was_not_signed_is_quarantined_and_gone",
+            "tests/integration/test_adoption.py::test_one_that_offers_what_was_not_signed_is_quarantined_and_gone",
             "tests/unit/host/test_drift.py::test_every_field_a_plugin_tells_is_compared",
             "tests/integration/test_adoption.py::test_one_that_offers_what_was_not_signed_is_quarantined_and_gone",
         ),
@@ -285,8 +287,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/unit/host/test_threat_rules.py::test_a_rule_that_counts_finds_it_at_its_threshold_within_its_window_and_not_before",
+            "tests/unit/host/test_threats.py::test_what_a_rule_finds_is_acted_on_stored_audited_and_told",
+            "tests/integration/test_alerts.py::test_a_burst_of_denials_becomes_an_alert_and_the_policys_action_is_taken",
         ),
-        lacks="LACKS",
+        lacks="the kernel's log as a source of the tripwire rule",
     ),
     Requirement(
         "VAL-7",
@@ -343,14 +347,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "RES-6",
         "quota enforcement",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
             "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
             "tests/unit/host/test_enforcement.py::test_sustained_overuse_climbs_one_rung_after_another_each_at_its_time",
             "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="sustained overuse of an installed plugin on the real engine",
     ),
     Requirement(
         "RES-7",
@@ -362,7 +365,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "RES-8",
         "throttling",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
             "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
@@ -370,7 +373,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
             "tests/integration/test_overuse.py::test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_restored_when_it_rests",
         ),
-        lacks="sustained overuse of an installed plugin on the real engine",
     ),
     Requirement(
         "RES-9",
@@ -385,18 +387,20 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "RES-10",
         "recovery",
-        "partial",
+        "done",
         tests=(
             "tests/e2e/test_demo.py::test_nothing_is_left_behind",
             "tests/integration/test_host_on_engine.py::test_a_killed_host_is_followed_by_one_that_runs_the_same_once",
             "tests/integration/test_install_killed.py::test_the_next_host_finds_nothing_or_all_and_can_install",
             "tests/integration/test_recovery.py::test_the_next_host_goes_on_with_every_plugin_where_it_was",
+            "tests/integration/test_recovery.py::test_a_host_killed_anywhere_is_followed_by_one_that_lost_doubled_and_left_nothing",
+            "tests/integration/test_recovery.py::test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again",
+            "tests/integration/test_adoption.py::test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew",
             "tests/integration/test_runtime_process.py::test_a_plugin_outlives_its_host_and_remembers",
             "tests/integration/test_adoption.py::test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew",
             "tests/integration/test_recovery.py::test_a_host_killed_anywhere_is_followed_by_one_that_lost_doubled_and_left_nothing",
             "tests/integration/test_recovery.py::test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again",
         ),
-        lacks="a fault injected at every step",
     ),
     Requirement("RES-11", "pooling"),
     Requirement("RES-12", "load balancing"),
@@ -598,8 +602,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
+            "tests/security/test_attacks.py::test_nothing_is_reached_and_the_exit_status_says_so",
         ),
-        lacks="the attack battery, a command of its own",
+        lacks="the battery with one layer off at a time",
     ),
     Requirement(
         "TST-2",

@@ -32,6 +32,7 @@ from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
 from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.files import write_private
 
 PLUGIN = "demo/hello"
 SOCKET = "unix:///var/run/docker.sock"
@@ -252,7 +253,7 @@ def built(
     directory.mkdir(exist_ok=True)
     file = directory / "wirthforge.sqlite3"
     if not file.exists() and "database_url" not in settings:
-        file.write_bytes(file_with(metadata))
+        write_private(file, file_with(metadata), replace=False)
     chosen = Settings(data_dir=directory, **{"host_id": "a-test", **settings})
     return build_wiring(chosen, engine=engine or MemoryEngine(process=run_plugin), source=source)
 

@@ -35,7 +35,7 @@ NEIGHBOUR_MS: Final = 2000.0
 END_S: Final = 15.0
 """Until an instance that ended itself, or was ended, is gone. The host gives a line 30 s; the call lasts 20 of them."""
 STOP_S: Final = 10.0
-RECORD_S: Final = 5.0
+RECORD_S: Final = 15.0
 """Until what happened is in the audit log."""
 POLL_S: Final = 0.03
 PAGE: Final = 200

@@ -1,7 +1,7 @@
 """Alerts that threat rules raise.
 
-Revision ID: 0002_alerts
-Revises: 0001
+Revision ID: 0003_alerts
+Revises: 0002_resources
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002_alerts"
-down_revision = "0001"
+revision = "0003_alerts"
+down_revision = "0002_resources"
 branch_labels = None
 depends_on = None
 
