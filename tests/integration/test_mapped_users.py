@@ -1,4 +1,4 @@
-"""A host on an engine that maps user ids: the kernel tells it a plugin's id as the machine's, and it knows whose that is."""
+"""A host on an engine that maps user ids: it knows a plugin by the id that the machine has for it."""
 
 from __future__ import annotations
 
