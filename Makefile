@@ -22,7 +22,9 @@ tools:
 demo: setup ## See a plugin published, installed, called and stopped (KEEP=1 leaves it running)
 	@$(PYTHON) scripts/demo.py $(if $(KEEP),--keep)
 
+# strace is what kills a host at its N-th system call (tests/faults.py).
 test: setup unit ## Run all tests
+	@scripts/ensure-tools strace
 	@uv run --frozen pytest --ignore tests/unit --ignore tests/architecture $(ARGS)
 
 # On every core. The directory is short, for sockets lie in it whose paths have a bound.

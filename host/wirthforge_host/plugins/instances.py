@@ -161,12 +161,13 @@ class Instances:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         container = begun.sandbox.container_id
         state = await self.engine.state(container)
-        if state is not None and state.pid is not None:
+        pid = state.pid if state is not None else None
+        if pid is not None:
             self.resources.watch(
                 begun.record.id,
                 plugin=record.name,
                 container=container,
-                pid=state.pid,
+                pid=pid,
                 priority=begun.priority,
             )
         return Instance(
@@ -182,6 +183,7 @@ class Instances:
             lost=begun.lost,
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
             limits=begun.limits,
+            pid=pid,
         )
 
     async def close(self, instance: Instance) -> None:
@@ -365,8 +367,8 @@ class Instances:
 
     async def _end(self, begun: _Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
-        self.resources.forget(begun.record.id)
         try:
+            self.resources.forget(begun.record.id)
             try:
                 if begun.sandbox is not None:
                     await self.sandboxes.close(begun.sandbox.container_id)

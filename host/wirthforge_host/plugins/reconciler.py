@@ -95,6 +95,10 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*self._settling.values(), return_exceptions=True)
 
+    def wake(self) -> None:
+        """Has what is wanted looked at again now."""
+        self._wake.set()
+
     def let_go(self, plugin: str) -> None:
         """An operator looked at the plugin: whoever judges it begins anew."""
         instance = self._live.get(plugin)
@@ -254,7 +258,8 @@ class Reconciler:
             # Else the engine has not removed its sandbox; the next round looks again.
             if not await _anything_left(self._database, record.name):
                 await self._states.move(record.name, State.STOPPED, cause=record.cause)
-        elif not _wanted(record):
+        elif not _wanted(record) or record.state is State.PAUSED:
+            # What was paused stays so, whatever became of its instance: an operator resumes it.
             self.retries.settled(record.name)
         elif self.starts.allowed(record.name) and self.retries.is_due(record.name):
             if record.state in HAS_INSTANCE:
@@ -307,7 +312,7 @@ class Reconciler:
         cause = await self._instances.cause_of_death(instance)
         self._live.pop(instance.plugin, None)
         try:
-            if record is not None and record.state in WANTS_INSTANCE:
+            if record is not None and record.state in WANTS_INSTANCE - {State.PAUSED}:
                 await self._crashed(instance.plugin, cause=cause, ran_s=ran_s)
         finally:
             await self._instances.close(instance)

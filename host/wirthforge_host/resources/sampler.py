@@ -200,8 +200,15 @@ class Sampler:
 
     def _opened(self, watched: Watched) -> tuple[Cgroup, str]:
         group = self._open_group(watched.pid, watched.container)
-        if watched.priority is not Priority.NORMAL:
-            apply_priority(group, watched.priority)
+        try:
+            if watched.priority is not Priority.NORMAL:
+                apply_priority(group, watched.priority)
+        except WirthForgeError as error:
+            # Readings are worth more than a weight.
+            _log.warning("resources.no_priority", plugin=watched.plugin, error=error.message)
+        except BaseException:
+            group.close()
+            raise
         return group, group.path
 
     def _read(self, watched: Watched, group: Cgroup, *, seldom: bool) -> None:

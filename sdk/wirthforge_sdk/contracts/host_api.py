@@ -118,7 +118,7 @@ class HoldIn(Body):
 class ThrottleIn(HoldIn):
     """Lowers or restores a plugin's quota of the processor."""
 
-    share: Annotated[float, Field(gt=0, le=1)]
+    share: Annotated[float, Field(ge=0.01, le=1)]
     """Of its limit; 1 restores it."""
 
 
