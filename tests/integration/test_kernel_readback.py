@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.fakes.world import PLUGIN, SOCKET, World, worker, world, world_on_engine
+from tests.fakes.world import PLUGIN, SOCKET, World, remove_containers, worker, world, world_on_engine
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.resources import MIB
@@ -82,3 +84,29 @@ async def test_an_engine_that_says_it_filters_and_does_not_is_found_out(tmp_path
         assert plugin.state is State.QUARANTINED
         assert "kernel.system_calls: wanted 'filtered', found 'not filtered'" in plugin.cause
         assert await host.containers() == []
+
+
+@pytest.fixture
+async def left(tmp_path: Path):
+    """A host's settings, under which one may leave a plugin to the next."""
+    host_id = f"test-{uuid.uuid4().hex}"
+    yield {"host_id": host_id, "leave_running": True}
+    await remove_containers(host_id)
+
+
+@pytest.mark.parametrize(("loosen", "is_adopted"), [("cpu weight", True), ("pids", False)])
+async def test_the_next_host_adopts_what_the_one_before_moved_and_nothing_that_is_looser(
+    tmp_path: Path, left: dict[str, Any], loosen: str, *, is_adopted: bool
+) -> None:
+    package = worker()
+    async with world(tmp_path / "h", package, engine=DockerEngine(SOCKET), **left) as host:
+        before = (await host.install()).instance.id
+        cgroup = await host.wiring.containment.control.cgroup(
+            host.wiring.reconciler.live(PLUGIN).container_id
+        )
+        cgroup.set_weights(64, 100) if loosen == "cpu weight" else cgroup.set_pids(4_000)
+        cgroup.close()
+    async with world(tmp_path / "h", package, engine=DockerEngine(SOCKET), **left) as host:
+        found = await host.until(State.RUNNING, other_than="" if is_adopted else before)
+        assert (found.instance.id == before) is is_adopted
+        assert (await host.wiring.plugins.effective(PLUGIN)).mismatches == []

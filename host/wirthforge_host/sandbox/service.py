@@ -133,7 +133,8 @@ class Sandboxes:
         spec = await self.spec(request)
         if found.labels.get(LABEL_SPEC) != dict(spec.settings.labels)[LABEL_SPEC]:
             raise ConflictError("it was made of another image or by other rules than a start would use now")
-        inspected = await self._checked(found.id, spec)
+        # The host before this one may have moved its weight, and lowered its quota.
+        inspected = await self._checked(found.id, spec, now=spec)
         return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel)
 
     async def inspect(
@@ -198,8 +199,10 @@ class Sandboxes:
             self._capabilities = await self._engine.capabilities()
         return self._capabilities
 
-    async def _checked(self, container_id: str, spec: ContainerSpec) -> Inspection:
-        found = await self.inspect(container_id, spec)
+    async def _checked(
+        self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
+    ) -> Inspection:
+        found = await self.inspect(container_id, spec, now=now)
         _require_none(spec, found.mismatches)
         self._check_grade(spec, await self.grade(found))
         return found

@@ -274,3 +274,17 @@ async def test_where_the_kernels_word_is_required_and_cannot_be_had_nothing_runs
     with pytest.raises(EngineUnsuitableError, match=r"require\.kernel_readback"):
         await Sandboxes(engine, HOST, policy).open(REQUEST)
     assert await engine.of_host(HOST) == []
+
+
+async def test_one_whose_process_ended_at_once_is_not_called_too_open() -> None:
+    async def end(_: ContainerSpec) -> int:
+        return 0
+
+    class Quick(MemoryEngine):
+        async def start(self, container: str) -> None:
+            await super().start(container)
+            await self.wait(container, timeout_s=LONG_S)
+
+    policy = SecurityPolicy.model_validate({"require": {"kernel_readback": True}})
+    sandbox = await Sandboxes(Quick(process=end), HOST, policy).open(REQUEST)
+    assert sandbox.kernel is None
