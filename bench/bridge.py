@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.figures import Figure, alone, at_least, at_most, beside, percentile
 from bench.ground import OPERATOR, BenchError, Ground
 from tests.fakes.packages import make_package
-from wirthforge_host.plugins.instances import Instance
+from wirthforge_host.plugins.instance import Instance
 from wirthforge_sdk.contracts.host_api import CallIn
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.resources import MIB, Tier

@@ -24,7 +24,7 @@ import docker.errors
 
 from tests.fakes.source import ShelfSource
 from wirthforge_host.sandbox import docker_forms as forms
-from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_host.sandbox.docker_engine import DockerEngine, capabilities_of
 from wirthforge_host.sandbox.hardening import UIDS, harden
 from wirthforge_host.sandbox.models import LABEL_HOST, ContainerSpec, SandboxRequest
 from wirthforge_host.settings import Settings
@@ -122,7 +122,7 @@ class Ground:
         )
         client = self.client
         image = forms.image(client.inspect_image(settings.image))  # type: ignore[no-untyped-call]
-        return harden(request, image, forms.capabilities(client.info(), api_version=str(client.api_version)))
+        return harden(request, image, capabilities_of(client, is_local=True))
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from staging import ROOT, DemoFailedError, Narrator, Stage, expect, image_python
+from wirthforge_sdk.cli.staging import DemoFailedError, Narrator, Stage, expect, image_python
 
+ROOT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 EXAMPLES = ("mcp-time", "wordsmith", "notes", "courier")  # the one with most to build first
 TOLD_SETTINGS = (
@@ -205,7 +206,7 @@ def main() -> int:
     options.add_argument("--json", action="store_true", help="print the steps as one JSON document")
     chosen = options.parse_args()
     state = Path(tempfile.mkdtemp(prefix="wirthforge-demo-"))
-    stage = Stage(state, Narrator(quiet=chosen.json))
+    stage = Stage(state, Narrator(quiet=chosen.json), cwd=ROOT)
     try:
         for step in (*WALK, leave_running if chosen.keep else stop):
             step(stage)

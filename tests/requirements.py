@@ -42,7 +42,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_what_the_engine_put_in_force_is_what_was_asked_for",
             "tests/integration/test_docker_engine.py::test_a_container_that_is_not_as_asked_for_never_starts_and_is_removed",
+            "tests/unit/host/test_sandboxes.py::test_a_sandbox_below_the_required_grade_never_runs_and_is_removed",
             "tests/e2e/test_demo.py::test_the_sandbox_in_force_is_closed",
+            "tests/integration/test_kernel_readback.py::test_the_kernel_says_of_a_real_sandbox_what_was_asked_for",
         ),
     ),
     Requirement(
@@ -58,14 +60,17 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "CORE-3",
         "resource quotas",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_a_plugin_makes_no_more_processes_than_its_limit",
             "tests/integration/test_docker_engine.py::test_a_plugin_gets_no_more_of_the_processor_than_its_quota",
             "tests/integration/test_docker_engine.py::test_the_disk_in_memory_ends_where_its_limit_is",
+            "tests/integration/test_docker_engine.py::test_a_plugin_reads_the_disk_no_faster_than_its_limit",
+            "tests/integration/test_limits.py::test_its_share_of_the_processor_is_its_quota_within_five_percent",
+            "tests/integration/test_limits.py::test_a_limit_ends_what_goes_beyond_it",
+            "tests/integration/test_limits.py::test_nothing_can_be_written_but_memory",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
         ),
-        lacks="block IO limits, call rate limits",
     ),
     Requirement(
         "CORE-4",
@@ -130,6 +135,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_docker_engine.py::test_the_kernel_says_that_the_process_has_no_rights",
             "tests/integration/test_docker_engine.py::test_every_dangerous_system_call_is_refused",
             "tests/integration/test_docker_engine.py::test_only_unix_sockets_can_be_made",
+            "tests/integration/test_lockdown.py::test_a_plugin_reaches_neither_process_1_nor_anything_outside_its_domain",
+            "tests/integration/test_lockdown.py::test_a_program_of_the_plugin_cannot_look_into_the_worker",
+            "tests/integration/test_kernel_readback.py::test_the_kernel_says_of_a_real_sandbox_what_was_asked_for",
         ),
     ),
     Requirement(
@@ -138,6 +146,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=(
             "tests/integration/test_docker_engine.py::test_a_plugin_that_takes_too_much_memory_is_ended_and_this_is_told",
+            "tests/integration/test_limits.py::test_its_memory_ends_at_the_page_where_its_limit_is",
+            "tests/integration/test_limits.py::test_a_plugin_that_takes_too_much_memory_is_ended_alone_and_with_its_cause",
         ),
     ),
     Requirement(
@@ -147,14 +157,26 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/integration/test_docker_engine.py::test_the_only_files_of_the_machine_are_the_two_read_only_binds",
             "tests/integration/test_docker_engine.py::test_only_memory_can_be_written_and_nothing_there_can_be_executed",
+            "tests/integration/test_lockdown.py::test_what_is_not_on_the_list_cannot_be_read",
         ),
     ),
     Requirement(
         "ISO-4",
         "network isolation",
-        "partial",
-        tests=("tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",),
-        lacks="granted egress through the host",
+        "done",
+        tests=(
+            "tests/integration/test_docker_engine.py::test_there_is_no_network_but_the_loopback",
+            "tests/integration/test_docker_engine.py::test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else",
+            "tests/unit/host/test_egress_judgement.py::test_an_address_that_is_not_a_public_one_of_somebody_else_is_refused",
+            "tests/unit/host/test_egress_relay.py::test_what_is_not_granted_is_refused_and_the_record_names_host_port_and_permission",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_leads_to_one_forbidden_address_is_refused_whole",
+            "tests/unit/host/test_egress_relay.py::test_a_name_that_is_rebound_is_looked_up_once_and_connected_to_what_was_judged",
+            "tests/integration/test_egress_on_engine.py::test_unmodified_clients_reach_what_was_granted",
+            "tests/integration/test_egress_on_engine.py::test_a_name_leads_to_the_runtime_inside_and_a_private_address_behind_it_is_refused",
+            "tests/integration/test_egress_on_engine.py::test_all_else_fails_and_what_was_refused_is_on_record_with_the_permission_to_ask_for",
+            "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
+        ),
     ),
     Requirement(
         "ISO-5",
@@ -169,11 +191,23 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/integration/test_docker_engine.py::test_calls_through_another_architecture_are_deadly",
+            "tests/integration/test_docker_engine.py::test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on",
             "tests/integration/test_docker_engine.py::test_nothing_in_the_image_changes_the_user",
+            "tests/security/test_attacks.py::test_nothing_is_reached_and_the_exit_status_says_so",
+            "tests/security/test_attacks.py::test_the_battery_covers_every_group_and_names_each_attack_once",
         ),
-        lacks="`wirthforge demo attack` and the whole battery",
+        lacks="the battery with one layer off at a time",
     ),
-    Requirement("ISO-7", "performance isolation"),
+    Requirement(
+        "ISO-7",
+        "performance isolation",
+        "partial",
+        tests=(
+            "tests/integration/test_overuse.py::test_a_plugin_at_its_quota_runs_only_when_nobody_else_wants_to",
+            "tests/unit/host/test_yielding.py::test_who_is_held_back_by_his_quota_yields_at_once_and_competes_again_once_calm",
+        ),
+        lacks="the figure while a neighbour churns through memory",
+    ),
     # Permissions
     Requirement(
         "PERM-1",
@@ -203,8 +237,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/unit/host/test_plugins.py::test_a_revocation_is_felt_by_the_next_host_call_of_a_running_plugin",
+            "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
+            "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
         ),
-        lacks="cutting calls in flight, the measured 100 ms",
+        lacks="cutting host calls in flight",
     ),
     Requirement(
         "PERM-5",
@@ -224,7 +260,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/unit/host/test_plugins.py::test_an_approval_of_another_release_decides_nothing",
             "tests/integration/test_host_on_engine.py::test_a_plugin_that_offers_what_was_not_signed_is_quarantined_and_gone",
+            "tests/integration/test_adoption.py::test_one_that_offers_what_was_not_signed_is_quarantined_and_gone",
             "tests/unit/host/test_drift.py::test_every_field_a_plugin_tells_is_compared",
+            "tests/integration/test_adoption.py::test_one_that_offers_what_was_not_signed_is_quarantined_and_gone",
         ),
     ),
     # Security validation
@@ -243,7 +281,17 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="the marketplace's countersignature",
     ),
-    Requirement("VAL-6", "runtime monitoring and threat detection"),
+    Requirement(
+        "VAL-6",
+        "runtime monitoring and threat detection",
+        "partial",
+        tests=(
+            "tests/unit/host/test_threat_rules.py::test_a_rule_that_counts_finds_it_at_its_threshold_within_its_window_and_not_before",
+            "tests/unit/host/test_threats.py::test_what_a_rule_finds_is_acted_on_stored_audited_and_told",
+            "tests/integration/test_alerts.py::test_a_burst_of_denials_becomes_an_alert_and_the_policys_action_is_taken",
+        ),
+        lacks="the kernel's log as a source of the tripwire rule",
+    ),
     Requirement(
         "VAL-7",
         "SBOM",
@@ -254,39 +302,105 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         lacks="a check against CycloneDX's own schema",
     ),
     # Resources
-    Requirement("RES-1", "real-time monitoring"),
+    Requirement(
+        "RES-1",
+        "real-time monitoring",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources.py::test_every_round_reads_rates_of_every_instance_and_tells_them",
+            "tests/integration/test_resources.py::test_a_busy_container_is_seen_at_its_quota_and_told_of",
+        ),
+        lacks="the console's chart, calls a second beside them",
+    ),
     Requirement(
         "RES-2",
         "quotas per plugin type",
-        "partial",
-        tests=("tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",),
-        lacks="an operator's own tiers, defaults and caps",
+        "done",
+        tests=(
+            "tests/unit/host/test_hardening.py::test_limits_become_what_the_kernel_enforces",
+            "tests/unit/host/test_install.py::test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed",
+            "tests/unit/sdk/test_policy.py::test_limits_are_the_explicit_over_the_tiers_over_the_kinds",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+            "tests/unit/host/test_resources.py::test_an_operators_limits_are_kept_audited_and_in_force_at_once",
+        ),
     ),
-    Requirement("RES-3", "usage analytics"),
+    Requirement(
+        "RES-3",
+        "usage analytics",
+        "partial",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_a_percentile_is_within_a_hundredth_of_the_nearest_rank",
+            "tests/unit/host/test_resources.py::test_history_keeps_minutes_and_tells_percentiles_of_all",
+        ),
+        lacks="history of each function",
+    ),
     Requirement("RES-4", "profiling"),
-    Requirement("RES-5", "recommendations"),
+    Requirement(
+        "RES-5",
+        "recommendations",
+        "done",
+        tests=(
+            "tests/unit/host/test_resources_values.py::test_suggestions_follow_from_percentiles_with_room",
+            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
+        ),
+    ),
     Requirement(
         "RES-6",
         "quota enforcement",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_running.py::test_a_plugin_that_runs_out_of_memory_at_its_start_says_so",
+            "tests/integration/test_limits.py::test_a_flood_costs_the_host_and_the_engine_next_to_nothing",
+            "tests/unit/host/test_enforcement.py::test_sustained_overuse_climbs_one_rung_after_another_each_at_its_time",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
         ),
-        lacks="consequences of sustained overuse",
     ),
-    Requirement("RES-7", "priority"),
-    Requirement("RES-8", "throttling"),
-    Requirement("RES-9", "emergency shutdown"),
+    Requirement(
+        "RES-7",
+        "priority",
+        "partial",
+        tests=("tests/integration/test_resources.py::test_measured_shares_follow_the_priorities",),
+        lacks="measured shares of the disk, which this kernel does not weigh",
+    ),
+    Requirement(
+        "RES-8",
+        "throttling",
+        "done",
+        tests=(
+            "tests/integration/test_containment.py::test_a_throttled_plugin_answers_and_is_restored",
+            "tests/integration/test_containment.py::test_the_kernel_says_that_it_is_slower_and_then_stands_still",
+            "tests/unit/host/test_enforcement.py::test_what_was_throttled_is_restored_once_it_was_well_for_long_enough",
+            "tests/unit/host/test_resources.py::test_overuse_is_answered_step_by_step_and_each_step_is_on_record",
+            "tests/integration/test_overuse.py::test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_restored_when_it_rests",
+        ),
+    ),
+    Requirement(
+        "RES-9",
+        "emergency shutdown",
+        "done",
+        tests=(
+            "tests/integration/test_containment.py::test_a_killed_plugin_says_why_and_comes_back",
+            "tests/integration/test_containment.py::test_a_quarantined_plugin_starts_only_after_somebody_looked",
+            "tests/integration/test_containment.py::test_a_frozen_plugin_can_be_killed",
+        ),
+    ),
     Requirement(
         "RES-10",
         "recovery",
-        "partial",
+        "done",
         tests=(
             "tests/e2e/test_demo.py::test_nothing_is_left_behind",
             "tests/integration/test_host_on_engine.py::test_a_killed_host_is_followed_by_one_that_runs_the_same_once",
             "tests/integration/test_install_killed.py::test_the_next_host_finds_nothing_or_all_and_can_install",
+            "tests/integration/test_recovery.py::test_the_next_host_goes_on_with_every_plugin_where_it_was",
+            "tests/integration/test_recovery.py::test_a_host_killed_anywhere_is_followed_by_one_that_lost_doubled_and_left_nothing",
+            "tests/integration/test_recovery.py::test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again",
+            "tests/integration/test_adoption.py::test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew",
+            "tests/integration/test_runtime_process.py::test_a_plugin_outlives_its_host_and_remembers",
+            "tests/integration/test_adoption.py::test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew",
+            "tests/integration/test_recovery.py::test_a_host_killed_anywhere_is_followed_by_one_that_lost_doubled_and_left_nothing",
+            "tests/integration/test_recovery.py::test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again",
         ),
-        lacks="a fault injected at every step",
     ),
     Requirement("RES-11", "pooling"),
     Requirement("RES-12", "load balancing"),
@@ -416,7 +530,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "templates",
         "partial",
         tests=("tests/integration/test_cli_author.py::test_the_tests_of_each_template_pass",),
-        lacks="templates for councils, egress and WebAssembly",
+        lacks="templates for councils and WebAssembly",
     ),
     Requirement(
         "DEV-4",
@@ -458,7 +572,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=("tests/architecture/test_schemas.py::test_an_api_describes_itself_in_openapi_3_1",),
     ),
-    Requirement("SCH-3", "security policy schema"),
+    Requirement(
+        "SCH-3",
+        "security policy schema",
+        "done",
+        tests=(
+            "tests/architecture/test_schemas.py::test_policies_that_the_code_takes_fit_the_schema",
+            "tests/architecture/test_schemas.py::test_nothing_exported_has_drifted",
+            "tests/unit/host/test_hardening.py::test_an_engine_without_what_the_operator_requires_runs_nothing",
+            "tests/unit/host/test_install.py::test_a_release_that_asks_for_a_right_beyond_the_policy_is_not_brought",
+            "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
+        ),
+    ),
     Requirement("SCH-4", "configuration schema"),
     Requirement(
         "SCH-5",
@@ -477,8 +602,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
+            "tests/security/test_attacks.py::test_nothing_is_reached_and_the_exit_status_says_so",
         ),
-        lacks="the attack battery, a command of its own",
+        lacks="the battery with one layer off at a time",
     ),
     Requirement(
         "TST-2",

@@ -74,6 +74,18 @@ class ContainerMissingError(NotFoundError):
     code = "container_missing"
 
 
+class CgroupMissingError(NotFoundError):
+    """The control group is gone, or the process is in none of its own: its container ended."""
+
+    code = "cgroup_missing"
+
+
+class CgroupUnreachableError(UnavailableError):
+    """The kernel's files of control groups are not there, or may not be used, or did not do what was asked."""
+
+    code = "cgroup_unreachable"
+
+
 class SandboxMismatchError(UntrustedError):
     """What the engine put in force is not what was asked for; the container was removed."""
 

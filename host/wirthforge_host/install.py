@@ -15,8 +15,9 @@ from typing import Protocol
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.errors import AuthorChangedError, PolicyViolationError
+from wirthforge_host.errors import AuthorChangedError
 from wirthforge_host.events import Events
+from wirthforge_host.plugins.admission import admit
 from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.trees import Trees
@@ -24,7 +25,6 @@ from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.client.marketplace import MarketplaceClient
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.identifiers import parse_reference
-from wirthforge_sdk.contracts.manifest import Manifest
 from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.versions import Version, VersionRange
@@ -96,7 +96,7 @@ class Installer:
             InvalidInputError: The reference or the package is malformed.
             UnresolvableError: No versions fit together.
             UntrustedError: A signature, digest or author is not the expected one.
-            PolicyViolationError: It asks for more than the operator lets a plugin use.
+            PolicyViolationError: It asks for more than the operator's policy gives a plugin; names the rule.
             ConflictError: Another version is installed.
         """
         wanted = parse_reference(reference)
@@ -141,7 +141,7 @@ class Installer:
         await self._check_author(resolved.plugin, key)
         verified = await asyncio.to_thread(verify, package, [key])
         _check_promised(resolved, verified)
-        _check_caps(verified.manifest, self.policy)
+        admit(verified.manifest, self.policy)
         await self.trees.unpack(verified)
         return Release(
             manifest=verified.manifest,
@@ -238,18 +238,3 @@ def _check_promised(resolved: ResolvedRelease, verified: VerifiedPackage) -> Non
             f"{manifest.name} {manifest.version} needs a host {manifest.compatibility.host}, this is {HOST_VERSION}",
             plugin=manifest.name,
         )
-
-
-def _check_caps(manifest: Manifest, policy: SecurityPolicy) -> None:
-    """Refuses a release whose author asks for more than the operator gives any plugin."""
-    most = policy.cap.model_dump()
-    for name, asked in manifest.resources.limits().model_dump().items():
-        if asked > most[name]:
-            raise PolicyViolationError(
-                f"{manifest.name} {manifest.version} asks for {name} {asked}, and the policy's rule cap.{name} says at "
-                f"most {most[name]}: raise that to allow it",
-                plugin=manifest.name,
-                rule=f"cap.{name}",
-                asked=asked,
-                most=most[name],
-            )

@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+PLUGIN_FAMILIES: dict[str, tuple[type[CounterMetricFamily | GaugeMetricFamily], str]] = {
+    "cpu_seconds": (CounterMetricFamily, "Time of processors that a plugin's instance used."),
+    "cpu_throttled_seconds": (CounterMetricFamily, "Time that its threads were held back by its quota."),
+    "cpu_limit_cores": (GaugeMetricFamily, "Its quota in force, in cores."),
+    "memory_bytes": (GaugeMetricFamily, "Memory it holds."),
+    "memory_limit_bytes": (GaugeMetricFamily, "Memory it may hold."),
+    "oom_kills": (CounterMetricFamily, "Its processes that the kernel ended for memory."),
+    "pids": (GaugeMetricFamily, "Its processes and threads."),
+    "pids_limit": (GaugeMetricFamily, "Processes and threads it may have."),
+    "forks_refused": (CounterMetricFamily, "Its forks that were refused because of that limit."),
+    "io_read_bytes": (CounterMetricFamily, "Read from disks."),
+    "io_written_bytes": (CounterMetricFamily, "Written to disks."),
+    "io_operations": (CounterMetricFamily, "Reads and writes of disks."),
+}
+"""Of each plugin that runs, after ``wirthforge_plugin_``; counters begin anew with its instance."""
+
+
+class _Plugins(Collector):
+    """What plugins use, as it is when it is asked for: a plugin that is gone leaves no series behind."""
+
+    def __init__(self) -> None:
+        self.figures: Mapping[str, Mapping[str, float]] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (family, said) in PLUGIN_FAMILIES.items():
+            metric = family(f"wirthforge_plugin_{name}", said, labels=["plugin"])
+            for plugin, figures in self.figures.items():
+                if name in figures:
+                    metric.add_metric([plugin], figures[name])
+            yield metric
 
 
 class Metrics:
@@ -29,9 +63,24 @@ class Metrics:
         )
         # The library looks a series up by its labels under a lock; on the path of every call a dictionary does.
         self._series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._egress = Counter(
+            "wirthforge_egress_connections",
+            "Connections that plugins asked for, by how that ended.",
+            ["plugin", "outcome"],
+            registry=self._registry,
+        )
+        self._egress_bytes = Counter(
+            "wirthforge_egress_bytes",
+            "Bytes that plugins sent and received over connections that have ended.",
+            ["plugin", "direction"],
+            registry=self._registry,
+        )
         self._plugins = Gauge(
             "wirthforge_plugins", "Plugins on this host, by state.", ["state"], registry=self._registry
         )
+
+        self._usage = _Plugins()
+        self._registry.register(self._usage)
 
     def called(self, plugin: str, function: str, code: str, seconds: float) -> None:
         """Counts one call. The labels are bounded: installed plugins, their functions, our error codes."""
@@ -44,8 +93,23 @@ class Metrics:
         count.inc()
         histogram.observe(seconds)
 
-    def exposition(self, states: Iterable[str]) -> bytes:
-        """Everything, in Prometheus' text format; ``states`` is the state of each plugin now."""
+    def egress_asked(self, plugin: str, outcome: str) -> None:
+        """Counts a connection to the outside: ``allowed``, ``denied`` or ``failed``."""
+        self._egress.labels(plugin, outcome).inc()
+
+    def egress_ended(self, plugin: str, sent: int, received: int) -> None:
+        """Counts the bytes of a connection that is over."""
+        self._egress_bytes.labels(plugin, "sent").inc(sent)
+        self._egress_bytes.labels(plugin, "received").inc(received)
+
+    def exposition(self, states: Iterable[str], figures: Mapping[str, Mapping[str, float]]) -> bytes:
+        """Everything, in Prometheus' text format.
+
+        Args:
+            states: Of each plugin, its state now.
+            figures: By plugin and name in :data:`PLUGIN_FAMILIES`, what it uses now.
+        """
+        self._usage.figures = figures
         self._plugins.clear()
         for state in states:
             self._plugins.labels(state).inc()

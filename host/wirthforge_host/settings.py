@@ -48,6 +48,9 @@ class Settings(ServiceSettings):
     """From starting a container until its plugin has connected, told its functions and passed its self-test."""
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long open calls may go on when an instance is stopped."""
+    leave_running: bool = False
+    """When the host is stopped, let its plugins wait for the next start; for as long as they wait for one that was
+    killed (``contracts.bridge.RECONNECT_S``)."""
 
     policy: AbsolutePath | None = None
     """The operator's ``policy.toml``; None: the house's own policy (``contracts.policy``)."""

@@ -14,26 +14,39 @@ from pathlib import Path
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.database import metadata
+from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
+from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.enforcer import Enforcer
+from wirthforge_host.resources.sampler import Sampler
+from wirthforge_host.resources.service import Resources
+from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_host.signals import Signals
 from wirthforge_host.storage.service import Storage
+from wirthforge_host.threats import rules
+from wirthforge_host.threats.alerts import Alerts
+from wirthforge_host.threats.judging import Judges
+from wirthforge_host.threats.service import Threats
 from wirthforge_host.tokens.service import Tokens
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
 
@@ -45,6 +58,7 @@ class Wiring:
     """All that the admin API offers, and what it is made of."""
 
     settings: Settings
+    policy: SecurityPolicy
     database: Database
     engine: ContainerEngine
     audit: Audit
@@ -59,10 +73,15 @@ class Wiring:
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    containment: Containment
+    resources: Resources
+    enforcer: Enforcer
+    alerts: Alerts
+    threats: Threats
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The host at work: what is wanted is made to run. At the end every sandbox is gone.
+        """The host at work: what is wanted is made to run. At the end every sandbox is gone, or waits.
 
         Raises:
             SchemaMissingError: The migrations were not run.
@@ -76,9 +95,18 @@ class Wiring:
             await self.permissions.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
-            stack.push_async_callback(self.reconciler.shut_down)
-            for name, work in {"reconciler": self.reconciler.run, "exits": self.instances.watch}.items():
-                stack.push_async_callback(_ended, asyncio.create_task(work(), name=name))
+            await stack.enter_async_context(self.enforcer.running())
+            stack.push_async_callback(
+                self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
+            )
+            tasks = {
+                "reconciler": self.reconciler.run(),
+                "exits": self.instances.watch(self.reconciler.engine_returned),
+                "resources": self.resources.run(),
+                "threats": self.threats.run(),
+            }
+            for name, work in tasks.items():
+                stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
             yield
 
     async def readiness(self) -> dict[str, str]:
@@ -100,19 +128,26 @@ def build_wiring(
 ) -> Wiring:
     """Builds the graph; makes the data directory, which only its owner reads."""
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    policy = settings.security_policy()
     engine = engine or DockerEngine(settings.engine_url)
     ground = _Ground.of(settings, now)
-    instances = _instances(settings, engine, ground)
-    states = States(ground.database, ground.audit, ground.events, now)
-    reconciler = Reconciler(
-        ground.database, instances, states, drain_s=settings.drain_timeout_s, signals=ground.signals
-    )
-    plugins = _plugins(ground, states, reconciler, instances)
     metrics = Metrics()
-    source = source or Marketplace(settings.marketplace_url)
+    resources = _resources(ground)
+    instances = _instances(settings, engine, ground, resources, _egress(ground, metrics))
+    states = States(ground.database, ground.audit, ground.events, now)
+    control = Control(engine)
+    reconciler = _reconciler(settings, ground, instances, states, control)
+    plugins = _plugins(ground, states, reconciler, instances, resources)
+    containment = Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+    alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
         settings=settings,
+        policy=ground.policy,
         database=ground.database,
         engine=engine,
         audit=ground.audit,
@@ -124,17 +159,14 @@ def build_wiring(
         storage=ground.storage,
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
-        installer=Installer(
-            source=source,
-            trees=ground.trees,
-            plugins=plugins,
-            database=ground.database,
-            audit=ground.audit,
-            events=ground.events,
-            policy=policy,
-        ),
+        installer=_installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
+        containment=containment,
+        resources=resources,
+        enforcer=_enforcer(ground, containment),
+        alerts=alerts,
+        threats=_threats(ground, alerts, containment),
     )
 
 
@@ -142,6 +174,7 @@ def build_wiring(
 class _Ground:
     """What every feature stands on."""
 
+    policy: SecurityPolicy
     database: Database
     audit: Audit
     events: Events
@@ -159,6 +192,7 @@ class _Ground:
         events = Events(now=now)
         signals = Signals()
         return _Ground(
+            policy=settings.security_policy(),
             database=database,
             audit=audit,
             events=events,
@@ -171,7 +205,48 @@ class _Ground:
         )
 
 
-def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> Instances:
+def _egress(ground: _Ground, metrics: Metrics) -> Egress:
+    return Egress(
+        audit=ground.audit,
+        signals=ground.signals,
+        metrics=metrics,
+        policy=ground.policy,
+        network=MachineNetwork(),
+    )
+
+
+def _threats(ground: _Ground, alerts: Alerts, containment: Containment) -> Threats:
+    threats = Threats(
+        Judges(rules.found_in(rules), ground.policy.threats),
+        alerts,
+        containment,
+        throttle_to=ground.policy.enforcement.throttle_to,
+        now=ground.now,
+    )
+    ground.signals.listen(threats.hear)
+    return threats
+
+
+def _enforcer(ground: _Ground, containment: Containment) -> Enforcer:
+    enforcer = Enforcer(containment, ground.audit, ground.events, ground.policy.enforcement)
+    ground.signals.listen(enforcer.judge)
+    return enforcer
+
+
+def _resources(ground: _Ground) -> Resources:
+    return Resources(
+        ground.database,
+        ground.audit,
+        ground.events,
+        ground.policy,
+        Sampler(ground.signals, now=ground.now, monotonic=time.monotonic),
+        now=ground.now,
+    )
+
+
+def _instances(
+    settings: Settings, engine: ContainerEngine, ground: _Ground, resources: Resources, egress: Egress
+) -> Instances:
     services = Services(
         audit=ground.audit,
         events=ground.events,
@@ -185,18 +260,43 @@ def _instances(settings: Settings, engine: ContainerEngine, ground: _Ground) -> 
         database=ground.database,
         engine=engine,
         host_id=host_id,
-        sandboxes=Sandboxes(engine, host_id),
+        sandboxes=Sandboxes(engine, host_id, ground.policy),
         directory=settings.data_dir / "bridges",
         bridge=Bridge(services),
+        egress=egress,
+        resources=resources,
         permissions=ground.permissions,
         logs=ground.logs,
         trees=ground.trees,
         settings=settings,
+        policy=ground.policy,
         now=ground.now,
     )
 
 
-def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances: Instances) -> Plugins:
+def _reconciler(
+    settings: Settings, ground: _Ground, instances: Instances, states: States, control: Control
+) -> Reconciler:
+    adoption = Adoption(
+        database=ground.database,
+        instances=instances,
+        control=control,
+        audit=ground.audit,
+        events=ground.events,
+    )
+    return Reconciler(
+        ground.database,
+        instances,
+        adoption,
+        states,
+        drain_s=settings.drain_timeout_s,
+        signals=ground.signals,
+    )
+
+
+def _plugins(
+    ground: _Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
+) -> Plugins:
     removal = Removal(
         database=ground.database,
         audit=ground.audit,
@@ -206,6 +306,7 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         storage=ground.storage,
         logs=ground.logs,
         trees=ground.trees,
+        resources=resources,
     )
     return Plugins(
         database=ground.database,
@@ -216,14 +317,28 @@ def _plugins(ground: _Ground, states: States, reconciler: Reconciler, instances:
         permissions=ground.permissions,
         removal=removal,
         trees=ground.trees,
+        resources=resources,
+        policy=ground.policy,
         now=ground.now,
+    )
+
+
+def _installer(ground: _Ground, plugins: Plugins, source: Source) -> Installer:
+    return Installer(
+        source=source,
+        trees=ground.trees,
+        plugins=plugins,
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        policy=ground.policy,
     )
 
 
 def _own_id(path: Path) -> str:
     """A random id that stays: by it the host knows its own containers after a restart."""
-    with suppress(FileExistsError), path.open("x") as file:
-        file.write(secrets.token_hex(8))
+    with suppress(FileExistsError):
+        write_private(path, secrets.token_hex(8).encode(), replace=False)
     return path.read_text().strip()
 
 

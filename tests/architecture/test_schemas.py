@@ -16,7 +16,8 @@ from wirthforge_sdk.cli.projects import Template, create
 from wirthforge_sdk.cli.schemas import documents
 from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import SCOPES, Permission
-from wirthforge_sdk.errors import ManifestInvalidError
+from wirthforge_sdk.contracts.policy import parse_policy
+from wirthforge_sdk.errors import InvalidInputError, ManifestInvalidError
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,7 +41,7 @@ def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(documents()[name])
 
 
-@pytest.mark.requirement("SCH-1", "SCH-5")
+@pytest.mark.requirement("SCH-1", "SCH-3", "SCH-5")
 def test_nothing_exported_has_drifted(script: ModuleType, wanted: dict[str, str]) -> None:
     assert script.drifted(wanted) == [], "run `make schemas`"
 
@@ -128,6 +129,39 @@ def test_what_the_code_refuses_an_editor_marks_too(change: dict[str, Any]) -> No
     lines = [f"{key} = {_toml(value)}" for key, value in changed.items()]
     with pytest.raises(ManifestInvalidError):
         parse_manifest("\n".join(lines).encode())
+
+
+POLICY = """
+policy_version = 1
+[require]
+runtimes = ["runsc", "runc"]
+grade = 80
+[allow]
+permissions = ["storage", "net.connect:api.example.org:443"]
+[cap]
+pids = 128
+[tiers.micro]
+cpus = 0.1
+[defaults]
+model = "large"
+[threats.fork_storm]
+action = "kill"
+"""
+
+
+@pytest.mark.requirement("SCH-3")
+def test_policies_that_the_code_takes_fit_the_schema() -> None:
+    assert parse_policy(POLICY.encode()).cap.pids == 128
+    validator("policy").validate(tomllib.loads(POLICY))
+
+
+@pytest.mark.parametrize(
+    "wrong", ["[cap]\npids = 0", "[caps]", "[tiers.huge]", "[require]\ngrade = 101", "policy_version = 2"]
+)
+def test_what_the_code_refuses_of_a_policy_an_editor_marks_too(wrong: str) -> None:
+    with pytest.raises(InvalidInputError):
+        parse_policy(wrong.encode())
+    assert not validator("policy").is_valid(tomllib.loads(wrong))
 
 
 def _toml(value: Any) -> str:

@@ -203,13 +203,22 @@ async def test_a_frozen_container_still_runs_and_thaws(bench: Bench) -> None:
     assert seen == [(True, True), (True, True), (True, False), (True, False)]
 
 
+async def test_the_quota_of_a_running_container_can_be_changed(bench: Bench) -> None:
+    container = await bench.running()
+    before = await bench.engine.effective(container)
+    await bench.engine.set_cpu(container, quota_us=3_000, period_us=20_000)
+    after = await bench.engine.effective(container)
+    assert (after.cpu_quota_us, after.cpu_period_us) == (3_000, 20_000)
+    assert replace(after, cpu_quota_us=before.cpu_quota_us, cpu_period_us=before.cpu_period_us) == before
+
+
 async def test_freezing_one_that_does_not_run_conflicts(bench: Bench) -> None:
     container = await bench.engine.create(await bench.spec())
     with pytest.raises(ConflictError):
         await bench.engine.pause(container)
 
 
-@pytest.mark.parametrize("method", ["start", "effective", "pause", "unpause", "wait"])
+@pytest.mark.parametrize("method", ["start", "effective", "pause", "unpause", "wait", "set_cpu"])
 async def test_acting_on_no_container_says_that_there_is_none(bench: Bench, method: str) -> None:
     calls: dict[str, Callable[[str], Awaitable[object]]] = {
         "start": bench.engine.start,
@@ -217,6 +226,7 @@ async def test_acting_on_no_container_says_that_there_is_none(bench: Bench, meth
         "pause": bench.engine.pause,
         "unpause": bench.engine.unpause,
         "wait": lambda container: bench.engine.wait(container, timeout_s=1),
+        "set_cpu": lambda container: bench.engine.set_cpu(container, quota_us=1_000, period_us=10_000),
     }
     with pytest.raises(ContainerMissingError):
         await calls[method]("wirthforge-no-such-container")

@@ -70,6 +70,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     source: str = SOURCE,
     readme: str = "# Hello\n",
     extra: str = "",
+    files: Mapping[str, str] | None = None,
 ) -> bytes:
     """A signed package. Equal arguments with the same key give equal bytes.
 
@@ -85,6 +86,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         source: ``src/plugin.py``.
         readme: ``README.md``.
         extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
+        files: More files, texts by path.
     """
     # JSON strings and lists are TOML strings and lists.
     lines = [
@@ -105,7 +107,8 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         "[dependencies]",
         *(f"{json.dumps(on)} = {json.dumps(to)}" for on, to in (dependencies or {}).items()),
     ]
-    files = {
+    contents = {
+        **(files or {}),
         "plugin.toml": "\n".join([*lines, extra, ""]),
         "README.md": readme,
         "LICENSE": "MIT\n",
@@ -114,13 +117,13 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     described = encode_functions(tuple(functions))
     # In a thread: the build reads and writes files, and a test may well call this inside an event loop.
     with ThreadPoolExecutor(1) as thread:
-        return sign(thread.submit(_built, files, described).result(), key or author_key())
+        return sign(thread.submit(_built, contents, described).result(), key or author_key())
 
 
 def _built(files: Mapping[str, str], described: bytes) -> bytes:
     with tempfile.TemporaryDirectory() as scratch:
         for name, text in files.items():
             file = Path(scratch) / name
-            file.parent.mkdir(exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text, encoding="utf-8")
         return build(Path(scratch), describe=lambda _tree: described, platform="linux-x86_64")

@@ -224,7 +224,7 @@ async def bridged(
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
-    """As a conftest's hook: the bridge works with both event loops, the standard one and the one servers use."""
-    if not item.path.name.startswith("test_bridge"):
+    """As a conftest's hook: bridge and relay work with both event loops, the standard one and the one servers use."""
+    if not item.path.name.startswith(("test_bridge", "test_egress_relay")):
         return {"asyncio": asyncio.new_event_loop}
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}

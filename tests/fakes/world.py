@@ -32,6 +32,7 @@ from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
 from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.files import write_private
 
 PLUGIN = "demo/hello"
 SOCKET = "unix:///var/run/docker.sock"
@@ -203,13 +204,16 @@ class World:
     async def uninstall(self, plugin: str = PLUGIN, *, purge: bool = False) -> None:
         await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
 
-    async def until(self, *states: State, plugin: str = PLUGIN) -> PluginOut:
-        """The plugin, once it is in one of ``states``; one that runs must have its instance."""
-        async with asyncio.timeout(PATIENCE_S), self.wiring.events.subscribe() as events:
+    async def until(
+        self, *states: State, plugin: str = PLUGIN, other_than: str = "", patience_s: float = PATIENCE_S
+    ) -> PluginOut:
+        """The plugin, once it is in one of ``states``; one that runs must have an instance, not the named one."""
+        async with asyncio.timeout(patience_s), self.wiring.events.subscribe() as events:
             while True:
                 for found in await self.wiring.plugins.all():
                     here = found.name == plugin and found.state in states
-                    if here and (found.instance is not None or found.state is not State.RUNNING):
+                    instance = found.instance.id if found.instance else other_than
+                    if here and (instance != other_than or found.state is not State.RUNNING):
                         return found
                 await anext(events)
 
@@ -249,7 +253,7 @@ def built(
     directory.mkdir(exist_ok=True)
     file = directory / "wirthforge.sqlite3"
     if not file.exists() and "database_url" not in settings:
-        file.write_bytes(file_with(metadata))
+        write_private(file, file_with(metadata), replace=False)
     chosen = Settings(data_dir=directory, **{"host_id": "a-test", **settings})
     return build_wiring(chosen, engine=engine or MemoryEngine(process=run_plugin), source=source)
 
@@ -259,11 +263,11 @@ async def world(
     directory: Path, *packages: bytes, source: ShelfSource | None = None, **options: Any
 ) -> AsyncIterator[World]:
     """A host at work in ``directory``; ``options`` are an ``engine``, and settings."""
-    source = source or await asyncio.to_thread(ShelfSource, *packages)
-    wiring = await asyncio.to_thread(built, directory, source, **options)
+    shelf = await asyncio.to_thread(ShelfSource, *packages) if source is None else source
+    wiring = await asyncio.to_thread(built, directory, shelf, **options)
     wiring.audit._linger_s = 0  # else every host takes that long to stop
     async with wiring.running():
-        yield World(wiring, source)
+        yield World(wiring, shelf)
     # It survives its own mistakes, which must not hide them here.
     assert not wiring.reconciler.faults.seen, wiring.reconciler.faults.seen
 

@@ -35,7 +35,7 @@ CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWNET = 0x10000000, 0x00020000, 0x40000000
 ATTACKS: dict[str, tuple[int, ...]] = {
     "ptrace a child": (101, 0, 0, 0, 0),
     "mount": (165, 0, 0, 0, 0, 0),
-    "umount": (166, 0, 0),
+    "umount2": (166, 0, 0),
     "pivot_root": (155, 0, 0),
     "chroot": (161, 0),
     "open_tree": (428, -100, 0, 1),
@@ -235,16 +235,55 @@ def look() -> dict[str, object]:
         "huge_file": errno_of(lambda: os.truncate(os.open("/tmp/huge", os.O_CREAT | os.O_WRONLY), 1 << 40)),
         "attacks": {name: errno_of_call(*call) for name, call in ATTACKS.items()},
         "absent": {name: errno_of_call(*call) for name, call in ABSENT.items()},
-        "sockets": {
-            f"{name} {kind.name}": errno_of(lambda family=family, kind=kind: socket.socket(family, kind))
-            for name, family in FAMILIES.items()
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW)
-        },
+        "sockets": sockets(),
         "foreign_call": signal_of_foreign_call(),
         "suid": [
             str(path) for path in Path("/usr").rglob("*") if path.is_file() and path.stat().st_mode & 0o6000
         ],
     }
+
+
+def sockets(protocols: tuple[int, ...] = (0,)) -> dict[str, str]:
+    """What making a socket of each kind gives, by family, kind and protocol."""
+    return {
+        f"{name} {kind.name} {protocol}": errno_of(
+            lambda family=family, kind=kind, protocol=protocol: socket.socket(family, kind, protocol).close()
+        )
+        for name, family in FAMILIES.items()
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET)
+        for protocol in protocols
+    }
+
+
+def converse() -> dict[str, object]:
+    """What can be done with the network of a sandbox that asked for connections."""
+    told: dict[str, object] = {"environment": dict(os.environ), "hosts": Path("/etc/hosts").read_text()}
+    [(_, _, _, _, address)] = socket.getaddrinfo("api.example.org", 443, type=socket.SOCK_STREAM)
+    with (
+        socket.create_server(address) as listener,
+        socket.create_connection(("api.example.org", 443), 5) as client,
+    ):
+        server, _ = listener.accept()
+        with server:
+            client.sendall(b"hello")
+            told |= {"address": address, "heard": server.recv(5).decode()}
+    told["outside"] = {
+        host: errno_of(lambda host=host: socket.create_connection((host, 80), 5))
+        for host in ("192.0.2.1", "169.254.169.254", "172.17.0.1")
+    }
+    return told | {"sockets": sockets(protocols=(0, 1, socket.IPPROTO_TCP, socket.IPPROTO_SCTP, 262))}
+
+
+def trip() -> dict[str, object]:
+    """How a child ends that makes a dangerous call: its exit code, or minus the signal that killed it."""
+    ends: dict[str, object] = {}
+    for name, call in ATTACKS.items():
+        child = os.fork()
+        if child == 0:
+            errno_of_call(*call)
+            os._exit(0)
+        ends[name] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return ends
 
 
 def in_threads() -> object:
@@ -393,6 +432,22 @@ def burn() -> dict[str, object]:
     return {"share": (used_s() - before_s) / (time.monotonic() - began)}
 
 
+def read_direct() -> dict[str, object]:
+    """Reads the image's largest file past the page cache for a while, and tells how fast that went."""
+    largest = max(
+        (path for path in Path("/opt").rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
+    file = os.open(largest, os.O_RDONLY | os.O_DIRECT)
+    size = largest.stat().st_size
+    block = mmap.mmap(-1, 1 << 18)  # aligned, which O_DIRECT asks for
+    done = offset = 0
+    began = time.monotonic()
+    while time.monotonic() - began < 3:
+        done += (got := os.preadv(file, [block], offset))
+        offset = offset + got if got == len(block) and offset + got < size else 0
+    return {"bytes_per_s": done / (time.monotonic() - began), "size": size}
+
+
 def swell() -> dict[str, object]:
     """Takes memory until it is stopped."""
     held = []
@@ -401,7 +456,9 @@ def swell() -> dict[str, object]:
 
 
 def main() -> None:
-    task = {"look": look, "work": work, "breed": breed, "burn": burn, "swell": swell}[sys.argv[1]]
+    task = {task.__name__: task for task in (look, work, converse, trip, breed, burn, read_direct, swell)}[
+        sys.argv[1]
+    ]
     try:
         report = task()
     except Exception as error:  # noqa: BLE001 there is no other way to tell

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import platform
+import re
+import signal
 import socket
 import struct
 import uuid
@@ -18,15 +20,19 @@ import pytest
 
 from wirthforge_host.errors import EngineUnavailableError, EngineUnsuitableError, SandboxMismatchError
 from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_host.sandbox.grade import grade
 from wirthforge_host.sandbox.hardening import ENVIRONMENT, FILES_IN_TMP, harden
 from wirthforge_host.sandbox.models import (
     ContainerSettings,
     ContainerSpec,
     ContainerState,
+    EngineCapabilities,
     EventKind,
     SandboxRequest,
 )
+from wirthforge_host.sandbox.seccomp import TRIPWIRE
 from wirthforge_host.sandbox.service import Sandboxes
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.errors import InvalidInputError
 
@@ -82,9 +88,11 @@ def request_in(directory: Path, host_id: str) -> SandboxRequest:
     )
 
 
-async def probe_spec(engine: DockerEngine, request: SandboxRequest, task: str) -> ContainerSpec:
+async def probe_spec(
+    engine: DockerEngine, request: SandboxRequest, task: str, policy: SecurityPolicy = HOUSE_POLICY
+) -> ContainerSpec:
     (request.code_directory / "probe.py").write_bytes(PROBE.read_bytes())
-    spec = harden(request, await engine.image(IMAGE), await engine.capabilities())
+    spec = harden(request, await engine.image(IMAGE), await engine.capabilities(), policy)
     program = (INTERPRETER, "-I", "-B", "/plugin/probe.py")
     return replace(spec, settings=replace(spec.settings, entrypoint=program, command=(task,)))
 
@@ -98,12 +106,22 @@ class Visit:
     state: ContainerState
     spec: ContainerSpec
     effective: ContainerSettings
+    rates: set[int]
+    able: EngineCapabilities
 
 
-async def visit(engine: DockerEngine, host_id: str, directory: Path, task: str) -> Visit:
+async def visit(
+    engine: DockerEngine,
+    host_id: str,
+    directory: Path,
+    task: str,
+    *,
+    policy: SecurityPolicy = HOUSE_POLICY,
+    **changes: Any,
+) -> Visit:
     """Runs one task of the probe in a locked-down container and returns what it told over the bridge."""
-    request = request_in(directory, host_id)
-    spec = await probe_spec(engine, request, task)
+    request = replace(request_in(directory, host_id), **changes)
+    spec = await probe_spec(engine, request, task, policy)
     told: asyncio.Future[tuple[bytes, tuple[int, int, int]]] = asyncio.get_running_loop().create_future()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,12 +136,14 @@ async def visit(engine: DockerEngine, host_id: str, directory: Path, task: str) 
         container = await engine.create(spec)
         await engine.start(container)
         state, effective = await engine.state(container), await engine.effective(container)
+        assert state is not None
+        assert state.pid is not None
+        rates = throttles(state.pid)
         document, peer = await asyncio.wait_for(told, LONG_S)
         await engine.remove(container)
-    assert state is not None
     report = json.loads(document)
     assert "failure" not in report, report["failure"]
-    return Visit(report, peer, state, spec, effective)
+    return Visit(report, peer, state, spec, effective, rates, await engine.capabilities())
 
 
 def visited(directory: Path, task: str) -> Visit:
@@ -143,6 +163,13 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Visit:
 @pytest.mark.requirement("CORE-1")
 def test_what_the_engine_put_in_force_is_what_was_asked_for(inside: Visit) -> None:
     assert inside.effective == inside.spec.settings
+
+
+def test_a_sandbox_on_this_engine_has_the_grade_that_its_engine_allows(inside: Visit) -> None:
+    beyond = {"another kernel", "mapped users", "mandatory access", "kernel's word"}
+    found = grade(inside.effective, inside.able)
+    assert {line.name for line in found.lines if line.points < line.of} <= beyond
+    assert found.points >= 85
 
 
 @pytest.mark.requirement("ISO-1")
@@ -266,9 +293,45 @@ def test_only_unix_sockets_can_be_made(inside: Visit) -> None:
     assert set(inside.report["sockets"].values()) == {"EPERM"}
 
 
+@pytest.mark.requirement("ISO-4")
+async def test_a_sandbox_with_egress_has_tcp_to_itself_and_nothing_else(
+    engine: tuple[DockerEngine, str], tmp_path: Path
+) -> None:
+    destinations = ("10.1.2.3:5432", "api.example.org:443", "api.example.org:8443")
+    seen = await visit(*engine, tmp_path, "converse", destinations=destinations)
+    assert seen.effective == seen.spec.settings
+    assert (seen.effective.network_mode, seen.effective.networks) == ("none", ("none",))
+    report = seen.report
+    assert (report["address"], report["heard"]) == (["127.77.0.2", 443], "hello")
+    assert report["environment"] == dict(seen.spec.environment) | {"HOSTNAME": "plugin"}
+    assert set(report["outside"].values()) == {"ENETUNREACH"}
+    made = {name for name, answer in report["sockets"].items() if answer == "ok"}
+    assert made == {f"{family} SOCK_STREAM {protocol}" for family in ("INET", "INET6") for protocol in (0, 6)}
+    assert len(report["sockets"]) == 11 * 4 * 5
+    assert {answer for answer in report["sockets"].values() if answer != "ok"} == {"EPERM"}
+
+
 async def test_what_plugins_ordinarily_do_works(engine: tuple[DockerEngine, str], tmp_path: Path) -> None:
     done = (await visit(*engine, tmp_path, "work")).report
     assert len(done) >= 12
+    assert {task: answer for task, answer in done.items() if answer != "ok"} == {}
+
+
+TRIPPED = SecurityPolicy.model_validate({"sandbox": {"tripwire": True}})
+
+
+@pytest.mark.requirement("ISO-6")
+@on_x86_64
+async def test_with_the_tripwire_a_call_made_on_purpose_is_deadly_and_ordinary_work_goes_on(
+    engine: tuple[DockerEngine, str], tmp_path: Path
+) -> None:
+    ends = (await visit(*engine, tmp_path, "trip", policy=TRIPPED)).report
+    # The probe calls an attack by the system call it makes, and then by what it wants of it.
+    tripping = {name for name in ends if name.split()[0] in TRIPWIRE}
+    assert len(tripping) > 35
+    assert {name for name, end in ends.items() if end == -signal.SIGSYS} == tripping
+    assert {end for name, end in ends.items() if name not in tripping} == {0}
+    done = (await visit(*engine, tmp_path, "work", policy=TRIPPED)).report
     assert {task: answer for task, answer in done.items() if answer != "ok"} == {}
 
 
@@ -286,6 +349,38 @@ async def test_a_plugin_gets_no_more_of_the_processor_than_its_quota(
 ) -> None:
     # Only the upper bound is the limit's: a busy machine gives less.
     assert 0 < (await visit(*engine, tmp_path, "burn")).report["share"] < LIMITS.cpus * 1.2
+
+
+def throttles(pid: int) -> set[int]:
+    """Every rate that the kernel holds the control groups of a process to, on any disk."""
+    root = Path("/sys/fs/cgroup")
+    groups = [line.split(":", 2)[2][1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+    found = [
+        file.read_text()
+        for group in set(groups)
+        for file in (
+            *(root / "blkio" / group).glob("blkio.throttle.*_device"),
+            *(root / group).glob("io.max"),
+        )
+    ]
+    return {int(rate) for text in found for rate in re.findall(r"[ =](\d+)\b", text)}
+
+
+@pytest.mark.requirement("CORE-3")
+async def test_a_plugin_reads_the_disk_no_faster_than_its_limit(
+    engine: tuple[DockerEngine, str], tmp_path: Path
+) -> None:
+    docker, _ = engine
+    assert (await docker.capabilities()).io_device is not None
+    slow = await visit(*engine, tmp_path, "read_direct")
+    assert slow.rates == {LIMITS.io_bytes_per_s, LIMITS.io_operations_per_s}
+    # A read of 256 KiB is at least one operation, and the kernel lets the first slice of time through at once.
+    assert 0 < slow.report["bytes_per_s"] < LIMITS.io_bytes_per_s * 1.2
+    wider = LIMITS.model_copy(
+        update={"io_bytes_per_s": 16 * LIMITS.io_bytes_per_s, "io_operations_per_s": 10_000}
+    )
+    fast = await visit(*engine, tmp_path, "read_direct", limits=wider)
+    assert fast.report["bytes_per_s"] > 2 * slow.report["bytes_per_s"]
 
 
 @pytest.mark.requirement("ISO-2")

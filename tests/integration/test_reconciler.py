@@ -16,7 +16,7 @@ from wirthforge_host.sandbox.memory_engine import MemoryEngine
 from wirthforge_host.sandbox.models import SandboxRequest
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.contracts.resources import Resources
+from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.errors import ConflictError
 from wirthforge_sdk.serving.database import Database
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
@@ -116,7 +116,7 @@ def request(host):
         digest=f"sha256:{'0' * 64}",
         host_id="a-test",
         uid=61_007,
-        limits=Resources().limits(),
+        limits=TIERS[Tier.SMALL],
         image="any",
         runtime="python",
         bridge_directory=directory / "bridges" / GONE,

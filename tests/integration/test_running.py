@@ -46,7 +46,7 @@ async def test_a_call_is_answered_recorded_and_counted(host):
         "code": "ok",
         "ms": answer.duration_ms,
     }
-    told = host.wiring.metrics.exposition([]).decode()
+    told = host.wiring.metrics.exposition([], {}).decode()
     assert 'wirthforge_calls_total{code="ok",function="echo",plugin="demo/hello"} 1.0' in told
 
 
@@ -409,9 +409,13 @@ async def test_what_is_in_force_is_read_from_the_engine(host):
     assert found.instance == (await host.plugin()).instance.id
     assert found.settings["network_mode"] == "none"
     assert found.mismatches == []
+    assert {"network": 10, "capabilities": 12}.items() <= {
+        line.name: line.points for line in found.grade.lines
+    }.items()
     host.engine.faults.settings = {"network_mode": "host"}
     loosened = await host.wiring.plugins.effective(PLUGIN)
     assert loosened.settings["network_mode"] == "host"
+    assert loosened.grade.points == found.grade.points - 10
     assert loosened.mismatches == ["network_mode: wanted 'none', found 'host'"]
 
 

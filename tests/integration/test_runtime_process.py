@@ -2,14 +2,16 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, process_for, project
+from tests.unit.sdk.runtime_peer import PATIENCE_S, RUNTIME, Peer, hosts_for, process_for, project
 from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES, MAX_MESSAGE_BYTES, Exit
+from wirthforge_sdk.runtime.connecting import NoHostError, connections
 
 PLUGIN = """
 import os, sys
@@ -49,7 +51,66 @@ def leave() -> str:
     import os
     os._exit(5)
 
+@server.tool()
+def proxies() -> dict[str, str]:
+    import os
+    return {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+
 server.run()
+"""
+
+
+LASTING = """
+import asyncio
+from wirthforge_sdk.runtime import HostUnavailableError, Plugin
+
+plugin = Plugin()
+counted = 0
+lock = asyncio.Lock()
+loops = []
+seen = []
+
+@plugin.function
+def count() -> int:
+    global counted
+    counted += 1
+    print("counted", counted)
+    return counted
+
+@plugin.function
+def wait() -> None:
+    try:
+        plugin.storage.get("k")
+    except HostUnavailableError:
+        seen.append("no host")
+
+@plugin.function
+async def hold() -> None:
+    loops.append(asyncio.get_running_loop())
+    async with lock:
+        await asyncio.Event().wait()
+
+@plugin.function
+async def held() -> list[str]:
+    async with asyncio.timeout(4), lock:
+        return [*seen, "same loop" if asyncio.get_running_loop() is loops[0] else "another loop"]
+"""
+
+OLD_SERVER = """
+import json, sys
+
+greeted = 0
+for line in sys.stdin:
+    message = json.loads(line)
+    method = message.get("method")
+    if method == "initialize":
+        greeted += 1
+        result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "old", "version": "1"}}
+    elif method == "tools/call":
+        result = {"content": [], "structuredContent": {"greeted": greeted}}
+    else:
+        continue
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
 """
 
 
@@ -106,7 +167,7 @@ def test_the_server_says_the_name_and_version_of_the_manifest(tmp_path):
     assert about == {"name": "a/b", "version": "1.2.3"}
 
 
-def test_hanging_up_ends_it_with_code_zero(tmp_path):
+def test_a_host_that_removes_the_socket_ends_it_with_code_zero(tmp_path):
     with launched(project(tmp_path, PLUGIN)) as (process, _):
         pass
     assert process.returncode == 0
@@ -142,6 +203,30 @@ def test_code_that_does_not_load_is_reported_and_ends_it(tmp_path, code, reason)
         assert process.wait(PATIENCE_S) == Exit.CODE_FAILED
     assert log["level"] == "error"
     assert reason in log["message"]
+
+
+NARROW = """
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Leaves descriptors for the bridge and for a Landlock ruleset, and none for what its rules are about."""
+
+
+def test_no_code_runs_when_the_runtime_cannot_lock_itself_down(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "bridge.sock"))
+        listener.listen()
+        listener.settimeout(PATIENCE_S)
+        tree = project(tmp_path, "raise SystemExit('it ran')")
+        command = [*RUNTIME, "--socket", str(tmp_path / "bridge.sock"), "--tree", str(tree)]
+        with subprocess.Popen([sys.executable, "-c", NARROW, *command]) as process:
+            stream, _ = listener.accept()
+            log = Peer(stream).receive()["params"]
+            assert process.wait(PATIENCE_S) == Exit.NOT_LOCKED_DOWN
+            stream.close()
+    assert log["level"] == "error"
+    assert log["message"].startswith("the runtime cannot lock itself down: [Errno 24] Too many open files")
 
 
 def test_a_manifest_that_does_not_say_what_to_run_is_reported_and_ends_it(tmp_path):
@@ -230,7 +315,7 @@ def test_an_mcp_server_is_described_by_its_tools(tmp_path):
     )
     assert (finished.returncode, finished.stderr) == (0, b"")
     rows = {row["name"]: row for row in json.loads(finished.stdout)}
-    assert set(rows) == {"add", "leave"}
+    assert set(rows) == {"add", "leave", "proxies"}
     assert rows["add"]["description"] == "Adds."
     assert rows["add"]["input_schema"]["required"] == ["a", "b"]
     assert rows["add"]["annotations"] == {
@@ -256,6 +341,16 @@ def test_an_unmodified_mcp_server_answers_through_the_joiner_and_its_noise_is_lo
         assert process.wait(PATIENCE_S) == 5
 
 
+def test_a_server_finds_the_proxy_of_its_sandbox_and_nothing_else_of_its_environment(tmp_path, monkeypatch):
+    for name in ("HTTPS_PROXY", "no_proxy", "SECRET"):
+        monkeypatch.setenv(name, "x")
+    with launched(server(tmp_path), patience_s=40) as (_, peer):
+        peer.request("server/discover")
+        answer_and_logs(peer)
+        called = peer.call("proxies", 2)["result"]["structuredContent"]
+    assert {"HTTPS_PROXY": "x", "no_proxy": "x"}.items() <= called.items()
+
+
 def test_an_mcp_server_that_sends_an_endless_line_is_stopped(tmp_path):
     flood = "while True: print('{' + 'x' * 1_000_000, end='', flush=True)"
     tree = project(tmp_path, flood, 'type = "mcp"\nentry = "code_under_test"')
@@ -267,8 +362,85 @@ def test_an_mcp_server_that_sends_an_endless_line_is_stopped(tmp_path):
 
 
 @pytest.mark.timeout(60)
-def test_an_mcp_server_ends_when_the_host_hangs_up(tmp_path):
+def test_an_mcp_server_ends_when_the_host_removes_the_socket(tmp_path):
     with launched(server(tmp_path), patience_s=40) as (process, peer):
         peer.request("server/discover")
         answer_and_logs(peer)
     assert process.returncode == 0
+
+
+@pytest.mark.requirement("RES-10")
+def test_a_plugin_outlives_its_host_and_remembers(tmp_path):
+    with hosts_for(project(tmp_path, LASTING)) as (process, hosts, first):
+        first.start("count")
+        assert answer_and_logs(first)[0]["result"]["structuredContent"] == {"result": 1}
+        hosts.die()
+        second = hosts.next()
+        second.start("count")
+        answer, logs = answer_and_logs(second)
+        assert answer["result"]["structuredContent"] == {"result": 2}
+        assert [log["message"] for log in logs] == ["counted 2"]  # what is printed goes to the new host
+        assert process.poll() is None
+
+
+def test_what_was_open_with_the_host_before_is_over_and_the_loop_goes_on(tmp_path):
+    with hosts_for(project(tmp_path, LASTING)) as (_, hosts, first):
+        first.start("hold", 1)
+        first.start("wait", 2)
+        assert first.receive()["method"] == "host/storage.get"
+        second = hosts.next()
+        # The call that held the lock was cancelled.
+        second.start("held", 1)
+        answer = answer_and_logs(second)[0]
+        assert (answer["id"], answer["result"]["structuredContent"]["result"]) == (
+            1,
+            ["no host", "same loop"],
+        )
+
+
+def test_a_new_host_may_speak_in_the_other_era(tmp_path):
+    with hosts_for(project(tmp_path, LASTING)) as (_, hosts, first):
+        first.start("count")
+        answer_and_logs(first)
+        second = hosts.next()
+        assert "result" in second.ask("initialize", meta={}, protocolVersion="2025-11-25")
+
+
+def test_a_server_behind_the_joiner_outlives_its_host_and_is_greeted_once(tmp_path):
+    tree = project(tmp_path, OLD_SERVER, 'type = "mcp"\nentry = "code_under_test"')
+    with hosts_for(tree) as (_, hosts, first):
+        peer = first
+        for number in (10, 20, 30):
+            welcome = peer.ask("initialize", number, None, protocolVersion="2025-11-25")
+            assert (welcome["id"], welcome["result"]["serverInfo"]["name"]) == (number, "old")
+            peer.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+            called = peer.ask("tools/call", number + 1, None, name="f", arguments={})
+            assert called["result"]["structuredContent"] == {"greeted": 1}
+            peer = hosts.next()
+
+
+def test_a_plugin_whose_host_does_not_come_back_ends_itself(tmp_path):
+    path = tmp_path / "bridge.sock"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen(1)
+        ways = connections(str(path), patience_s=0.2)
+        assert next(ways)
+        listener.accept()[0].close()
+    with pytest.raises(NoHostError):
+        next(ways)
+
+
+def test_a_queue_that_is_full_holds_nobody_up(tmp_path):
+    path = tmp_path / "bridge.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as others:
+        listener.bind(str(path))
+        listener.listen(0)
+        ways = connections(str(path), patience_s=0.2)
+        assert next(ways)
+        for _ in range(3):
+            other = others.enter_context(socket.socket(socket.AF_UNIX))
+            other.settimeout(0)
+            other.connect_ex(str(path))
+        with pytest.raises(NoHostError):
+            next(ways)

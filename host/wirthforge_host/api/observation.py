@@ -82,7 +82,8 @@ async def follow(
 async def metrics(_: Reader, wiring: Wired) -> Response:
     """Prometheus metrics, in its text format."""
     states = [record.state.value for record in await wiring.plugins.records()]
-    return Response(wiring.metrics.exposition(states), media_type="text/plain; version=0.0.4; charset=utf-8")
+    told = wiring.metrics.exposition(states, wiring.resources.figures())
+    return Response(told, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/healthz", tags=["health"])

@@ -35,6 +35,10 @@ LINE_S = 30.0
 ASKS_PER_S = 2_000.0
 """Requests and notifications a second, each 4 KiB of them counting as one more; past it, we read later."""
 ASK_BYTES = 4 * 1024
+ASKS_OF_A_LOG_LINE = 4
+"""What it counts for: a flood of lines, most of which are dropped, shall be slower than what is worth an answer."""
+DEBT_S = 0.02
+"""How much over the rate is let pass before it is waited for, so that one wait pays for many."""
 MAX_ID_CHARACTERS = 128
 
 
@@ -149,22 +153,22 @@ class Connection(asyncio.Protocol):
                 if (wrong := self.calls.settle(message)) is not None:
                     self._breach(wrong)
             else:
-                self._charge(line)
+                self._charge(line, ASKS_OF_A_LOG_LINE if message.method == LOG else 1)
                 self._take(message, str(message.method), len(line))
         transport, reads = self._transport, not self._holds
         if reads is not self._reads and transport is not None and not transport.is_closing():
             self._reads = reads
             transport.resume_reading() if reads else transport.pause_reading()
 
-    def _charge(self, line: bytes) -> None:
+    def _charge(self, line: bytes, asks: int = 1) -> None:
         """Counts an ask; past the rate, reading stops until it is paid for, and the plugin has to wait."""
 
         def paid() -> None:
             self._throttle = None
             self._steer()
 
-        debt_s = self._asks.owe(1 + len(line) / ASK_BYTES, self._loop.time())
-        if debt_s and self._transport is not None and not self._transport.is_closing():
+        debt_s = self._asks.owe(asks + len(line) / ASK_BYTES, self._loop.time())
+        if debt_s > DEBT_S and self._transport is not None and not self._transport.is_closing():
             self._throttle = self._loop.call_later(debt_s, paid)
 
     def _take(self, message: Message, method: str, size: int) -> None:

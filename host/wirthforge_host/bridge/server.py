@@ -7,9 +7,7 @@ kernel says and no process can choose: the socket's path, and the user id on the
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
-import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,16 +18,10 @@ from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.host_calls import Peer, Services
 from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.bridge.session import Session
+from wirthforge_host.bridge.sockets import accepted, listening_at, remove, uid_of
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
-from wirthforge_sdk.errors import InvalidInputError, UnavailableError
-
-MAX_PATH_BYTES = 107
-"""Of a Unix socket's path on Linux (``sun_path`` is 108 with its end)."""
-
-_CREDENTIALS = struct.Struct("iII")
-"""``struct ucred``: process, user and group id (socket(7), SO_PEERCRED)."""
 
 
 class Bridge:
@@ -88,7 +80,7 @@ class Endpoint:
         if self._connection is not None and self._connection.calls.is_open:
             raise RuntimeError("an instance has one connection at a time")
         self._stop_listening()
-        self._listening = await asyncio.to_thread(_listen, self._path, self._peer.uid)
+        self._listening = await listening_at(self._path, self._peer.uid)
 
     async def accept(self, *, timeout_s: float) -> Session:
         """Waits for the instance to connect. Once it has, nobody else can. Cancel it before :meth:`close`.
@@ -119,19 +111,27 @@ class Endpoint:
         self._connection = connection
         return Session(connection, self._peer.plugin)
 
-    async def close(self) -> None:
-        """Ends the connection and removes the socket and its directory. Does not wait for room in the audit log."""
+    async def withdraw(self) -> None:
+        """Removes the socket: an instance that looks for its host again learns that it is over, and ends itself."""
+        self._stop_listening()
+        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+
+    async def leave(self) -> None:
+        """Ends the connection and lets the socket lie: an instance waits there for the host that comes next."""
         self._stop_listening()
         if self._connection is not None:
             await self._connection.close()
         self._recording.close()
-        await asyncio.to_thread(_remove, self._path)
+
+    async def close(self) -> None:
+        """Ends the connection and removes the socket and its directory. Does not wait for room in the audit log."""
+        await self.leave()
+        await asyncio.to_thread(remove, self._path)
 
     async def _expected(self, listening: socket.socket) -> socket.socket:
-        loop = asyncio.get_running_loop()
         while True:
-            stream, _ = await loop.sock_accept(listening)
-            uid = _uid_of(stream)
+            stream = await accepted(listening)
+            uid = uid_of(stream)
             if uid == self._peer.uid:
                 return stream
             stream.close()
@@ -166,43 +166,3 @@ class Endpoint:
             detail={**detail, "instance": self._peer.instance},
         )
         self._recording.note(record)
-
-
-def _listen(path: Path, uid: int) -> socket.socket:
-    if len(os.fsencode(path)) > MAX_PATH_BYTES:
-        raise InvalidInputError(
-            f"the socket path {path} is over {MAX_PATH_BYTES} bytes: choose a shorter data_dir",
-            field="data_dir",
-        )
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.settimeout(0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # To pass through for the instance, to write for nobody else. A socket that does not listen yet
-        # refuses everybody, so there is no moment at which another could connect.
-        path.parent.chmod(0o711)
-        path.unlink(missing_ok=True)
-        listening.bind(str(path))
-        os.chown(path, uid, uid)
-        path.chmod(0o600)
-        listening.listen(1)
-    except OSError as error:
-        listening.close()
-        raise UnavailableError(f"cannot listen on {path}: {error.strerror}") from error
-    return listening
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UnavailableError(f"cannot remove {path.parent}: {error.strerror}") from error
-
-
-def _uid_of(stream: socket.socket) -> int:
-    credentials = stream.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(credentials)
-    return int(uid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -57,11 +57,12 @@ class Rights:
     Ask it anew for every act and never keep an answer, and a revocation works at once.
     """
 
-    __slots__ = ("_decided", "_permissions")
+    __slots__ = ("_decided", "_permissions", "_watchers")
 
     def __init__(self) -> None:
         self._permissions = PermissionSet()
         self._decided = -1
+        self._watchers: list[Callable[[], None]] = []
 
     @property
     def permissions(self) -> PermissionSet:
@@ -82,3 +83,13 @@ class Rights:
         """Puts in force what the decision numbered ``decided`` made, unless a later one is in force."""
         if decided > self._decided:
             self._permissions, self._decided = permissions, decided
+            for watcher in tuple(self._watchers):
+                watcher()
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Has ``watcher`` called after every change: by whoever holds something open on a grant. It raises nothing."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[], None]) -> None:
+        """Ends :meth:`watch`."""
+        self._watchers.remove(watcher)

@@ -12,7 +12,7 @@ from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import FunctionMissingError, PluginUnavailableError
 from wirthforge_host.metrics import Metrics
-from wirthforge_host.plugins.instances import Instance
+from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.tokens.service import Operator

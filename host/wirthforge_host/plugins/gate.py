@@ -7,10 +7,11 @@ for those inside. Replacing the instance behind it (a swap) is this and nothing 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_host.rates import TokenBucket
 from wirthforge_sdk.errors import LimitExceededError
 
 MAX_INSIDE = 256
@@ -18,14 +19,32 @@ MAX_INSIDE = 256
 
 
 class Gate:
-    """Admits and drains the calls of one plugin. For one event loop; not for threads."""
+    """Admits and drains the calls of one plugin. For one event loop; not for threads.
 
-    def __init__(self, plugin: str) -> None:
+    Args:
+        plugin: Whose calls they are.
+        calls_per_s: How many it lets in a second, on average; twice as many at once.
+        monotonic: Seconds.
+    """
+
+    def __init__(self, plugin: str, calls_per_s: float, monotonic: Callable[[], float]) -> None:
         self.plugin = plugin
+        self._monotonic = monotonic
+        self.admit_at_most(calls_per_s)
         self.inside = 0
         self._open = False
         self._empty = asyncio.Event()
         self._empty.set()
+
+    def admit_at_most(self, calls_per_s: float) -> None:
+        """Lets in another number of calls a second from now on."""
+        self._calls_per_s = calls_per_s
+        self._rate = TokenBucket(calls_per_s, 2 * calls_per_s, self._monotonic())
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are admitted."""
+        return self._open
 
     def open(self) -> None:
         """Admits calls from now on."""
@@ -41,13 +60,18 @@ class Gate:
 
         Raises:
             PluginUnavailableError: The gate is closed.
-            LimitExceededError: :data:`MAX_INSIDE` calls are inside already.
+            LimitExceededError: :data:`MAX_INSIDE` calls are inside already, or more came than its rate lets in.
         """
         if not self._open:
             raise PluginUnavailableError(f"{self.plugin} takes no calls just now", plugin=self.plugin)
         if self.inside >= MAX_INSIDE:
             raise LimitExceededError(
                 f"{self.plugin} has {MAX_INSIDE} calls open: wait for some to end", plugin=self.plugin
+            )
+        if not self._rate.take(1, self._monotonic()):
+            raise LimitExceededError(
+                f"{self.plugin} is called over {self._calls_per_s:g} times a second: call less often",
+                plugin=self.plugin,
             )
         self.inside += 1
         self._empty.clear()

@@ -10,31 +10,37 @@ import asyncio
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
-from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError
+from wirthforge_host.egress import Egress, EgressEndpoint
+from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins import directories, store
-from wirthforge_host.plugins.drift import differences
+from wirthforge_host.plugins.admission import admit
+from wirthforge_host.plugins.examination import examine
 from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
-from wirthforge_host.sandbox.models import LABEL_INSTANCE, EventKind, SandboxRequest
+from wirthforge_host.resources.service import Resources
+from wirthforge_host.sandbox.grade import Grade
+from wirthforge_host.sandbox.hardening import limited
+from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
-from wirthforge_host.sandbox.readback import compare
-from wirthforge_host.sandbox.service import Sandbox, Sandboxes
+from wirthforge_host.sandbox.service import Inspection, Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
-from wirthforge_sdk.contracts.manifest import Function, Health
-from wirthforge_sdk.errors import LimitExceededError, UnavailableError, WirthForgeError
+from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
+from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.contracts.resources_api import Priority
+from wirthforge_sdk.errors import LimitExceededError, UnavailableError
 from wirthforge_sdk.serving.database import Database
 
 EXIT_S = 2.0
@@ -43,6 +49,9 @@ EXIT_S = 2.0
 RESUBSCRIBE_S = 1.0
 """Pause before asking an engine for its events again."""
 
+ADOPT_S = 5.0
+"""How long an instance whose host went may take to connect to the next one."""
+
 IMAGE_RUNTIME = "python"
 """What the image must be made for. MCP servers in Python run in it too: the runtime starts them as its child."""
 
@@ -50,42 +59,16 @@ log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Instance:
-    """One running sandbox of a release, ready for calls."""
-
-    id: str
-    plugin: str
-    uid: int
-    sandbox: Sandbox
-    endpoint: Endpoint
-    session: Session
-    functions: dict[str, Function]
-    started_at: datetime
-    began: float
-    """Monotonic seconds."""
-    lost: asyncio.Event
-    """Set when its connection is over."""
-    gate: Gate
-
-    @property
-    def protocol(self) -> str:
-        """The MCP revision spoken with it."""
-        return self.session.protocol
-
-    @property
-    def container_id(self) -> str:
-        """As the engine knows it."""
-        return self.sandbox.container_id
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
 class _Begun:
     """An instance from its first trace to its last."""
 
     record: InstanceRecord
+    limits: Limits
+    priority: Priority
     lost: asyncio.Event = field(default_factory=asyncio.Event)
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     endpoint: Endpoint | None = None
+    egress: EgressEndpoint | None = None
     sandbox: Sandbox | None = None
 
 
@@ -98,10 +81,13 @@ class Instances:
     host_id: str
     sandboxes: Sandboxes
     bridge: Bridge
+    egress: Egress
+    resources: Resources
     permissions: Permissions
     logs: Logs
     trees: Trees
     settings: Settings
+    policy: SecurityPolicy
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -115,14 +101,18 @@ class Instances:
             FunctionDriftError: It offers other functions than those that were signed and approved.
             SandboxMismatchError: The engine did not lock it down as asked.
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
+            PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
+        # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
+        admit(record.release.manifest, self.policy)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
             await self._connect(begun, record, on_lost)
-            session = await self._greet(begun, record)
+            session = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
+            return await self._ready(begun, record, session, began)
         except PluginUnavailableError as error:
             try:
                 cause = await self._obituary(begun, error.message)
@@ -132,7 +122,53 @@ class Instances:
         except BaseException:
             await asyncio.shield(self._end(begun))
             raise
+
+    async def adopt(
+        self,
+        record: PluginRecord,
+        left: InstanceRecord,
+        found: ContainerState,
+        *,
+        on_lost: Callable[[], None],
+    ) -> Instance:
+        """Takes over an instance that a host before this one left. When it fails, it stays as it was.
+
+        Raises:
+            ConflictError: It is not what a start would make now.
+            SandboxMismatchError: It is not locked down as it was made.
+            FunctionDriftError: It offers other functions than those that were signed and approved.
+            PluginUnavailableError: It did not connect again, greet or pass its self-test.
+            UnavailableError: The engine does not answer.
+        """
+        limits, priority = await self._allowance(record)
+        begun = self._begun[left.id] = _Begun(record=left, limits=limits, priority=priority)
+        began = time.monotonic() - max(0.0, (self.now() - left.started_at).total_seconds())
+        try:
+            begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
+            await self._listen(begun, record, on_lost)
+            session = await self._greet(begun, record, connect_s=ADOPT_S)
+            return await self._ready(begun, record, session, began)
+        except BaseException:
+            await asyncio.shield(self._leave(begun))
+            raise
+
+    async def _allowance(self, record: PluginRecord) -> tuple[Limits, Priority]:
+        """What the plugin may use: by its release and the policy, and what the operator set over it."""
+        base = limits_for(record.release.manifest, self.policy)
+        return await self.resources.limits_of(record.name, base)
+
+    async def _ready(self, begun: _Begun, record: PluginRecord, session: Session, began: float) -> Instance:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
+        container = begun.sandbox.container_id
+        state = await self.engine.state(container)
+        if state is not None and state.pid is not None:
+            self.resources.watch(
+                begun.record.id,
+                plugin=record.name,
+                container=container,
+                pid=state.pid,
+                priority=begun.priority,
+            )
         return Instance(
             id=begun.record.id,
             plugin=record.name,
@@ -144,7 +180,8 @@ class Instances:
             started_at=begun.record.started_at,
             began=began,
             lost=begun.lost,
-            gate=Gate(record.name),
+            gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
+            limits=begun.limits,
         )
 
     async def close(self, instance: Instance) -> None:
@@ -153,13 +190,27 @@ class Instances:
         if begun is not None:
             await self._end(begun)
 
-    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str]]:
-        """The settings the engine says are in force now, and each that is not as asked."""
-        found = await self.engine.effective(instance.container_id)
-        return found.as_dict(), [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
+    async def leave(self, instance: Instance) -> None:
+        """Lets go of an instance that the next host shall adopt."""
+        begun = self._begun.get(instance.id)
+        if begun is not None:
+            await self._leave(begun)
+
+    async def recorded(self) -> Sequence[InstanceRecord]:
+        """Every instance that was begun and not ended, by whatever process of this host."""
+        async with self.database.reading() as tx:
+            return await store.all_instances(tx)
+
+    async def effective(self, instance: Instance) -> tuple[Inspection, Grade]:
+        """What is in force now, by the engine's word and the kernel's, and what it is worth."""
+        spec = instance.sandbox.spec
+        found = await self.sandboxes.inspect(instance.container_id, spec, now=limited(spec, instance.limits))
+        return found, await self.sandboxes.grade(found)
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""
+        if instance.ended_for:
+            return instance.ended_for
         begun = self._begun.get(instance.id)
         return await self._obituary(begun, "its connection ended") if begun else "its connection ended"
 
@@ -167,19 +218,20 @@ class Instances:
         """Removes every trace of instances that are not of this process: containers, directories, records."""
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
         living = ChainMap(self._begun, dict(self._begun))
-        stuck = await _sweep_containers(self.sandboxes, living)
+        stuck = await self.sandboxes.sweep(living)
         await asyncio.to_thread(directories.sweep, self.directory, living)
-        async with self.database.reading() as tx:
-            records = await store.all_instances(tx)
-        for record in records:
+        for record in await self.recorded():
             if record.id not in living and record.id not in stuck:
                 await self._forget(record.id)
 
-    async def watch(self) -> None:
-        """Notes exits of containers, until cancelled."""
+    async def watch(self, on_return: Callable[[], None]) -> None:
+        """Notes exits of containers, until cancelled; calls ``on_return`` whenever the engine is back."""
+        was_away = False
         while True:
             try:
                 async with self.engine.events(self.host_id) as events:
+                    if was_away:
+                        on_return()
                     async for event in events:
                         begun = self._begun.get(event.instance_id)
                         if begun is not None and event.kind is EventKind.EXITED:
@@ -187,10 +239,12 @@ class Instances:
             except UnavailableError as error:
                 # Exits are also seen as ended connections; without events they are only explained less well.
                 log.warning("engine.events_lost", error=error.message)
+                was_away = True
                 await asyncio.sleep(RESUBSCRIBE_S)
 
     async def _begin(self, record: PluginRecord) -> _Begun:
         """Takes a user id that no other instance has, and writes the instance down."""
+        limits, priority = await self._allowance(record)
         async with self.database.transaction() as tx:
             taken = {other.uid for other in await store.all_instances(tx)}
             if len(taken) >= self.settings.max_instances:
@@ -207,7 +261,9 @@ class Instances:
                     digest=record.release.digest,
                     uid=uid,
                     started_at=self.now(),
-                )
+                ),
+                limits=limits,
+                priority=priority,
             )
             await store.add_instance(tx, begun.record)
             # Before the commit: a sweep must not take what is written down for what was left behind.
@@ -215,59 +271,62 @@ class Instances:
         return begun
 
     async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
-        manifest = record.release.manifest
-        limits = manifest.resources.limits()
+        await self._listen(begun, record, on_lost)
+        begun.sandbox = await self.sandboxes.open(self._request(begun, record))
+
+    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         own = begun.record
 
         def lost() -> None:
             begun.lost.set()
             on_lost()
 
-        begun.endpoint = await self.bridge.listen(
-            Peer(
-                instance=own.id,
-                plugin=own.plugin,
-                uid=own.uid,
-                rights=self.permissions.of(own.plugin, own.digest),
-                storage_bytes=limits.storage_bytes,
-            ),
-            self.directory / own.id,
-            on_lost=lost,
+        peer = Peer(
+            instance=own.id,
+            plugin=own.plugin,
+            uid=await self.sandboxes.machine_uid(own.uid),
+            rights=self.permissions.of(own.plugin, own.digest),
+            storage_bytes=begun.limits.storage_bytes,
         )
-        begun.sandbox = await self.sandboxes.open(
-            SandboxRequest(
-                instance_id=own.id,
-                plugin=own.plugin,
-                version=manifest.version,
-                digest=own.digest,
-                host_id=self.host_id,
-                uid=own.uid,
-                limits=limits,
-                image=self.settings.image,
-                runtime=IMAGE_RUNTIME,
-                bridge_directory=self.directory / own.id,
-                code_directory=self.trees.path(own.digest),
-            )
+        begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
+        if record.release.manifest.destinations():
+            begun.egress = await self.egress.listen(peer, self.directory / own.id)
+
+    def _request(self, begun: _Begun, record: PluginRecord) -> SandboxRequest:
+        own, manifest = begun.record, record.release.manifest
+        return SandboxRequest(
+            instance_id=own.id,
+            plugin=own.plugin,
+            version=manifest.version,
+            digest=own.digest,
+            host_id=self.host_id,
+            uid=own.uid,
+            limits=begun.limits,
+            image=self.settings.image,
+            runtime=IMAGE_RUNTIME,
+            bridge_directory=self.directory / own.id,
+            code_directory=self.trees.path(own.digest),
+            destinations=manifest.destinations(),
         )
 
-    async def _greet(self, begun: _Begun, record: PluginRecord) -> Session:
+    async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> Session:
         """The session of an instance that is ready. One deadline for all that a plugin can draw out."""
-        assert begun.endpoint is not None  # noqa: S101 (_connect set it)
+        assert begun.endpoint is not None  # noqa: S101 (_listen made it)
         timeout_s = self.settings.start_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
-        session = await self._accept(begun, begun.endpoint)
+        session = await self._accept(begun, begun.endpoint, connect_s)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._examine(session, record)
+                await examine(session, record, timeout_s=timeout_s)
         except TimeoutError:
             raise PluginUnavailableError(
                 f"it was not ready within {timeout_s:g} s: connecting, handshake and self-test share them"
             ) from None
         return session
 
-    async def _accept(self, begun: _Begun, endpoint: Endpoint) -> Session:
+    async def _accept(self, begun: _Begun, endpoint: Endpoint, timeout_s: float) -> Session:
         """The session once it connected; does not wait on for a process that ended."""
-        accepted = asyncio.create_task(endpoint.accept(timeout_s=self.settings.start_timeout_s))
+        accepted = asyncio.create_task(endpoint.accept(timeout_s=timeout_s))
         exited = asyncio.create_task(begun.exited.wait())
         try:
             await asyncio.wait({accepted, exited}, return_when=asyncio.FIRST_COMPLETED)
@@ -279,29 +338,13 @@ class Instances:
                 task.cancel()
             await asyncio.gather(accepted, exited, return_exceptions=True)
 
-    async def _examine(self, session: Session, record: PluginRecord) -> None:
-        timeout_s = self.settings.start_timeout_s
-        try:
-            await session.open(timeout_s=timeout_s)
-            told = await session.list_tools(timeout_s=timeout_s)
-        except WirthForgeError as error:
-            # Whatever it answered, or did not, nobody else is to blame for it.
-            raise PluginUnavailableError(error.message) from error
-        drifted = differences(record.release.functions, told)
-        if drifted:
-            raise FunctionDriftError(
-                f"{record.name} offers other functions than were signed and approved: {'; '.join(drifted[:5])}",
-                plugin=record.name,
-                differences=drifted,
-            )
-        if record.release.manifest.health is not None:
-            await _test(session, record.release.manifest.health)
-
     async def _obituary(self, begun: _Begun, what: str) -> str:
         """``what`` happened, with what the engine and the plugin's own log know of it."""
         parts = [what]
         if begun.sandbox is not None:
             if begun.lost.is_set():
+                if begun.endpoint is not None:
+                    await begun.endpoint.withdraw()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(EXIT_S):
                         await begun.exited.wait()
@@ -322,46 +365,31 @@ class Instances:
 
     async def _end(self, begun: _Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
+        self.resources.forget(begun.record.id)
         try:
             try:
                 if begun.sandbox is not None:
                     await self.sandboxes.close(begun.sandbox.container_id)
             finally:
                 # Also when the engine does not answer: what goes on running then can ask nothing of us.
-                if begun.endpoint is not None:
-                    await begun.endpoint.close()
+                for endpoint in (begun.egress, begun.endpoint):
+                    if endpoint is not None:
+                        await endpoint.close()
             await self._forget(begun.record.id)
         finally:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
             self._begun.pop(begun.record.id, None)
 
+    async def _leave(self, begun: _Begun) -> None:
+        self.resources.forget(begun.record.id)
+        try:
+            if begun.egress is not None:
+                await begun.egress.close()
+            if begun.endpoint is not None:
+                await begun.endpoint.leave()
+        finally:
+            self._begun.pop(begun.record.id, None)
+
     async def _forget(self, instance_id: str) -> None:
         async with self.database.transaction() as tx:
             await store.remove_instance(tx, instance_id)
-
-
-async def _sweep_containers(sandboxes: Sandboxes, living: Container[str | None]) -> set[str | None]:
-    """Removes the containers of nobody's instances; returns the instances whose the engine did not remove."""
-    stuck: set[str | None] = set()
-    for state in await sandboxes.running():
-        instance = state.labels.get(LABEL_INSTANCE)
-        if instance in living:
-            continue
-        try:
-            await sandboxes.close(state.id)
-        except UnavailableError as error:
-            # One that cannot be removed keeps its user id, and keeps nobody else from running.
-            log.warning("sweep.container_stuck", container=state.name, error=error.message)
-            stuck.add(instance)
-    return stuck
-
-
-async def _test(session: Session, health: Health) -> None:
-    try:
-        result = await session.call(
-            health.function, health.arguments, timeout_s=health.timeout_s, call_id="self-test"
-        )
-    except WirthForgeError as error:
-        raise PluginUnavailableError(f"its self-test failed: {error.message}") from error
-    if result.is_error:
-        raise PluginUnavailableError(f"its self-test {health.function} answered that it failed")

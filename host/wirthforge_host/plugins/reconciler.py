@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
 
 import structlog
 
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
+from wirthforge_host.plugins.adoption import Adoption, Left
 from wirthforge_host.plugins.faults import Faults
-from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
@@ -25,8 +29,9 @@ from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.errors import UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""
@@ -47,16 +52,19 @@ class Reconciler:
         self,
         database: Database,
         instances: Instances,
+        adoption: Adoption,
         states: States,
         *,
         drain_s: float,
-        signals: Signals | None = None,
+        signals: Signals,
     ) -> None:
         self._database = database
         self._instances = instances
+        self._adoption: Adoption | None = adoption
+        """None once all that was found is taken over, or known not to fit."""
         self._states = states
         self._drain_s = drain_s
-        self._signals = signals or Signals()
+        self._signals = signals
         self._live: dict[str, Instance] = {}
         self.retries = Retries(time.monotonic)
         self.faults = Faults()
@@ -68,6 +76,10 @@ class Reconciler:
     def live(self, plugin: str) -> Instance | None:
         """The instance that answers calls of ``plugin``, if there is one."""
         return self._live.get(plugin)
+
+    def living(self) -> list[str]:
+        """Every plugin that has an instance, by name."""
+        return sorted(self._live)
 
     async def run(self) -> None:
         """Converges until cancelled: at once, whenever an instance ends, and every :data:`PERIOD_S` seconds."""
@@ -83,9 +95,40 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*self._settling.values(), return_exceptions=True)
 
+    def let_go(self, plugin: str) -> None:
+        """An operator looked at the plugin: whoever judges it begins anew."""
+        instance = self._live.get(plugin)
+        self._signals.notice(
+            Signal(
+                noticed=Noticed.LET_GO,
+                plugin=plugin,
+                instance=instance.id if instance else "",
+                at_s=time.monotonic(),
+            )
+        )
+
     def alone_with(self, plugin: str) -> asyncio.Lock:
         """Held by whoever changes what is wanted of ``plugin``, until it is settled: one act at a time."""
         return self._locks[plugin]
+
+    @contextlib.asynccontextmanager
+    async def ending(self, plugin: str) -> AsyncIterator[None]:
+        """Alone with a plugin that shall end, and sure that it does, also when nothing can be written down.
+
+        Raises:
+            DatabaseUnavailableError: The context raised it; the plugin's instance was cut off.
+        """
+        with self.starts.ending(plugin):
+            async with self.alone_with(plugin):
+                try:
+                    yield
+                except DatabaseUnavailableError as error:
+                    await self.cut_off(plugin)
+                    raise DatabaseUnavailableError(
+                        f"{plugin} was stopped, and that is not written down, for the database does not answer: "
+                        "repeat this when it does, or the next start of the host starts the plugin",
+                        plugin=plugin,
+                    ) from error
 
     async def settle(self, plugin: str) -> None:
         """Starts or stops the plugin's instance as the database wants it. Its failures become its state.
@@ -128,7 +171,64 @@ class Reconciler:
                     await self.faults.survive(self._instances.close(instance))
         await self.faults.survive(self._instances.sweep())
 
+    async def leave(self) -> None:
+        """Lets every instance wait for the next start of this host."""
+        self.starts.close()
+        for plugin in list(self._locks):
+            async with self._locks[plugin]:
+                if instance := self._live.pop(plugin, None):
+                    instance.gate.close()
+                    await self.faults.survive(self._instances.leave(instance))
+
+    def engine_returned(self) -> None:
+        """Tries again at once what an engine that was away kept from starting."""
+        self.retries.unhindered()
+        self._wake.set()
+
+    async def _adopt(self, adoption: Adoption) -> None:
+        """Takes over what a host before this one left at work, all at a time."""
+        found = await adoption.left(self._live)
+        taking = (self._take_over(adoption, each) for each in found)
+        outcomes = await asyncio.gather(*taking, return_exceptions=True)
+        failures = [each for each in outcomes if isinstance(each, BaseException)]
+        # What an engine or a database that is away kept from being decided is tried again.
+        if not any(isinstance(each, UnavailableError) for each in failures):
+            self._adoption = None
+        if failures:
+            raise failures[0]
+
+    async def _take_over(self, adoption: Adoption, found: Left) -> None:
+        plugin = found.instance.plugin
+        async with self._locks[plugin]:
+            if not self.starts.allowed(plugin):
+                return
+            found = dataclasses.replace(found, plugin=await _record(self._database, plugin))
+            taking = adoption.take_over(found, self._live, on_lost=self._wake.set)
+            try:
+                instance = await self.starts.run(plugin, taking)
+            except FunctionDriftError as error:
+                await self._states.move(plugin, State.QUARANTINED, cause=error.message)
+                return
+            if instance is not None:
+                await self._stand(instance, found.plugin)
+                self._live[plugin] = instance
+                adoption.announce(instance)
+
+    async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
+        """Writes down how an instance stands, where that is not how it was written; lets calls in where they may."""
+        if record is not None and record.state is not instance.standing:
+            try:
+                await self._states.move(record.name, instance.standing, cause="the host found it so")
+            except BaseException:
+                await asyncio.shield(self._instances.leave(instance))
+                raise
+        if not instance.paused:
+            instance.gate.open()
+
     async def _converge(self) -> None:
+        if self._adoption is not None:
+            # Before anything is removed or started: what is not taken over now is removed.
+            await self._adopt(self._adoption)
         # By itself: what cannot be swept now keeps its user id, and keeps nobody from running.
         await self.faults.survive(self._instances.sweep())
         async with self._database.reading() as tx:

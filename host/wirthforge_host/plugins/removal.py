@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -16,12 +14,12 @@ from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.service import Resources
 from wirthforge_host.storage.service import Storage
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError
 from wirthforge_sdk.serving.database import Database, Transaction
-from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +34,7 @@ class Removal:
     storage: Storage
     logs: Logs
     trees: Trees
+    resources: Resources
 
     async def disable(self, name: str, operator: Operator) -> None:
         """Wants the plugin not to run: calls inside end, then its sandbox is removed. Interrupts its start.
@@ -44,7 +43,7 @@ class Removal:
             NotFoundError: It is not on this host.
             DatabaseUnavailableError: That is not written down. Its instance was cut off all the same.
         """
-        async with self._ending(name):
+        async with self.reconciler.ending(name):
             await self._disable(name, operator)
 
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
@@ -58,7 +57,7 @@ class Removal:
                 stays as it is.
             DatabaseUnavailableError: That is not written down. Its instance was cut off all the same.
         """
-        async with self._ending(name):
+        async with self.reconciler.ending(name):
             async with self.database.reading() as tx:
                 found = await store.find_plugin(tx, name)
                 await _check_unneeded(tx, name)
@@ -80,22 +79,8 @@ class Removal:
                     tx, act_of("plugin.purge" if purge else "plugin.uninstall", record, operator)
                 )
             self.reconciler.retries.forget(name)
+            self.reconciler.let_go(name)
             await self.trees.remove(record.release.digest)
-
-    @asynccontextmanager
-    async def _ending(self, name: str) -> AsyncIterator[None]:
-        """Alone with a plugin that shall end, and sure that it does."""
-        with self.reconciler.starts.ending(name):
-            async with self.reconciler.alone_with(name):
-                try:
-                    yield
-                except DatabaseUnavailableError as error:
-                    await self.reconciler.cut_off(name)
-                    raise DatabaseUnavailableError(
-                        f"{name} was stopped, and that is not written down, for the database does not answer: repeat "
-                        "this when it does, or the next start of the host starts the plugin",
-                        plugin=name,
-                    ) from error
 
     async def _disable(self, name: str, operator: Operator) -> None:
         async with self.database.transaction() as tx:
@@ -121,6 +106,7 @@ class Removal:
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),
         ]
+        await self.resources.remove(tx, name)
         tx.after_commit(lambda: self.logs.forget(name))
         return any(kept)
 

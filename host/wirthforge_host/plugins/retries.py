@@ -19,6 +19,7 @@ class Retries:
         self._monotonic = monotonic
         self._crashes: defaultdict[str, Crashes] = defaultdict(Crashes)
         self._due: dict[str, float] = {}
+        self._hindered: set[str] = set()
 
     def crashed(self, plugin: str, *, ran_s: float) -> bool:
         """Counts a crash after ``ran_s`` seconds; whether to try again."""
@@ -29,6 +30,12 @@ class Retries:
     def hindered(self, plugin: str) -> None:
         """It could not start for no fault of its own: try again, for ever."""
         self._due[plugin] = self._monotonic() + LONGEST_DELAY_S
+        self._hindered.add(plugin)
+
+    def unhindered(self) -> None:
+        """What hindered is over: all that it hindered is due."""
+        self._due.update(dict.fromkeys(self._hindered, 0.0))
+        self._hindered.clear()
 
     def is_due(self, plugin: str) -> bool:
         """Whether it may be started now."""
@@ -37,11 +44,12 @@ class Retries:
     def settled(self, plugin: str) -> None:
         """It is being started, or not wanted: nothing is due. Its crashes stay counted."""
         self._due.pop(plugin, None)
+        self._hindered.discard(plugin)
 
     def forget(self, plugin: str) -> None:
         """An operator asks to try again: the past does not count."""
         self._crashes.pop(plugin, None)
-        self._due.pop(plugin, None)
+        self.settled(plugin)
 
     def next_in_s(self) -> float | None:
         """Until the next plugin is due, negative when it is already; None when none waits."""

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
-from wirthforge_host.plugins.instances import Instance, Instances
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import RESTING
 from wirthforge_host.plugins.models import PluginRecord, Release
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AskedPermission,
     EffectiveOut,
+    GradeOut,
     InstanceOut,
     PluginOut,
     State,
 )
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
+from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
+from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
@@ -44,6 +50,8 @@ class Plugins:
     permissions: Permissions
     removal: Removal
     trees: Trees
+    resources: Resources
+    policy: SecurityPolicy
     now: Callable[[], datetime]
 
     async def records(self) -> Sequence[PluginRecord]:
@@ -131,6 +139,7 @@ class Plugins:
                 if record.state in RESTING:
                     await self._start_or_wait(tx, record, operator, cause="enabled")
             self.reconciler.starts.release(name)
+            self.reconciler.let_go(name)
             self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
@@ -141,6 +150,40 @@ class Plugins:
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
+
+    async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
+        """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.
+
+        Raises:
+            NotFoundError: It is not on this host.
+            PolicyViolationError: One is above the policy's cap.
+        """
+        limited = await self.resources.limit(name, (await self.get(name)).limits, override, operator)
+        self._hold_to(limited)
+        return limited
+
+    async def follow_recommendations(self, name: str, operator: Operator) -> LimitedOut:
+        """Makes all that is suggested now the operator's own limits.
+
+        Raises:
+            ConflictError: Nothing is suggested.
+        """
+        base = (await self.get(name)).limits
+        limited = await self.resources.follow_recommendations(name, base, operator)
+        self._hold_to(limited)
+        return limited
+
+    def _hold_to(self, limited: LimitedOut) -> None:
+        instance = self.reconciler.live(limited.plugin)
+        if instance is not None:
+            # What the kernel did not take holds from the next start on; calls are the gate's own to count.
+            now = {
+                name: getattr(limited.limits, name)
+                for name in (*limited.applied, "calls_per_s")
+                if name != "priority"
+            }
+            instance.limits = instance.limits.model_copy(update=now)
+            instance.gate.admit_at_most(instance.limits.calls_per_s)
 
     async def effective(self, name: str) -> EffectiveOut:
         """What the engine says is in force for the plugin's instance, now.
@@ -154,8 +197,16 @@ class Plugins:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
             )
-        settings, mismatches = await self.instances.effective(instance)
-        return EffectiveOut(plugin=name, instance=instance.id, settings=settings, mismatches=mismatches)
+        found, grade = await self.instances.effective(instance)
+        return EffectiveOut(
+            plugin=name,
+            instance=instance.id,
+            settings=found.settings.as_dict(),
+            kernel=found.kernel.as_dict() if found.kernel else None,
+            kernel_path="proc" if found.kernel else "not visible",
+            mismatches=[str(mismatch) for mismatch in found.mismatches],
+            grade=GradeOut.model_validate(asdict(grade)),
+        )
 
     async def _add(self, tx: Transaction, release: Release, operator: Operator) -> None:
         name = release.manifest.name
@@ -186,10 +237,11 @@ class Plugins:
 
     def _out(self, record: PluginRecord) -> PluginOut:
         rights = self.permissions.of(record.name, record.release.digest)
-        return _plugin_out(record, rights, self.reconciler.live(record.name))
+        limits = limits_for(record.release.manifest, self.policy)
+        return _plugin_out(record, rights, limits, self.reconciler.live(record.name))
 
 
-def _plugin_out(record: PluginRecord, rights: Rights, instance: Instance | None) -> PluginOut:
+def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: Instance | None) -> PluginOut:
     manifest = record.release.manifest
     return PluginOut(
         name=manifest.name,
@@ -201,7 +253,7 @@ def _plugin_out(record: PluginRecord, rights: Rights, instance: Instance | None)
         cause=record.cause,
         changed_at=record.changed_at,
         enabled=record.enabled,
-        limits=manifest.resources.limits(),
+        limits=limits,
         permissions=[
             AskedPermission(
                 need=asked.need,

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import docker
@@ -27,6 +29,7 @@ from wirthforge_host.errors import (
     ImageMissingError,
 )
 from wirthforge_host.sandbox import docker_forms as forms
+from wirthforge_host.sandbox.machine import disk_under, enforced_profiles
 from wirthforge_host.sandbox.models import (
     LABEL_HOST,
     ContainerEvent,
@@ -66,6 +69,7 @@ class DockerEngine:
             url: Such as ``unix:///var/run/docker.sock``.
         """
         self._line = _Line(url)
+        self._is_local = url.startswith("unix://")
 
     async def create(self, spec: ContainerSpec) -> str:
         """See ``ContainerEngine``."""
@@ -120,6 +124,12 @@ class DockerEngine:
         if (await self._line.state(container)).paused:
             await self._line.ask(lambda client: client.unpause(container))
 
+    async def set_cpu(self, container: str, *, quota_us: int, period_us: int) -> None:
+        """See ``ContainerEngine``."""
+        await self._line.ask(
+            lambda client: client.update_container(container, cpu_quota=quota_us, cpu_period=period_us)
+        )
+
     async def wait(self, container: str, *, timeout_s: float) -> int | None:
         """See ``ContainerEngine``."""
         return await self._line.wait(container, "not-running", timeout_s)
@@ -143,9 +153,7 @@ class DockerEngine:
 
     async def capabilities(self) -> EngineCapabilities:
         """See ``ContainerEngine``."""
-        return await self._line.ask(
-            lambda client: forms.capabilities(client.info(), api_version=str(client.api_version))
-        )
+        return await self._line.ask(partial(capabilities_of, is_local=self._is_local))
 
     @asynccontextmanager
     async def events(self, host_id: str) -> AsyncIterator[AsyncIterator[ContainerEvent]]:
@@ -240,6 +248,18 @@ def _open(url: str) -> docker.APIClient:
             api_version=version,
         )
     return client
+
+
+def capabilities_of(client: docker.APIClient, *, is_local: bool) -> EngineCapabilities:
+    """What an engine tells that it can enforce, with what its machine tells where that is this one."""
+    info = client.info()
+    # Another machine's directories, disks and profiles only look like ours.
+    return forms.capabilities(
+        info,
+        api_version=str(client.api_version),
+        disk=disk_under(Path(info["DockerRootDir"])) if is_local else None,
+        profiles=enforced_profiles() if is_local else frozenset(),
+    )
 
 
 def _wait(client: docker.APIClient, container: str, condition: Condition, timeout_s: float) -> int | None:

@@ -7,6 +7,7 @@ it. What protects counts as missing, and so as a mismatch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,8 +28,22 @@ from wirthforge_host.sandbox.models import (
 
 Json = Mapping[str, Any]
 
+IO_LIMITS = {
+    "read_bytes": "BlkioDeviceReadBps",
+    "read_operations": "BlkioDeviceReadIOps",
+    "write_bytes": "BlkioDeviceWriteBps",
+    "write_operations": "BlkioDeviceWriteIOps",
+}
+"""How the engine calls what is bounded of a device."""
+
+_REMAPPED = re.compile(r".*/(\d{1,10})\.(\d{1,10})/?")
+
 UNKNOWN = "unknown"
 NANOSECONDS = 1_000_000_000
+OWN_PROFILE = "wirthforge-plugin"
+"""``images/apparmor/wirthforge-plugin``."""
+ENGINE_PROFILE = "docker-default"
+"""What the engine loads by itself."""
 NEVER = "0001-01-01"
 """How the engine writes the time of what has not happened."""
 
@@ -127,6 +142,12 @@ def _limits(wanted: ContainerSettings) -> dict[str, Any]:
         "PidsLimit": wanted.pids,
         "ShmSize": wanted.shared_memory_bytes,
         "Ulimits": [{"Name": name, "Soft": soft, "Hard": hard} for name, soft, hard in wanted.ulimits],
+        **{
+            theirs: [
+                {"Path": device, "Rate": rate} for what, device, rate in wanted.io_limits if what == ours
+            ]
+            for ours, theirs in IO_LIMITS.items()
+        },
     }
 
 
@@ -261,6 +282,11 @@ def _mounts(answer: Json, host: Json) -> tuple[Mount, ...]:
 
 def _found_limits(host: Json) -> dict[str, Any]:
     ulimits = ((limit["Name"], limit["Soft"], limit["Hard"]) for limit in host.get("Ulimits") or ())
+    io_limits = (
+        (ours, limit["Path"], limit["Rate"])
+        for ours, theirs in IO_LIMITS.items()
+        for limit in host.get(theirs) or ()
+    )
     return {
         "memory_bytes": host.get("Memory"),
         "memory_and_swap_bytes": host.get("MemorySwap"),
@@ -276,6 +302,7 @@ def _found_limits(host: Json) -> dict[str, Any]:
         "pids": host.get("PidsLimit"),
         "shared_memory_bytes": host.get("ShmSize"),
         "ulimits": tuple(sorted(ulimits)),
+        "io_limits": tuple(sorted(io_limits)),
     }
 
 
@@ -309,11 +336,22 @@ def image(answer: Json) -> ImageInfo:
     )
 
 
-def capabilities(info: Json, *, api_version: str) -> EngineCapabilities:
-    """Reads what an engine can enforce out of ``GET /info``."""
+def capabilities(
+    info: Json, *, api_version: str, disk: str | None = None, profiles: frozenset[str] = frozenset()
+) -> EngineCapabilities:
+    """Reads what an engine can enforce out of ``GET /info``.
+
+    Args:
+        info: The engine's answer.
+        api_version: That it speaks.
+        disk: The one under its images, where known.
+        profiles: AppArmor profiles that its kernel enforces, where known.
+    """
     security = {option.removeprefix("name=").split(",")[0] for option in info.get("SecurityOptions") or ()}
     warnings = " ".join(info.get("Warnings") or ())
     cgroup_version = int(info.get("CgroupVersion") or 1)
+    # Told nowhere else: an engine that maps ids keeps its data in a directory named after whom its root is mapped to.
+    mapped = _REMAPPED.fullmatch(info.get("DockerRootDir", "")) if "userns" in security else None
     return EngineCapabilities(
         driver="docker",
         version=info.get("ServerVersion", UNKNOWN),
@@ -325,12 +363,16 @@ def capabilities(info: Json, *, api_version: str) -> EngineCapabilities:
         cpu_quota=bool(info.get("CpuCfsQuota") and info.get("CpuCfsPeriod")),
         pids_limit=bool(info.get("PidsLimit")),
         # The engine tells what it lacks in sentences only.
-        io_limit="blkio throttle" not in warnings and "io.max" not in warnings,
+        io_device=None if "blkio throttle" in warnings or "io.max" in warnings else disk,
         seccomp="seccomp" in security,
         no_new_privileges=info.get("OSType") == "linux",
         no_network="null" in ((info.get("Plugins") or {}).get("Network") or ()),
-        apparmor="apparmor" in security,
+        apparmor=(OWN_PROFILE if OWN_PROFILE in profiles else ENGINE_PROFILE)
+        if "apparmor" in security
+        else "",
         user_namespaces=bool(security & {"userns", "rootless"}),
+        uid_offset=int(mapped[1]) if mapped else 0,
+        gid_offset=int(mapped[2]) if mapped else 0,
         live_update=True,
         live_restore=bool(info.get("LiveRestoreEnabled")),
         runtimes=tuple(sorted(info.get("Runtimes") or ())),

@@ -10,8 +10,9 @@ import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
+from wirthforge_host.errors import PolicyViolationError
 from wirthforge_host.sandbox.models import (
     BRIDGE_TARGET,
     CODE_TARGET,
@@ -31,7 +32,10 @@ from wirthforge_host.sandbox.models import (
     digest_of_json,
     environment_digest,
 )
-from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_host.sandbox.seccomp import profile
+from wirthforge_host.sandbox.suitability import suitable_runtime
+from wirthforge_sdk.contracts.bridge import EGRESS_PROXY, egress_addresses
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, Limits
 
 UIDS = range(61_000, 65_534)
@@ -57,6 +61,24 @@ ENVIRONMENT = (
 )
 """The same for every plugin. Secrets go over the bridge: a process can always read its own environment."""
 
+_PROXY = "http://{}:{}".format(*EGRESS_PROXY)
+PROXIES = tuple(
+    (written, value)
+    for name, value in (
+        ("ALL_PROXY", _PROXY),
+        ("HTTPS_PROXY", _PROXY),
+        ("HTTP_PROXY", _PROXY),
+        # Nothing is reached without: an operator's image must not make an exception.
+        ("NO_PROXY", ""),
+    )
+    for written in (name, name.lower())
+)
+"""What is added for a plugin that asks for connections: programs read one or the other spelling."""
+
+LOW_PORTS = (("net.ipv4.ip_unprivileged_port_start", "0"),)
+"""In the container's own network, where the runtime listens on the ports that were asked for, such as 443. Docker sets
+it by itself since 20.10; others do not."""
+
 _MASKED_IN_PROC = """
     acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver
     dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms kcore key-users keys kmsg
@@ -72,8 +94,8 @@ LOCKED_DOWN = ContainerSettings(
     image=None,
     entrypoint=(),
     command=(),
-    environment=tuple(name for name, _ in ENVIRONMENT),
-    environment_digest=environment_digest(dict(ENVIRONMENT)),
+    environment=(),
+    environment_digest="",
     working_directory="/",
     hostname="plugin",
     stop_signal="SIGTERM",
@@ -93,7 +115,7 @@ LOCKED_DOWN = ContainerSettings(
     capabilities_added=(),
     capabilities_dropped=("ALL",),
     no_new_privileges=True,
-    seccomp=PROFILE_DIGEST,
+    seccomp="",
     apparmor="",
     other_security_options=(),
     network_mode="none",
@@ -133,49 +155,55 @@ LOCKED_DOWN = ContainerSettings(
     pids=None,
     shared_memory_bytes=8 * MIB,
     ulimits=(),
+    io_limits=(),
     log_driver="none",
 )
 """What is the same for every plugin."""
 
 _INSTANCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
-_NEEDED = {
-    "memory_limit": "the memory cgroup",
-    "swap_limit": "swap accounting (boot with swapaccount=1, or use cgroup v2)",
-    "cpu_quota": "CFS quotas (CONFIG_CFS_BANDWIDTH)",
-    "pids_limit": "the pids cgroup",
-    "seccomp": "seccomp (CONFIG_SECCOMP_FILTER)",
-    "no_new_privileges": "no-new-privileges",
-    "no_network": "containers without a network",
-}
 
-
-def harden(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSpec:
+def harden(
+    request: SandboxRequest,
+    image: ImageInfo,
+    engine: EngineCapabilities,
+    policy: SecurityPolicy = HOUSE_POLICY,
+) -> ContainerSpec:
     """Says everything about the container for a request.
 
     Args:
         request: What is wanted.
         image: What the engine has under the request's image.
         engine: What the engine can enforce.
+        policy: What the operator requires beyond what every sandbox has.
 
     Returns:
         The spec; the same for the same arguments.
 
     Raises:
-        EngineUnsuitableError: The engine cannot enforce something no plugin may run without.
+        EngineUnsuitableError: The engine cannot enforce something no plugin may run without, here or anywhere.
         PolicyViolationError: The image is not one that plugins of this kind may run in.
         ValueError: The caller is wrong: a uid out of range, an instance id or a path of the wrong form.
     """
-    _check_engine(engine)
+    runtime = suitable_runtime(engine, policy.require)
     _check_image(request, image)
     _check_request(request)
-    settings = _settings(request, image, engine)
+    environment = _environment(request)
+    allowed = profile(egress=bool(request.destinations), tripwire=policy.sandbox.tripwire)
+    settings = replace(
+        _settings(request, image, engine),
+        runtime=runtime,
+        environment=tuple(environment),
+        environment_digest=environment_digest(environment),
+        seccomp=allowed.digest,
+        **_egress(request.destinations),
+    )
     spec = ContainerSpec(
         name=f"wirthforge-{request.instance_id}",
         settings=settings,
-        environment=ENVIRONMENT,
-        removed_environment=tuple(sorted(set(image.environment) - set(settings.environment))),
-        seccomp_profile=PROFILE,
+        environment=tuple(environment.items()),
+        removed_environment=tuple(sorted(set(image.environment) - set(environment))),
+        seccomp_profile=allowed.text,
     )
     labels = (*settings.labels, (LABEL_SPEC, spec_digest(spec)))
     return replace(spec, settings=replace(settings, labels=tuple(sorted(labels))))
@@ -188,13 +216,28 @@ def spec_digest(spec: ContainerSpec) -> str:
     return digest_of_json({"name": spec.name, "settings": settings, "removed": spec.removed_environment})
 
 
-def _check_engine(engine: EngineCapabilities) -> None:
-    lacking = [remedy for name, remedy in _NEEDED.items() if not getattr(engine, name)]
-    if lacking:
-        raise EngineUnsuitableError(
-            f"the {engine.driver} engine cannot run plugins safely; it lacks {', '.join(lacking)}",
-            lacking=lacking,
-        )
+def bandwidth(cpus: float) -> tuple[int, int]:
+    """Quota and period in microseconds that give ``cpus`` cores."""
+    period_us = max(PERIOD_US, math.ceil(SMALLEST_QUOTA_US / cpus))
+    return max(SMALLEST_QUOTA_US, round(period_us * cpus)), period_us
+
+
+def limited(spec: ContainerSpec, limits: Limits) -> ContainerSpec:
+    """The same container with other limits, as far as they can be changed while it runs."""
+    quota_us, period_us = bandwidth(limits.cpus)
+    rates = {"bytes": limits.io_bytes_per_s, "operations": limits.io_operations_per_s}
+    settings = replace(
+        spec.settings,
+        memory_bytes=limits.memory_bytes,
+        memory_and_swap_bytes=limits.memory_bytes,
+        cpu_quota_us=quota_us,
+        cpu_period_us=period_us,
+        pids=limits.pids,
+        io_limits=tuple(
+            (what, device, rates[what.partition("_")[2]]) for what, device, _ in spec.settings.io_limits
+        ),
+    )
+    return replace(spec, settings=settings)
 
 
 def _check_image(request: SandboxRequest, image: ImageInfo) -> None:
@@ -223,20 +266,19 @@ def _check_request(request: SandboxRequest) -> None:
 
 def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSettings:
     limits = request.limits
-    period_us = max(PERIOD_US, math.ceil(SMALLEST_QUOTA_US / limits.cpus))
+    quota_us, period_us = bandwidth(limits.cpus)
     binds = (_bind(BRIDGE_TARGET, request.bridge_directory), _bind(CODE_TARGET, request.code_directory))
     return replace(
         LOCKED_DOWN,
         image=image.id,
         entrypoint=image.entrypoint,
-        command=request.command,
+        command=_command(request),
         # Whether a plugin is well is asked over the bridge. This only shows that the container can still
         # start a process, and seldom, because the engine runs it inside, at the plugin's expense.
         healthcheck=("CMD", image.entrypoint[0], "--version"),
         labels=_labels(request),
-        runtime=engine.default_runtime,
         user=f"{request.uid}:{request.uid}",
-        apparmor="docker-default" if engine.apparmor else "",
+        apparmor=engine.apparmor,
         mounts=tuple(sorted(binds)),
         tmpfs=(("/tmp", _tmpfs_options(request)),),  # noqa: S108
         memory_bytes=limits.memory_bytes,
@@ -244,10 +286,27 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         memory_reservation_bytes=limits.memory_bytes * 3 // 4,
         memory_swappiness=0 if engine.swappiness else None,
         cpu_period_us=period_us,
-        cpu_quota_us=max(SMALLEST_QUOTA_US, round(period_us * limits.cpus)),
+        cpu_quota_us=quota_us,
         pids=limits.pids,
         ulimits=_ulimits(limits),
+        io_limits=_io_limits(limits, engine.io_device),
     )
+
+
+def _environment(request: SandboxRequest) -> dict[str, str]:
+    return dict(sorted((*ENVIRONMENT, *(PROXIES if request.destinations else ()))))
+
+
+def _command(request: SandboxRequest) -> tuple[str, ...]:
+    return (*request.command, *(("--egress", ",".join(request.destinations)) if request.destinations else ()))
+
+
+def _egress(destinations: tuple[str, ...]) -> dict[str, Any]:
+    """What else is different for a plugin that asks for connections. The network stays ``none``."""
+    if not destinations:
+        return {}
+    hosts = (f"{host}:{address}" for host, address in egress_addresses(destinations).items())
+    return {"extra_hosts": tuple(sorted(hosts)), "sysctls": LOW_PORTS}
 
 
 def _labels(request: SandboxRequest) -> tuple[tuple[str, str], ...]:
@@ -289,3 +348,15 @@ def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:
         "stack": 8 * MIB,
     }
     return tuple((name, bound, bound) for name, bound in sorted(bounds.items()))
+
+
+def _io_limits(limits: Limits, device: str | None) -> tuple[tuple[str, str, int], ...]:
+    # Without a device nothing is bounded: what can be read is read-only, and a policy can require the bound.
+    if device is None:
+        return ()
+    return (
+        ("read_bytes", device, limits.io_bytes_per_s),
+        ("read_operations", device, limits.io_operations_per_s),
+        ("write_bytes", device, limits.io_bytes_per_s),
+        ("write_operations", device, limits.io_operations_per_s),
+    )

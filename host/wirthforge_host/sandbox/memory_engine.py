@@ -46,11 +46,11 @@ CAPABLE = EngineCapabilities(
     swappiness=False,
     cpu_quota=True,
     pids_limit=True,
-    io_limit=False,
+    io_device=None,
     seccomp=True,
     no_new_privileges=True,
     no_network=True,
-    apparmor=False,
+    apparmor="",
     user_namespaces=False,
     live_update=True,
     live_restore=True,
@@ -166,6 +166,13 @@ class MemoryEngine:
         """See ``ContainerEngine``."""
         self.faults.strike("unpause")
         self._containers.get(container).paused = False
+
+    async def set_cpu(self, container: str, *, quota_us: int, period_us: int) -> None:
+        """See ``ContainerEngine``. The process goes on as fast as before: only the settings say it."""
+        self.faults.strike("set_cpu")
+        found = self._containers.get(container)
+        settings = replace(found.spec.settings, cpu_quota_us=quota_us, cpu_period_us=period_us)
+        found.spec = replace(found.spec, settings=settings)
 
     async def wait(self, container: str, *, timeout_s: float) -> int | None:
         """See ``ContainerEngine``."""

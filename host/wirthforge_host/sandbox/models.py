@@ -172,6 +172,8 @@ class ContainerSettings:
     shared_memory_bytes: int | None
     ulimits: tuple[tuple[str, int, int], ...]
     """Name, soft and hard limit."""
+    io_limits: tuple[tuple[str, str, int], ...]
+    """What of which device, such as ``read_bytes`` of ``/dev/vda``, and how much of it a second."""
     log_driver: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -211,6 +213,11 @@ class Mismatch:
 
     def __str__(self) -> str:
         return f"{self.setting}: wanted {self.wanted!r}, found {self.found!r}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,13 +272,19 @@ class EngineCapabilities:
     swappiness: bool
     cpu_quota: bool
     pids_limit: bool
-    io_limit: bool
+    io_device: str | None
+    """The disk under the engine's images, whose reads and writes it can bound; ``None`` where it is not known which,
+    or the engine cannot."""
     seccomp: bool
     no_new_privileges: bool
     no_network: bool
-    apparmor: bool
+    apparmor: str
+    """Name of the AppArmor profile for plugins; empty where the engine has no AppArmor."""
     user_namespaces: bool
     """User ids are remapped: root in a container is nobody outside."""
+    uid_offset: int = 0
+    """What the machine adds to a container's user ids; 0 where they are not mapped."""
+    gid_offset: int = 0
     live_update: bool
     """Limits of a running container can be changed."""
     live_restore: bool

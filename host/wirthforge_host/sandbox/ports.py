@@ -79,6 +79,14 @@ class ContainerEngine(Protocol):
         """
         ...
 
+    async def set_cpu(self, container: str, *, quota_us: int, period_us: int) -> None:
+        """Puts another quota of the processor in force while it runs.
+
+        Raises:
+            ContainerMissingError: There is no such container.
+        """
+        ...
+
     async def wait(self, container: str, *, timeout_s: float) -> int | None:
         """Waits until its process ended and returns the exit code; ``None`` when it still runs then.
 

@@ -3,21 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from wirthforge_host.errors import SandboxMismatchError
+import structlog
+
+from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError, SandboxMismatchError
+from wirthforge_host.sandbox import kernel
+from wirthforge_host.sandbox.control import Control
+from wirthforge_host.sandbox.grade import Grade, grade
 from wirthforge_host.sandbox.hardening import harden
+from wirthforge_host.sandbox.kernel import KernelFacts
 from wirthforge_host.sandbox.models import (
+    LABEL_INSTANCE,
+    LABEL_SPEC,
     ContainerSettings,
     ContainerSpec,
     ContainerState,
     EngineCapabilities,
+    Mismatch,
     SandboxRequest,
 )
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
-from wirthforge_sdk.errors import ConflictError, WirthForgeError
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
+from wirthforge_sdk.errors import ConflictError, UnavailableError, WirthForgeError
+
+EXEC_S = 1.0
+"""How long a started container's process may take to become its program: the runtime loads the seccomp filter last."""
+LOOK_S = 0.005
+"""Between two looks at that, which nothing announces."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is in force for a container, by the engine's word and by the kernel's."""
+
+    settings: ContainerSettings
+    kernel: KernelFacts | None
+    """None where the kernel's files about it cannot be seen from here, or nothing of it runs."""
+    mismatches: tuple[Mismatch, ...]
+    """Every setting that is not as asked, of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +57,21 @@ class Sandbox:
     instance_id: str
     spec: ContainerSpec
     effective: ContainerSettings
+    kernel: KernelFacts | None
+    """None where the kernel's files about it cannot be seen from here."""
 
 
 class Sandboxes:
     """The sandboxes of one host on one engine."""
 
-    def __init__(self, engine: ContainerEngine, host_id: str) -> None:
+    def __init__(self, engine: ContainerEngine, host_id: str, policy: SecurityPolicy = HOUSE_POLICY) -> None:
         """Uses ``engine`` for every container that carries the label of ``host_id``."""
         self._engine = engine
+        self._control = Control(engine)
         self._host_id = host_id
+        self._policy = policy
         self._capabilities: EngineCapabilities | None = None
+        self._told_unseen = False
 
     async def spec(self, request: SandboxRequest) -> ContainerSpec:
         """What ``open`` would start; a running container with the same spec label can be adopted instead.
@@ -45,27 +79,28 @@ class Sandboxes:
         Raises:
             ValueError: The request is another host's.
             ImageMissingError: The engine does not have the image.
-            EngineUnsuitableError: The engine cannot enforce what every sandbox needs.
+            EngineUnsuitableError: The engine cannot enforce what every sandbox needs, or what the policy requires.
             PolicyViolationError: The image is not made for such plugins.
         """
         if request.host_id != self._host_id:
             raise ValueError(f"this is host {self._host_id}, and the request is for host {request.host_id}")
         image = await self._engine.image(request.image)
-        if self._capabilities is None:
-            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
-            # by a lesser one meanwhile, reading back finds out.
-            self._capabilities = await self._engine.capabilities()
-        return harden(request, image, self._capabilities)
+        return harden(request, image, await self._able(), self._policy)
+
+    async def machine_uid(self, uid: int) -> int:
+        """What the machine calls a container's user ``uid``: another one where the engine maps ids."""
+        return uid + (await self._able()).uid_offset
 
     async def open(self, request: SandboxRequest) -> Sandbox:
         """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.
 
         Settings are compared twice: before the start, so that nothing runs in a container that is too open,
-        and after it, because engines fill some in only then.
+        and after it, because engines fill some in only then, and since the kernel has something to say.
 
         Raises:
             SandboxMismatchError: The engine put something else in force; tells each setting, wanted and
                 found.
+            PolicyViolationError: Its grade is below what the operator requires.
             ConflictError: The instance has a container already.
             EngineUnavailableError: The engine failed or did not answer in time.
         """
@@ -74,35 +109,149 @@ class Sandboxes:
         try:
             # Shielded: a creation that is cancelled half-way would leave a container nobody knows.
             container_id = await asyncio.shield(creation)
-            await self._check(container_id, spec)
+            recorded = await self._engine.effective(container_id)
+            _require_none(spec, compare(spec, recorded))
+            # Before anything runs: what the kernel will say can only be hoped for yet.
+            self._check_grade(spec, grade(recorded, await self._able(), kernel=True))
             await self._engine.start(container_id)
-            effective = await self._check(container_id, spec)
+            found = await self._checked(container_id, spec)
         except BaseException:
             await asyncio.shield(self._discard(creation, spec))
             raise
-        return Sandbox(container_id, request.instance_id, spec, effective)
+        return Sandbox(container_id, request.instance_id, spec, found.settings, found.kernel)
+
+    async def adopt(self, request: SandboxRequest, found: ContainerState) -> Sandbox:
+        """Takes over a sandbox that runs already and is what ``open`` would start now.
+
+        Raises:
+            ConflictError: It does not run, or was made otherwise: of another image, by other rules.
+            SandboxMismatchError: What is in force is not what it was made as.
+            UnavailableError: The engine does not answer, or cannot run such plugins now.
+        """
+        if not found.running:
+            raise ConflictError(f"its process ended with exit code {found.exit_code}")
+        spec = await self.spec(request)
+        if found.labels.get(LABEL_SPEC) != dict(spec.settings.labels)[LABEL_SPEC]:
+            raise ConflictError("it was made of another image or by other rules than a start would use now")
+        inspected = await self._checked(found.id, spec)
+        return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel)
+
+    async def inspect(
+        self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
+    ) -> Inspection:
+        """Reads back what is in force now, and compares it with what was asked for.
+
+        Args:
+            container_id: The engine's id.
+            spec: What the container was made as: the engine's word.
+            now: What the host has made of its limits since, and the kernel must say; None: nothing.
+
+        Raises:
+            ContainerMissingError: There is no such container.
+            EngineUnsuitableError: The operator requires the kernel's word, and it cannot be had here.
+            UnavailableError: The engine does not answer.
+        """
+        settings, facts = await asyncio.gather(
+            self._engine.effective(container_id), self._facts(container_id, now or spec, weighed=now is None)
+        )
+        mismatches = compare(spec, settings)
+        if facts is not None:
+            mismatches += kernel.compare(now or spec, facts, await self._able(), weighed=now is None)
+        return Inspection(settings, facts, mismatches)
 
     async def close(self, container_id: str) -> None:
         """Ends a sandbox and returns when it is gone; does nothing when it is gone already."""
+        # First by ourselves: processes that stand still in the kernel's freezer would not even die of the engine.
+        await self._control.kill(container_id)
         await self._engine.remove(container_id)
 
     async def running(self) -> list[ContainerState]:
         """Every container of this host, whoever of its processes started it."""
         return await self._engine.of_host(self._host_id)
 
-    async def _check(self, container_id: str, spec: ContainerSpec) -> ContainerSettings:
-        effective = await self._engine.effective(container_id)
-        mismatches = compare(spec, effective)
-        if mismatches:
-            wanted, found = spec.settings.as_dict(), effective.as_dict()
-            raise SandboxMismatchError(
-                f"the engine did not lock {spec.name} down as asked: {'; '.join(map(str, mismatches))}",
-                mismatches=[
-                    {"setting": name, "wanted": wanted[name], "found": found[name]}
-                    for name in (mismatch.setting for mismatch in mismatches)
-                ],
+    async def sweep(self, living: Container[str | None]) -> set[str | None]:
+        """Removes the containers of instances that are not ``living``.
+
+        Returns:
+            The instances whose container the engine did not remove. One keeps its user id, and nobody from running.
+        """
+        stuck: set[str | None] = set()
+        for state in await self.running():
+            instance = state.labels.get(LABEL_INSTANCE)
+            if instance in living:
+                continue
+            try:
+                await self.close(state.id)
+            except UnavailableError as error:
+                log.warning("sweep.container_stuck", container=state.name, error=error.message)
+                stuck.add(instance)
+        return stuck
+
+    async def grade(self, found: Inspection) -> Grade:
+        """What a sandbox in which this is in force is worth on this engine."""
+        return grade(found.settings, await self._able(), kernel=found.kernel is not None)
+
+    async def _able(self) -> EngineCapabilities:
+        if self._capabilities is None:
+            # Asked once, for it takes as long as all other questions together. Should the engine be replaced
+            # by a lesser one meanwhile, reading back finds out.
+            self._capabilities = await self._engine.capabilities()
+        return self._capabilities
+
+    async def _checked(self, container_id: str, spec: ContainerSpec) -> Inspection:
+        found = await self.inspect(container_id, spec)
+        _require_none(spec, found.mismatches)
+        self._check_grade(spec, await self.grade(found))
+        return found
+
+    async def _facts(self, container_id: str, spec: ContainerSpec, *, weighed: bool) -> KernelFacts | None:
+        """What the kernel says, once the container's process is its program; None when that cannot be seen."""
+        able = await self._able()
+        deadline = asyncio.get_running_loop().time() + EXEC_S
+        while True:
+            state = await self._engine.state(container_id)
+            if state is None or not state.running:
+                return None  # nothing runs, so nothing is in force
+            is_late = asyncio.get_running_loop().time() > deadline
+            try:
+                facts = await asyncio.to_thread(kernel.observe, spec, state.pid or 0, state.id)
+            except ProcessLookupError as error:
+                # The engine tells of an exit a moment after it.
+                if is_late:
+                    raise SandboxMismatchError(
+                        f"the kernel knows no process of {spec.name}, and the engine says that it runs"
+                    ) from error
+            else:
+                if facts is None:
+                    self._unseen(spec)
+                    return None
+                if is_late or not kernel.compare(spec, facts, able, weighed=weighed):
+                    return facts
+            await asyncio.sleep(LOOK_S)
+
+    def _unseen(self, spec: ContainerSpec) -> None:
+        if self._policy.require.kernel_readback:
+            raise EngineUnsuitableError(
+                "the policy's rule require.kernel_readback keeps plugins from running: what the kernel has in force "
+                "cannot be read here; run the host on the engine's machine as root, in its process id namespace and "
+                "with its /sys/fs/cgroup",
+                rule="require.kernel_readback",
             )
-        return effective
+        if not self._told_unseen:
+            self._told_unseen = True
+            log.warning("sandbox.kernel_not_visible", container=spec.name)
+
+    def _check_grade(self, spec: ContainerSpec, found: Grade) -> None:
+        least = self._policy.require.grade
+        if found.points < least:
+            lost = [f"{line.name} ({line.reason})" for line in found.lines if line.points < line.of]
+            raise PolicyViolationError(
+                f"{spec.name} has the grade {found.points}, and the policy's rule require.grade asks for {least}: "
+                f"it loses points for {', '.join(lost)}",
+                rule="require.grade",
+                grade=found.points,
+                least=least,
+            )
 
     async def _discard(self, creation: asyncio.Future[str], spec: ContainerSpec) -> None:
         try:
@@ -115,3 +264,11 @@ class Sandboxes:
         # the error that led here says more than this one would.
         with suppress(WirthForgeError):
             await self._engine.remove(spec.name)
+
+
+def _require_none(spec: ContainerSpec, mismatches: Sequence[Mismatch]) -> None:
+    if mismatches:
+        raise SandboxMismatchError(
+            f"the engine did not lock {spec.name} down as asked: {'; '.join(map(str, mismatches))}",
+            mismatches=[mismatch.as_dict() for mismatch in mismatches],
+        )

@@ -7,7 +7,18 @@ from typing import Any, Final
 
 import typer
 
-from wirthforge_sdk.cli import account, author, doctor, market, operator
+from wirthforge_sdk.cli import (
+    account,
+    author,
+    containment,
+    demo,
+    doctor,
+    market,
+    operator,
+    policy,
+    resources,
+    threats,
+)
 from wirthforge_sdk.cli.output import command
 
 EPILOG: Final = (
@@ -23,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+policies = typer.Typer(help="Look at what a host's operator requires and allows.", no_args_is_help=True)
 keys = typer.Typer(help="Manage your signing keys.", no_args_is_help=True)
 
 
@@ -62,6 +74,26 @@ _add(
 )
 _add(
     app,
+    "Watch what plugins use",
+    {
+        "top": resources.top,
+        "stats": resources.stats,
+        "limit": resources.limit,
+        "recommend": resources.recommend,
+    },
+)
+_add(
+    app,
+    "Hold plugins back",
+    {
+        "throttle": containment.throttle,
+        "pause": containment.pause,
+        "resume": containment.resume,
+        "kill": containment.kill,
+    },
+)
+_add(
+    app,
     "You and your machine",
     {"login": account.login, "whoami": account.whoami, "doctor": doctor.doctor},
 )
@@ -76,6 +108,25 @@ _add(
         "revoke": account.revoke_key,
     },
 )
+alerts = typer.Typer(help="See what threat rules found, and settle it.", no_args_is_help=True)
+_add(
+    alerts,
+    None,
+    {
+        "list": threats.alerts,
+        "acknowledge": threats.acknowledge,
+        "resolve": threats.resolve,
+        "rules": threats.rules,
+    },
+)
+app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
+_add(policies, None, {"check": policy.check, "show": policy.show})
+app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
+demos = typer.Typer(
+    help="See for yourself, on a marketplace and a host that are made for it.", no_args_is_help=True
+)
+_add(demos, None, {"attack": demo.attack})
+app.add_typer(demos, name="demo", rich_help_panel="You and your machine")
 app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
 
 

@@ -115,9 +115,11 @@ def _told(result: Any, *, as_json: bool) -> int:
 
 async def _printed(result: Any, *, as_json: bool) -> int:
     if isinstance(result, AsyncIterator):
+        worst = 0
         async for answer in result:
             _print(answer, as_json=as_json, indent=None)
-        return 0
+            worst = max(worst, answer.exit_code)
+        return worst
     answer = await result if isinstance(result, Awaitable) else result
     _print(answer, as_json=as_json, indent=2)
     return int(answer.exit_code)

@@ -24,6 +24,7 @@ class Template(StrEnum):
     TOOL = "tool"
     STORAGE = "storage"
     EVENTS = "events"
+    EGRESS = "egress"
     MCP = "mcp"
 
 

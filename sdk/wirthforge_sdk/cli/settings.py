@@ -103,6 +103,11 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def outer_environment() -> dict[str, str]:
+    """The user's own environment, without settings and logins of ours: for programs that get others."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WIRTHFORGE_")}
+
+
 def read_secret(path: Path) -> str:
     """The first line of a file with one secret in it."""
     return _read(path).partition("\n")[0].strip("\r")

@@ -6,7 +6,7 @@ Everything that somebody else wrote goes through :func:`text`: no markup, no con
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from wirthforge_sdk.contracts.host_api import (
     AuditOut,
     CallOut,
     EffectiveOut,
+    GradeOut,
     LogOut,
     PluginOut,
     State,
@@ -27,6 +28,7 @@ from wirthforge_sdk.contracts.host_api import (
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.marketplace_api import PluginDetail, PluginSummary, ReleaseOut
 from wirthforge_sdk.contracts.permissions import Permission
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import MIB, Limits
 from wirthforge_sdk.contracts.text import clean, one_line
 
@@ -100,7 +102,7 @@ def detail(plugin: PluginDetail, release: ReleaseOut) -> RenderableType:
             ("Digest", release.digest),
             ("Signed by", release.keyid),
             ("Size", size(release.size)),
-            ("Limits", limits(manifest.resources.limits())),
+            ("Limits", limits(limits_for(manifest, HOUSE_POLICY))),
             ("Depends on", ", ".join(f"{name} {range_}" for name, range_ in manifest.dependencies.items())),
             ("Versions", ", ".join(each.version for each in plugin.releases[:10])),
         ]
@@ -206,12 +208,49 @@ def answer(result: CallOut) -> RenderableType:
 
 
 def effective(one: EffectiveOut) -> RenderableType:
-    """The sandbox as the engine reports it."""
-    settings = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    """The sandbox as the engine and the kernel report it."""
+    recorded = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    kernel = (
+        Text("Not visible from where the host runs.", style="yellow")
+        if one.kernel is None
+        else facts((name, _shown(value)) for name, value in sorted(one.kernel.items()))
+    )
+    settings = Group(
+        recorded,
+        titled("By the kernel's own files", kernel),
+        titled(f"Grade {one.grade.points} of 100", _grade(one.grade)),
+    )
     if one.mismatches:
         found_wrong = Group(*(text(f"- {each}", "red") for each in one.mismatches))
         return Group(settings, titled("Differs from what was asked", found_wrong))
     return Group(settings, Text(), Text("All of it is what was asked for.", style="green"))
+
+
+def policy(one: SecurityPolicy, *, everything: bool) -> RenderableType:
+    """The rules of a policy; those that differ from the house's own stand out, and can be shown alone."""
+    house = dict(_rules(HOUSE_POLICY.model_dump(mode="json")))
+    rules = [(name, value, house.get(name) != value) for name, value in _rules(one.model_dump(mode="json"))]
+    rows = [
+        (text(name, "bold" if changed else "dim"), text(_shown(value), "bold" if changed else ""))
+        for name, value, changed in rules
+        if everything or changed
+    ]
+    return table(("Rule", "Value"), rows) if rows else Text("It changes no rule of the house's own policy.")
+
+
+def _grade(one: GradeOut) -> Table:
+    rows = [
+        (
+            each.name,
+            text(
+                f"{each.points} of {each.of}",
+                "green" if each.points == each.of else "yellow" if each.points else "dim",
+            ),
+            each.reason,
+        )
+        for each in one.lines
+    ]
+    return table(("What", "Points", "Because"), rows)
 
 
 def log_line(line: LogOut) -> RenderableType:
@@ -257,6 +296,14 @@ def limits(of: Limits) -> str:
         f"{of.cpus:g} cores, {of.memory_bytes // MIB} MiB memory, {of.pids} processes, "
         f"{of.storage_bytes // MIB} MiB stored"
     )
+
+
+def _rules(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _rules(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _standing(standing: str) -> Text:

@@ -17,12 +17,24 @@ from wirthforge_sdk.contracts.host_api import (
     CallIn,
     CallOut,
     EffectiveOut,
+    EndedOut,
     GrantOut,
     HealthOut,
+    HoldIn,
     InstallIn,
     LogOut,
     PluginOut,
+    ThrottleIn,
 )
+from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.contracts.resources_api import (
+    LimitedOut,
+    PluginResourcesOut,
+    RecommendationsOut,
+    ResourcesIn,
+    UsagesOut,
+)
+from wirthforge_sdk.contracts.threats_api import AlertOut, NoteIn, RuleOut
 from wirthforge_sdk.contracts.wire import Page, Shape
 from wirthforge_sdk.errors import UnavailableError
 
@@ -42,6 +54,8 @@ PluginPage = Page[PluginOut]
 GrantPage = Page[GrantOut]
 LogPage = Page[LogOut]
 AuditPage = Page[AuditOut]
+AlertPage = Page[AlertOut]
+RulePage = Page[RuleOut]
 
 
 class Event(Shape):
@@ -96,6 +110,27 @@ class Observation(Service):
             Request("GET", f"{plugin_path(name)}/effective", repeatable=True), EffectiveOut
         )
 
+    async def policy(self) -> SecurityPolicy:
+        """The operator's policy in force."""
+        return await self._connection.ask(Request("GET", "/v1/policy", repeatable=True), SecurityPolicy)
+
+    async def alerts(
+        self, *, plugin: str | None = None, state: str | None = None, limit: int | None = None
+    ) -> AlertPage:
+        """What threat rules found, newest first."""
+        params = {"plugin": plugin, "state": state, "limit": limit}
+        return await self._connection.ask(Request("GET", "/v1/alerts", params, repeatable=True), AlertPage)
+
+    async def settle_alert(self, alert: int, act: str, note: str) -> AlertOut:
+        """Does ``acknowledge`` or ``resolve`` to an alert."""
+        with given():
+            body = NoteIn(note=note)
+        return await self._connection.ask(Request("POST", f"/v1/alerts/{alert}/{act}", body=body), AlertOut)
+
+    async def threat_rules(self) -> RulePage:
+        """The threat rules, with their settings in force."""
+        return await self._connection.ask(Request("GET", "/v1/threats/rules", repeatable=True), RulePage)
+
     async def readiness(self) -> HealthOut:
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
         return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
@@ -116,7 +151,41 @@ class Observation(Service):
                     ) from error
 
 
-class HostClient(Observation):
+class ResourceUse(Observation):
+    """What plugins use, and may use."""
+
+    async def usages(self) -> UsagesOut:
+        """The newest reading of every running plugin."""
+        return await self._connection.ask(Request("GET", "/v1/resources", repeatable=True), UsagesOut)
+
+    async def follow_usages(self) -> AsyncIterator[UsagesOut]:
+        """The same after every reading; ends when the host ends it."""
+        async for told in self._follow("/v1/resources/stream", None, UsagesOut):
+            yield told
+
+    async def resources(self, name: str, *, minutes: int | None = None) -> PluginResourcesOut:
+        """What one plugin may use, uses and used."""
+        request = Request("GET", f"{plugin_path(name)}/resources", {"minutes": minutes}, repeatable=True)
+        return await self._connection.ask(request, PluginResourcesOut)
+
+    async def limit(self, name: str, wanted: ResourcesIn) -> LimitedOut:
+        """Replaces the operator's own limits and priority of a plugin."""
+        request = Request("PUT", f"{plugin_path(name)}/resources", body=wanted, repeatable=True)
+        return await self._connection.ask(request, LimitedOut)
+
+    async def recommendations(self, name: str) -> RecommendationsOut:
+        """Limits that would fit a plugin."""
+        request = Request("GET", f"{plugin_path(name)}/recommendations", repeatable=True)
+        return await self._connection.ask(request, RecommendationsOut)
+
+    async def follow_recommendations(self, name: str) -> LimitedOut:
+        """Makes all that is suggested now the operator's own limits."""
+        return await self._connection.ask(
+            Request("POST", f"{plugin_path(name)}/recommendations/apply"), LimitedOut
+        )
+
+
+class HostClient(ResourceUse):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(
@@ -175,6 +244,28 @@ class HostClient(Observation):
         """Stops a plugin and keeps it stopped."""
         return await self._connection.ask(
             Request("POST", f"{plugin_path(name)}/disable", timeout_s=START_S, repeatable=True), PluginOut
+        )
+
+    async def hold(self, name: str, act: str, cause: str) -> PluginOut:
+        """Does ``pause``, ``resume``, ``kill`` or ``quarantine`` to a plugin, at once."""
+        with given():
+            body = HoldIn(cause=cause)
+        return await self._connection.ask(Request("POST", f"{plugin_path(name)}/{act}", body=body), PluginOut)
+
+    async def throttle(self, name: str, share: float, cause: str) -> PluginOut:
+        """Lowers a plugin's quota of the processor to ``share`` of its limit; 1 restores it."""
+        with given():
+            body = ThrottleIn(share=share, cause=cause)
+        return await self._connection.ask(
+            Request("POST", f"{plugin_path(name)}/throttle", body=body), PluginOut
+        )
+
+    async def end_all(self, cause: str) -> EndedOut:
+        """Quarantines everything that runs."""
+        with given():
+            body = HoldIn(cause=cause)
+        return await self._connection.ask(
+            Request("POST", "/v1/emergency", body=body, timeout_s=START_S), EndedOut
         )
 
     async def uninstall(self, name: str, *, purge: bool = False) -> None:

@@ -8,6 +8,7 @@ plugin image. ``docs/bridge.md`` says the rest.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -22,6 +23,24 @@ EGRESS_ADDRESSES: Final = "127.77.0."
 """Inside the sandbox: the n-th destination host (sorted, from 1) has this address with n as its end, in ``/etc/hosts``.
 The runtime listens there on the ports that were asked for, so that any TCP client reaches the relay unchanged."""
 MAX_EGRESS_HOSTS: Final = 64
+MAX_EGRESS_HEAD_BYTES: Final = 1024
+"""Of the request to the relay; the answer is no longer."""
+
+
+def egress_addresses(destinations: Iterable[str]) -> dict[str, str]:
+    """The address inside the sandbox of every host among ``destinations``, each ``host:port``.
+
+    Host and runtime both ask this, so that names resolve to where the runtime listens.
+
+    Raises:
+        ValueError: There are more than ``MAX_EGRESS_HOSTS`` hosts.
+    """
+    hosts = sorted({destination.rpartition(":")[0] for destination in destinations})
+    if len(hosts) > MAX_EGRESS_HOSTS:
+        raise ValueError(f"{len(hosts)} hosts, more than {MAX_EGRESS_HOSTS}")
+    return {host: f"{EGRESS_ADDRESSES}{number}" for number, host in enumerate(hosts, start=1)}
+
+
 CODE_DIRECTORY: Final = "/plugin"
 """Where the instance sees its verified package tree, read-only."""
 
@@ -29,6 +48,10 @@ MODERN: Final = "2026-07-28"
 """MCP revision without handshake or session; asked for first, with ``server/discover``."""
 LEGACY: Final = "2025-11-25"
 """Newest MCP revision that begins with ``initialize``; the fallback."""
+
+RECONNECT_S: Final = 60.0
+"""How long a plugin whose host died tries to reach the next one, before it ends itself. A socket that refuses says that
+its host died; one that is gone, that the instance is over."""
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A longer line closes the connection."""
@@ -115,14 +138,18 @@ MAX_CALL_BYTES: Final = MAX_VALUE_BYTES + MAX_VALUE_BYTES // 4
 
 
 class Exit(IntEnum):
-    """Exit codes that tell why an instance ended, as in sysexits.h. 0: the host closed the bridge."""
+    """Exit codes that tell why an instance ended, as in sysexits.h. 0: the host ended the instance."""
 
     NO_HOST = 69
-    """Nothing answers on the socket."""
+    """Nothing answers on the socket, at the start or for :data:`RECONNECT_S` after a host died."""
     CODE_FAILED = 70
     """The plugin's code cannot be imported; ``host/log`` at level error had the traceback."""
+    EGRESS_FAILED = 71
+    """The runtime could not listen for the destinations the release asks for: mostly too few ``open_files``."""
     PROTOCOL_BROKEN = 76
     """The host sent a line over :data:`MAX_MESSAGE_BYTES`."""
+    NOT_LOCKED_DOWN = 77
+    """The kernel refused the runtime's own lockdown; ``host/log`` at level error said why. No plugin code ran."""
     MANIFEST_BROKEN = 78
     """``plugin.toml`` cannot be read or does not say what to run."""
 

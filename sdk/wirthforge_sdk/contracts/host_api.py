@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -109,6 +109,26 @@ class GrantOut(Shape):
     created_at: datetime
 
 
+class HoldIn(Body):
+    """Why a plugin is held back, or let go on."""
+
+    cause: Sentence
+
+
+class ThrottleIn(HoldIn):
+    """Lowers or restores a plugin's quota of the processor."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Of its limit; 1 restores it."""
+
+
+class EndedOut(Shape):
+    """What an emergency shutdown did."""
+
+    plugins: dict[str, str]
+    """By plugin: an empty text, or what of its end could not be brought about."""
+
+
 class CallIn(Body):
     """A call of one function."""
 
@@ -160,13 +180,36 @@ class LogOut(Shape):
     fields: dict[str, Any]
 
 
+class GradeLine(Shape):
+    """One thing that a sandbox is judged by."""
+
+    name: str
+    points: int
+    of: int
+    reason: str
+
+
+class GradeOut(Shape):
+    """What a sandbox is worth, by what is in force."""
+
+    points: int
+    """0 to 100: the sum of the lines."""
+    lines: list[GradeLine]
+
+
 class EffectiveOut(Shape):
-    """The sandbox as the engine reports it, beside what was asked."""
+    """The sandbox as the engine and the kernel report it, beside what was asked."""
 
     plugin: PluginName
     instance: str
     settings: dict[str, Any]
+    """By the engine's word."""
+    kernel: dict[str, Any] | None
+    """By the kernel's, of the container's first process."""
+    kernel_path: Literal["proc", "not visible"]
+    """Where the kernel's word was read: ``not visible`` when the host runs where it cannot see the process."""
     mismatches: list[str]
+    grade: GradeOut
 
 
 class HealthOut(Shape):

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from wirthforge_sdk.contracts import toml
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, PluginName
-from wirthforge_sdk.contracts.permissions import PermissionText
+from wirthforge_sdk.contracts.permissions import Permission, PermissionText
 from wirthforge_sdk.contracts.resources import Resources
 from wirthforge_sdk.contracts.versions import RangeText, VersionText
 from wirthforge_sdk.errors import ManifestInvalidError
@@ -134,6 +134,11 @@ class Manifest(Table):
     def required(self) -> tuple[str, ...]:
         """The permissions it cannot start without."""
         return tuple(request.need for request in self.permissions if not request.optional)
+
+    def destinations(self) -> tuple[str, ...]:
+        """``host:port`` of every ``net.connect`` it asks for, sorted."""
+        needs = (Permission.parse(request.need) for request in self.permissions)
+        return tuple(sorted(need.scope for need in needs if need.name == "net.connect" and need.scope))
 
 
 class Annotations(Table):

@@ -21,7 +21,12 @@ from wirthforge_sdk.errors import InvalidInputError
 
 MAX_LENGTH = 256
 
-_HOST = r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+# A name whose last label is a number is what resolvers take for an address in one of its odd forms (127.1, 0x7f000001,
+# 2130706433): only the usual one is a host. The rule of the URL Standard, "ends in a number".
+_HOST = rf"(?:{_BYTE}(?:\.{_BYTE}){{3}}|(?:{_LABEL}\.)*(?!(?:[0-9]+|0x[0-9a-f]*):){_LABEL})"
+_PORT = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
 _WORD = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 SCOPES: dict[str, str | None] = {
@@ -29,7 +34,7 @@ SCOPES: dict[str, str | None] = {
     "storage.write": None,
     "events.publish": rf"{_WORD}(?:\.{_WORD}){{0,7}}",
     "events.subscribe": rf"{_WORD}(?:\.{_WORD}){{0,7}}",
-    "net.connect": rf"{_HOST}:[1-9][0-9]{{0,4}}",
+    "net.connect": rf"{_HOST}:{_PORT}",
     "secrets.read": _WORD,
     "council.ask": _WORD,
     "plugins.call": rf"{_WORD}/{_WORD}\.[a-z][a-z0-9_]{{0,63}}",
@@ -55,6 +60,9 @@ MEANING: dict[str, str] = {
     "ui.notify": "show notifications to the operator",
 }
 """Each permission in the words of an operator."""
+
+_EXACT = frozenset({"net.connect"})
+"""Permissions without ``.*`` scopes: a host's name goes from narrow to wide, so ``api.*`` would be hosts of anybody."""
 
 _AREAS = {name.partition(".")[0] for name in SCOPES}
 
@@ -111,6 +119,7 @@ def parse_rule(text: str) -> str:
         colon
         and scope.endswith(".*")
         and SCOPES.get(name)
+        and name not in _EXACT
         and re.fullmatch(r"[a-z0-9_./-]{1,200}\.\*", scope)
     ):
         return text
@@ -142,7 +151,7 @@ def covering(need: str) -> tuple[str, ...]:
     """
     name, colon, scope = need.partition(":")
     rules = [need] if colon else []
-    segments = scope.split(".")
+    segments = [] if name in _EXACT else scope.split(".")
     rules += [f"{name}:{'.'.join(segments[:count])}.*" for count in range(len(segments) - 1, 0, -1)]
     return (*rules, name, name.partition(".")[0])
 

@@ -7,15 +7,16 @@ of the rule, such as ``cap.memory_bytes``.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from wirthforge_sdk.contracts import toml
-from wirthforge_sdk.contracts.manifest import Kind, Table
-from wirthforge_sdk.contracts.permissions import parse_rule
-from wirthforge_sdk.contracts.resources import MIB, Limits, Tier
+from wirthforge_sdk.contracts.manifest import Kind, Manifest, Table
+from wirthforge_sdk.contracts.permissions import covering, parse_rule
+from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, PartialLimits, Tier
 from wirthforge_sdk.errors import InvalidInputError
 
 MAX_POLICY_BYTES = 256 * 1024
@@ -74,7 +75,9 @@ class Allow(Table):
     permissions: Annotated[list[Rule], Field(max_length=256)] | None = None
     """Rules that cover what a package may ask for; None: everything there is."""
     private_destinations: Annotated[list[Rule], Field(max_length=256)] = []
-    """``net.connect:host:port`` whose address may be private or of this machine; a grant of it is needed as well."""
+    """``net.connect:host:port`` whose address may be private or of this machine; a grant in just these words is needed
+    as well. What is never a peer (multicast, reserved, an address in an address) stays refused, and the addresses of
+    cloud metadata and of the link are reached by their number only, never through a name."""
 
 
 class Cap(Table):
@@ -88,7 +91,15 @@ class Cap(Table):
     storage_bytes: Annotated[int, Field(ge=0, le=64 * 1024 * MIB)] = 1024 * MIB
     io_bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = 128 * MIB
     io_operations_per_s: Annotated[int, Field(ge=16, le=1_000_000)] = 4_000
-    calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+
+
+class Sandbox(Table):
+    """``[sandbox]``: what sandboxes have beyond what all have."""
+
+    tripwire: bool = False
+    """A system call that is made on purpose only (mount, ptrace, bpf …) ends its process, and the kernel's log names
+    it; else it is refused like every other that is not let through."""
 
 
 class Enforcement(Table):
@@ -110,6 +121,8 @@ class Enforcement(Table):
     highest: Action = Action.THROTTLE
     """The ladder is climbed no further than this."""
     kills_before_quarantine: Annotated[int, Field(ge=1, le=100)] = 3
+    kills_within_s: Annotated[float, Field(ge=1, le=86_400 * 30)] = 3_600.0
+    """Kills further apart than this are not counted together."""
 
 
 class Monitoring(Table):
@@ -125,9 +138,13 @@ class Egress(Table):
     connections: Annotated[int, Field(ge=1, le=1024)] = 32
     """Open at a time, of one instance."""
     connections_per_min: Annotated[int, Field(ge=1, le=100_000)] = 600
+    """Begun by one instance, on average; as many at once."""
+    bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = 32 * MIB
+    """Of all connections of one instance and both directions together; faster ones are held back, not cut."""
     bytes_per_connection: Annotated[int, Field(ge=1024, le=1024 * 1024 * MIB)] = 256 * MIB
     """Both directions together."""
     connect_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """For looking the name up and connecting, together."""
     idle_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
 
 
@@ -148,16 +165,60 @@ class SecurityPolicy(Table):
     require: Require = Require()
     allow: Allow = Allow()
     cap: Cap = Cap()
-    tiers: dict[Tier, Limits] = {}
-    """Limits in place of a tier's own."""
+    tiers: dict[Tier, PartialLimits] = {}
+    """What differs from the limits of a tier."""
     defaults: dict[Kind, Tier] = {}
     """The tier of plugins of a kind that name none; ``small`` where nothing is said."""
+    sandbox: Sandbox = Sandbox()
     enforcement: Enforcement = Enforcement()
     monitoring: Monitoring = Monitoring()
     egress: Egress = Egress()
     threats: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")], Threat], Field(max_length=64)
     ] = {}
+
+
+HOUSE_POLICY = SecurityPolicy()
+"""What holds where an operator says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that a release asks for and a policy does not give."""
+
+    rule: str
+    """Such as ``cap.pids``."""
+    message: str
+    """What was asked, and what the rule says."""
+
+
+def limits_for(manifest: Manifest, policy: SecurityPolicy) -> Limits:
+    """What one sandbox of a release may use: its explicit limits, over those of its tier, over those of its kind."""
+    tier = manifest.resources.tier or policy.defaults.get(manifest.kind, Tier.SMALL)
+    return manifest.resources.over(policy.tiers.get(tier, PartialLimits()).over(TIERS[tier]))
+
+
+def violations(manifest: Manifest, policy: SecurityPolicy) -> tuple[Violation, ...]:
+    """Every rule that a release breaks, limits first; empty when it may run here."""
+    asked, most = limits_for(manifest, policy).model_dump(), policy.cap.model_dump()
+    caps = [
+        Violation(
+            f"cap.{name}",
+            f"asks for {name} {asked[name]}, and the policy's rule cap.{name} says at most {top}",
+        )
+        for name, top in most.items()
+        if asked[name] > top
+    ]
+    allowed = policy.allow.permissions
+    rights = [
+        Violation(
+            "allow.permissions",
+            f"asks for {need}, and none of the policy's rules allow.permissions covers that",
+        )
+        for need in (request.need for request in manifest.permissions)
+        if allowed is not None and set(allowed).isdisjoint(covering(need))
+    ]
+    return (*caps, *rights)
 
 
 def parse_policy(data: bytes) -> SecurityPolicy:

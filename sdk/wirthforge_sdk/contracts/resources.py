@@ -57,7 +57,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=4 * MIB,
         io_bytes_per_s=4 * MIB,
         io_operations_per_s=100,
-        calls_per_s=200,
+        calls_per_s=1_000,
     ),
     Tier.SMALL: Limits(
         cpus=0.5,
@@ -68,7 +68,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=16 * MIB,
         io_bytes_per_s=16 * MIB,
         io_operations_per_s=400,
-        calls_per_s=1_000,
+        calls_per_s=5_000,
     ),
     Tier.MEDIUM: Limits(
         cpus=1.0,
@@ -79,7 +79,7 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=64 * MIB,
         io_bytes_per_s=32 * MIB,
         io_operations_per_s=1_000,
-        calls_per_s=4_000,
+        calls_per_s=20_000,
     ),
     Tier.LARGE: Limits(
         cpus=2.0,
@@ -90,17 +90,16 @@ TIERS: dict[Tier, Limits] = {
         storage_bytes=256 * MIB,
         io_bytes_per_s=64 * MIB,
         io_operations_per_s=2_000,
-        calls_per_s=10_000,
+        calls_per_s=100_000,
     ),
 }
 
 
-class Resources(BaseModel):
-    """The ``[resources]`` table of a manifest: a tier, and what differs from it."""
+class PartialLimits(BaseModel):
+    """Limits, of which each may be left out: what differs from others."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    tier: Tier = Tier.SMALL
     cpus: Annotated[float | None, Field(ge=0.05, le=16)] = None
     memory_bytes: Annotated[int | None, Field(ge=32 * MIB, le=64 * 1024 * MIB)] = None
     pids: Annotated[int | None, Field(ge=4, le=4096)] = None
@@ -111,7 +110,14 @@ class Resources(BaseModel):
     io_operations_per_s: Annotated[int | None, Field(ge=16, le=1_000_000)] = None
     calls_per_s: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
 
-    def limits(self) -> Limits:
-        """The tier's limits with the explicit ones in their place."""
-        explicit = self.model_dump(exclude={"tier"}, exclude_none=True)
-        return TIERS[self.tier].model_copy(update=explicit)
+    def over(self, limits: Limits) -> Limits:
+        """``limits``, with those that are said here in their place."""
+        said = self.model_dump(include=set(PartialLimits.model_fields), exclude_none=True)
+        return limits.model_copy(update=said)
+
+
+class Resources(PartialLimits):
+    """The ``[resources]`` table of a manifest: a tier, and what differs from it (``policy.limits_for`` resolves it)."""
+
+    tier: Tier | None = None
+    """None: the operator's choice for plugins of its kind."""

@@ -1,8 +1,9 @@
 """``python -I -B -m wirthforge_sdk.runtime``: process 1 of a sandbox, or ``--describe`` of a plugin tree.
 
 Process 1 throws away what is written to the inherited standard streams (an engine reads them outside the
-sandbox's CPU limit, so a flood there would be free of charge), forks the worker that runs the plugin, and
-then only reaps: orphans too, which nobody else would.
+sandbox's CPU limit, so a flood there would be free of charge), closes itself to other processes, forks the worker
+that runs the plugin (and before it, with ``--egress``, the process that joins its connections to the host's relay),
+and then only reaps: orphans too, which nobody else would.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import FrameType
 
-from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, SOCKET_PATH
+from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, EGRESS_PATH, EGRESS_PROXY, SOCKET_PATH, Exit
+from wirthforge_sdk.runtime.lockdown import hide
 
-USAGE = "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] | --describe TREE"
+USAGE = "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] [--egress HOST:PORT,…] | --describe TREE"
 MISUSED = 64
 
 
 def main(arguments: Sequence[str]) -> int:
     """Does what the arguments say; returns the exit code."""
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    if len(arguments) % 2 or not options.keys() <= {"--socket", "--tree", "--describe"}:
+    if len(arguments) % 2 or not options.keys() <= {"--socket", "--tree", "--egress", "--describe"}:
         sys.stderr.write(f"{USAGE}\n")
         return MISUSED
     if "--describe" in options:
@@ -30,10 +32,21 @@ def main(arguments: Sequence[str]) -> int:
 
         return describe(options["--describe"])
     silence()
+    hide()
+    socket_path = options.get("--socket", SOCKET_PATH)
+    try:
+        egress = open_egress(options.get("--egress"), socket_path)
+    except OSError:
+        return Exit.EGRESS_FAILED
     worker = os.fork()
     if worker == 0:
-        work(options.get("--socket", SOCKET_PATH), options.get("--tree", CODE_DIRECTORY))
-    return reap(worker)
+        ports = ports_of(options.get("--egress"))
+        work(socket_path, options.get("--tree", CODE_DIRECTORY), ports)
+    try:
+        return reap(worker)
+    finally:
+        if egress:
+            os.kill(egress, signal.SIGKILL)
 
 
 def silence() -> None:
@@ -44,13 +57,30 @@ def silence() -> None:
     os.close(null)
 
 
-def work(socket_path: str, tree: str) -> None:
+def open_egress(destinations: str | None, socket_path: str) -> int | None:
+    """Starts what reaches the destinations, where there are any; returns its process id."""
+    if not destinations:
+        return None
+    from wirthforge_sdk.runtime import egress  # noqa: PLC0415 - most plugins never pay for it
+
+    relay = f"{socket_path.rpartition('/')[0]}/{EGRESS_PATH.rpartition('/')[2]}"
+    return egress.start(destinations.split(","), relay)
+
+
+def ports_of(destinations: str | None) -> frozenset[int]:
+    """The TCP ports that lead to the destinations: their own, and the proxy's."""
+    if not destinations:
+        return frozenset()
+    return frozenset({EGRESS_PROXY[1], *(int(each.rpartition(":")[2]) for each in destinations.split(","))})
+
+
+def work(socket_path: str, tree: str, ports: Collection[int]) -> None:
     """Runs the plugin and ends the process, whatever threads of the plugin are still at."""
     code = 1
     try:
         from wirthforge_sdk.runtime.worker import run  # noqa: PLC0415 - the reaper stays small without it
 
-        code = run(socket_path, tree)
+        code = run(socket_path, tree, ports)
     finally:
         os._exit(code)
 

@@ -68,7 +68,7 @@ class CallCancelledError(HostRefusedError, UnavailableError):
 
 
 class HostUnavailableError(HostRefusedError, UnavailableError):
-    """The bridge is closed: the instance is being stopped, or it serves no host yet."""
+    """The bridge is closed: the instance is being stopped, or it has no host just now."""
 
     code = ErrorCode.PLUGIN_UNAVAILABLE
 

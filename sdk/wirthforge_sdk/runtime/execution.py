@@ -25,7 +25,7 @@ from wirthforge_sdk.runtime.calls import CURRENT, Call
 from wirthforge_sdk.runtime.errors import HostRefusedError
 from wirthforge_sdk.runtime.functions import Function, InvalidArgumentsError
 from wirthforge_sdk.runtime.host import Log
-from wirthforge_sdk.runtime.workers import Loop, Workers
+from wirthforge_sdk.runtime.workers import Crew
 
 
 class _Text(Struct):
@@ -43,30 +43,22 @@ class _Result(Struct, rename="camel"):
 
 
 class Execution:
-    """The calls in flight of one connection."""
+    """The calls in flight of one connection. The crew that works on them outlives it."""
 
     def __init__(
-        self, functions: Mapping[str, Function], connection: wire.Connection, log: Log, threads: int
+        self, functions: Mapping[str, Function], connection: wire.Connection, log: Log, crew: Crew
     ) -> None:
         self._functions = functions
         self._connection = connection
         self._log = log
         self._open: dict[wire.Id, Call] = {}
-        self._workers = Workers(threads)
-        self._loop = Loop() if any(function.is_async for function in functions.values()) else None
+        self._workers = crew.workers
+        self._loop = crew.loop
 
-    def start(self) -> None:
-        """Starts the event loop, if a function needs one; threads start with their first work."""
-        if self._loop is not None:
-            self._loop.start()
-
-    def stop(self) -> None:
-        """Ends threads and loop, as far as the author's code lets them."""
-        for call in list(self._open.values()):
-            call.cancelled = True
-        self._workers.stop()
-        if self._loop is not None:
-            self._loop.stop()
+    def abandon(self) -> None:
+        """Nobody waits for any of the calls: the connection they came by is over."""
+        for number in list(self._open):
+            self.cancel(number)
 
     def accept(self, number: wire.Id, params: wire.Params) -> bytes | None:
         """Starts a call where its function runs. An answer is returned only if there is one already."""

@@ -104,7 +104,8 @@ class Host:
 
 def _line(method: str, params: dict[str, Any], number: int | None) -> bytes:
     call = CURRENT.get()
-    if call is not None:
+    # One that nobody waits for may be of a connection before this, where its number was another call's.
+    if call is not None and not call.cancelled:
         params["_meta"] = {META_CALL: call.id}
     try:
         line = wire.request(method, params, number)
@@ -138,7 +139,9 @@ class Line:
     def call(self, method: str, **params: Any) -> Any:
         """As :meth:`Host.call`."""
         if self.host is None:
-            raise HostUnavailableError("the plugin serves no host yet: host calls work inside its functions")
+            raise HostUnavailableError(
+                "the plugin has no host just now: host calls work inside its functions, once they are called"
+            )
         return self.host.call(method, **params)
 
     def notify(self, method: str, **params: Any) -> None:

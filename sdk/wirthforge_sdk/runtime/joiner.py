@@ -1,17 +1,22 @@
 """Runs an unmodified MCP stdio server and joins its standard streams to the bridge, line by line.
 
 The server's lines go out as they are; what it prints that is no JSON object, and its stderr, become log
-records.
+records. When the host is gone the server goes on, and ``handover`` joins it to the next.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import IO
 
 from wirthforge_sdk.contracts.bridge import Exit
+from wirthforge_sdk.runtime.connecting import NoHostError
+from wirthforge_sdk.runtime.handover import Handover
 from wirthforge_sdk.runtime.host import Log
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
@@ -22,26 +27,31 @@ GRACE_S = 2.0
 HOME = "/tmp"  # noqa: S108 - the only writable directory there is
 
 
-def start(project: Project, errors: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """Starts the server with nothing of our environment: ``python -m <entry> <arguments>``."""
+def start(
+    project: Project, errors: int = subprocess.PIPE, proxies: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
+    """Starts the server: ``python -m <entry> <arguments>``. Of our environment it has ``proxies`` alone."""
     return subprocess.Popen(
         [sys.executable, "-P", "-B", "-m", project.entry, *project.arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=HOME,
-        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC"},
+        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC", **proxies},
     )
 
 
-def join(connection: Connection, log: Log, project: Project) -> int:
-    """Runs the server until it ends or the host hangs up; returns the exit code."""
-    child = start(project)
+def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
+    """Runs the server until it ends or the host ends the instance; returns the exit code."""
+    # A sandbox has them where the release asks for connections.
+    proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}  # noqa: TID251
+    child = start(project, proxies=proxies)
     printed = Printed(log, "warning")
-    broken = threading.Event()
+    handover = Handover()
+    reasons: list[Exit] = []
     threads = [
-        threading.Thread(target=_feed, args=(connection, child, broken), daemon=True),
-        threading.Thread(target=_answer, args=(connection, child, printed), daemon=True),
+        threading.Thread(target=_feed, args=(connections, handover, child, reasons), daemon=True),
+        threading.Thread(target=_answer, args=(handover, child, printed), daemon=True),
         threading.Thread(target=_listen, args=(child.stderr, printed), daemon=True),
     ]
     for thread in threads:
@@ -49,36 +59,54 @@ def join(connection: Connection, log: Log, project: Project) -> int:
     code = child.wait()
     for thread in threads[1:]:
         thread.join(GRACE_S)  # what it said last is still in the pipes; a grandchild may hold them open
-    if broken.is_set():
-        return Exit.PROTOCOL_BROKEN
+    if reasons:
+        return reasons[0]
     return code if code >= 0 else 128 - code
 
 
-def _feed(connection: Connection, child: subprocess.Popen[bytes], broken: threading.Event) -> None:
-    """Host to server, until the host hangs up; then the server has a moment to end by itself."""
+def _feed(
+    connections: Iterator[Connection],
+    handover: Handover,
+    child: subprocess.Popen[bytes],
+    reasons: list[Exit],
+) -> None:
+    """Hosts to server, until there is none; then the server has a moment to end by itself."""
     assert child.stdin is not None  # noqa: S101 - start() asks for all three pipes
     try:
-        for lines in connection.batches():
-            child.stdin.write(b"\n".join(lines) + b"\n")
-            child.stdin.flush()
+        for connection in connections:
+            _write(child.stdin, handover.begin(connection))
+            for lines in connection.batches():
+                passing, answers = handover.from_host(lines)
+                _write(child.stdin, passing)
+                if answers:
+                    connection.send(b"\n".join(answers))
         child.stdin.close()
         child.wait(GRACE_S)
     except LineTooLongError:
-        broken.set()
+        reasons.append(Exit.PROTOCOL_BROKEN)
+        child.kill()
+    except NoHostError:
+        reasons.append(Exit.NO_HOST)
         child.kill()
     except (OSError, subprocess.TimeoutExpired):
         child.kill()
 
 
-def _answer(connection: Connection, child: subprocess.Popen[bytes], printed: Printed) -> None:
+def _write(pipe: IO[bytes], lines: list[bytes]) -> None:
+    if lines:
+        pipe.write(b"\n".join(lines) + b"\n")
+        pipe.flush()
+
+
+def _answer(handover: Handover, child: subprocess.Popen[bytes], printed: Printed) -> None:
     """Server to host."""
     assert child.stdout is not None  # noqa: S101 - as above
     try:
         for lines in lines_of(child.stdout.read1):  # type: ignore[attr-defined]
-            messages = [line for line in lines if line.startswith(b"{")]
             for noise in (line for line in lines if not line.startswith(b"{")):
                 printed.write(noise.decode(errors="replace") + "\n")
-            if messages:
+            connection, messages = handover.from_server(line for line in lines if line.startswith(b"{"))
+            if connection is not None and messages:
                 connection.send(b"\n".join(messages))
     except LineTooLongError as error:
         printed.write(f"the server was stopped: {error}\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
@@ -12,6 +12,7 @@ from wirthforge_sdk.runtime.functions import Annotations, Function, Options, fun
 from wirthforge_sdk.runtime.host import Events, Host, Line, Log, Permissions, Storage
 from wirthforge_sdk.runtime.session import About, Session
 from wirthforge_sdk.runtime.wire import Connection
+from wirthforge_sdk.runtime.workers import Crew
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +39,7 @@ class Plugin:
         self._threads = threads
         self._functions: dict[str, Function] = {}
         self._line = Line()
+        self._serves = False
         self.storage = Storage(self._line)
         self.log = Log(self._line)
         self.events = Events(self._line)
@@ -106,19 +108,33 @@ class Plugin:
         call = CURRENT.get()
         return call is not None and (call.cancelled or call.expired())
 
-    def serve(self, connection: Connection, about: About | None = None) -> None:
-        """Answers on a connection until the other side closes it, in the calling thread.
+    def serve(self, connections: Iterable[Connection], about: About | None = None) -> None:
+        """Answers on one connection after another, each until the other side closes it, in the calling thread.
+
+        Every connection is a conversation of its own: its calls and host calls end with it. What the plugin keeps in
+        memory stays.
 
         Raises:
             LineTooLongError: The other side broke the bound of a line.
             RuntimeError: It already serves.
         """
-        if self._line.host is not None:
+        if self._serves:
             raise RuntimeError("the plugin already serves a host")
-        host = self._line.host = Host(connection)
-        execution = Execution(self._functions, connection, self.log, self._threads)
+        self._serves = True
+        crew = Crew(self._threads, with_loop=any(each.is_async for each in self._functions.values()))
+        crew.start()
         try:
-            Session(self._functions, about or About(), connection, host, execution).serve()
+            for connection in connections:
+                self._converse(connection, about or About(), crew)
+        finally:
+            crew.stop()
+            self._serves = False
+
+    def _converse(self, connection: Connection, about: About, crew: Crew) -> None:
+        host = self._line.host = Host(connection)
+        execution = Execution(self._functions, connection, self.log, crew)
+        try:
+            Session(self._functions, about, connection, host, execution).serve()
         finally:
             self._line.host = None
 

@@ -64,13 +64,12 @@ class Session:
         Raises:
             LineTooLongError: The other side broke the bound of a line; nothing after it can be trusted.
         """
-        self._execution.start()
         try:
             for lines in self._connection.batches():
                 self._send(filter(None, map(self.receive, lines)))
         finally:
             self._host.close()
-            self._execution.stop()
+            self._execution.abandon()
 
     def _send(self, answers: Iterator[bytes]) -> None:
         """Sends the answers of one batch in few writes: a write costs more than a short call."""

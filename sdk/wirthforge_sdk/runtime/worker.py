@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 import gc
-import socket
 import sys
+from collections.abc import Collection, Iterator
+from itertools import chain
 
 from wirthforge_sdk.contracts.bridge import Exit
+from wirthforge_sdk.runtime.connecting import NoHostError, connections
 from wirthforge_sdk.runtime.host import Host, Line, Log
+from wirthforge_sdk.runtime.lockdown import lock
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
 
 
-def run(socket_path: str, tree: str) -> int:
-    """Runs the plugin in ``tree`` until the host hangs up; returns the exit code (see ``bridge.Exit``)."""
-    stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def run(socket_path: str, tree: str, ports: Collection[int] = ()) -> int:
+    """Runs the plugin in ``tree`` until the host ends the instance; returns the exit code (see ``bridge.Exit``).
+
+    It may connect to these TCP ``ports``, where the runtime leads to what the release asked for.
+    """
+    line = Line()
+    ways = _heard(line, connections(socket_path))
     try:
-        stream.connect(socket_path)
-    except OSError:
+        # Before anything of the plugin is read: whatever is wrong with it can then be told.
+        return _run(chain([next(ways)], ways), Log(line), tree, ports)
+    except NoHostError:
         return Exit.NO_HOST
-    with stream:
-        connection = Connection(stream)
-        log = Log(Line(Host(connection)))
-        try:
-            project = Project(tree)
-        except (OSError, ValueError) as error:
-            log.write("error", f"plugin.toml: {error}", {})
-            return Exit.MANIFEST_BROKEN
-        if project.type == "mcp":
-            from wirthforge_sdk.runtime.joiner import join  # noqa: PLC0415 - only one of the two is ever needed
-
-            return join(connection, log, project)
-        return serve(connection, log, project)
+    except LineTooLongError:
+        return Exit.PROTOCOL_BROKEN
 
 
-def serve(connection: Connection, log: Log, project: Project) -> int:
+def _heard(line: Line, ways: Iterator[Connection]) -> Iterator[Connection]:
+    """The same connections; what is said on ``line`` goes by the one of the moment."""
+    for connection in ways:
+        line.host = Host(connection)
+        yield connection
+        line.host = None
+
+
+def _run(ways: Iterator[Connection], log: Log, tree: str, ports: Collection[int]) -> int:
+    try:
+        project = Project(tree)
+    except (OSError, ValueError) as error:
+        log.write("error", f"plugin.toml: {error}", {})
+        return Exit.MANIFEST_BROKEN
+    try:
+        lacking = lock(tree, ports)
+    except OSError as error:
+        log.write("error", f"the runtime cannot lock itself down: {error}", {})
+        return Exit.NOT_LOCKED_DOWN
+    if lacking:
+        log.write("warning", "the runtime cannot lock down everything", {"lacking": lacking})
+    if project.type == "mcp":
+        from wirthforge_sdk.runtime.joiner import join  # noqa: PLC0415 - only one of the two is ever needed
+
+        return join(ways, log, project)
+    return serve(ways, log, project)
+
+
+def serve(ways: Iterator[Connection], log: Log, project: Project) -> int:
     """Runs a Python plugin in this process."""
     sys.stdout = sys.stderr = Printed(log)
     try:
@@ -46,8 +71,5 @@ def serve(connection: Connection, log: Log, project: Project) -> int:
         log.write("error", "".join(traceback.format_exception(error)), {"entry": project.entry})
         return Exit.CODE_FAILED
     gc.freeze()  # what is loaded now stays: collections need not look at it, and its pages stay shared
-    try:
-        plugin.serve(connection, project.about)
-    except LineTooLongError:
-        return Exit.PROTOCOL_BROKEN
+    plugin.serve(ways, project.about)
     return 0

@@ -103,6 +103,28 @@ class Loop:
         call.task.add_done_callback(lambda _: done())
 
 
+class Crew:
+    """The threads and, if a function needs one, the event loop of a plugin: the same for every connection.
+
+    An author's tasks, locks and sessions belong to the loop they were made in; another host is no reason for another.
+    """
+
+    def __init__(self, threads: int, *, with_loop: bool) -> None:
+        self.workers = Workers(threads)
+        self.loop = Loop() if with_loop else None
+
+    def start(self) -> None:
+        """Starts the event loop, if there is one; threads start with their first work."""
+        if self.loop is not None:
+            self.loop.start()
+
+    def stop(self) -> None:
+        """Ends threads and loop, as far as the author's code lets them."""
+        self.workers.stop()
+        if self.loop is not None:
+            self.loop.stop()
+
+
 def _cancel(call: Call) -> None:
     if call.task is not None:
         call.task.cancel()

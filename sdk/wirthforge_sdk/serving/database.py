@@ -269,6 +269,10 @@ def _translated_errors() -> Iterator[None]:
     except IntegrityError as error:
         raise ConflictError("it clashes with what is stored") from error
     except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+        if "disk is full" in str(error):  # SQLITE_FULL
+            raise DatabaseUnavailableError(
+                "the disk that holds the database is full: make room on it"
+            ) from error
         raise DatabaseUnavailableError("the database does not answer: try again later") from error
     except SQLAlchemyError as error:
         raise RuntimeError("the database refused a statement") from error

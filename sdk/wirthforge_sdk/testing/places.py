@@ -36,7 +36,7 @@ class InThread:
     def open(self, patience_s: float) -> Connection:  # noqa: ARG002 - there is nothing to wait for
         """Starts the thread."""
         ours, theirs = self._streams = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._thread = threading.Thread(target=self._plugin.serve, args=(Connection(theirs),), daemon=True)
+        self._thread = threading.Thread(target=self._plugin.serve, args=([Connection(theirs)],), daemon=True)
         self._thread.start()
         return Connection(ours)
 

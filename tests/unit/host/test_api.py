@@ -27,6 +27,12 @@ SCOPES = {
     "enable": Scope.OPERATE,
     "disable": Scope.OPERATE,
     "uninstall": Scope.OPERATE,
+    "throttle": Scope.OPERATE,
+    "pause": Scope.OPERATE,
+    "resume": Scope.OPERATE,
+    "kill": Scope.OPERATE,
+    "quarantine": Scope.OPERATE,
+    "end_all": Scope.OPERATE,
     "effective": Scope.READ,
     "call": Scope.CALL,
     "grants": Scope.READ,
@@ -37,6 +43,18 @@ SCOPES = {
     "logs": Scope.READ,
     "follow": Scope.READ,
     "metrics": Scope.READ,
+    "policy": Scope.READ,
+    "alerts": Scope.READ,
+    "alert": Scope.READ,
+    "acknowledge": Scope.OPERATE,
+    "resolve": Scope.OPERATE,
+    "rules": Scope.READ,
+    "usages": Scope.READ,
+    "follow_usages": Scope.READ,
+    "plugin_resources": Scope.READ,
+    "limit": Scope.OPERATE,
+    "recommendations": Scope.READ,
+    "follow_recommendations": Scope.OPERATE,
 }
 """What each operation needs; one that is not here fails a test below."""
 
@@ -118,7 +136,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     routers = [route.original_router for route in api.client._transport.app.routes[1:]]
     for route in (route for router in routers for route in router.routes):
         assert isinstance(route, APIRoute)
-        path = route.path.format(namespace="demo", name="none", grant="0")
+        path = route.path.format(namespace="demo", name="none", grant="0", alert="1")
         found += [(route.name, method, path) for method in route.methods]
     return found
 
@@ -160,7 +178,7 @@ async def test_without_its_scope_no_operation_does_anything(shared):
 @in_one_loop
 async def test_with_its_scope_every_operation_is_reached(shared):
     for name, method, path in operations(shared):
-        if name in OPEN | {"events"}:
+        if name in OPEN | {"events", "follow_usages"}:
             continue
         answer = await shared.client.request(method, path, headers=shared.all)
         assert answer.status_code in {200, 404, 422}, name
@@ -185,6 +203,7 @@ async def test_a_plugin_is_installed_approved_called_and_removed(api):
     assert (called.status_code, called.json()["structured"]) == (200, {"result": "hi"})
     effective = (await api.get(f"/v1/plugins/{PLUGIN}/effective")).json()
     assert (effective["mismatches"], effective["settings"]["network_mode"]) == ([], "none")
+    assert (await api.get("/v1/policy")).json()["cap"]["pids"] == 512
     assert (await api.post(f"/v1/plugins/{PLUGIN}/disable")).json()["state"] == "stopped"
     assert (await api.post(f"/v1/plugins/{PLUGIN}/enable")).json()["state"] == "running"
     removed = await api.delete(f"/v1/plugins/{PLUGIN}", purge="true")
@@ -435,3 +454,29 @@ async def test_two_plugins_are_listed_by_name(api):
         "demo/alpha",
         "demo/zeta",
     ]
+
+
+async def test_limits_of_a_plugin_are_told_replaced_and_bounded_by_the_policy(running):
+    path = f"/v1/plugins/{PLUGIN}/resources"
+    before = (await running.get(path)).json()
+    assert (before["override"]["cpus"], before["history"]["minutes"]) == (None, [])
+    assert before["now"]["plugin"] == PLUGIN
+    body = {"cpus": 0.25, "priority": "low"}
+    limited = await running.client.put(path, json=body, headers=running.all)
+    assert (limited.status_code, limited.json()["limits"]["cpus"]) == (200, 0.25)
+    assert (await running.get(path)).json()["override"]["priority"] == "low"
+    refused = problem(await running.client.put(path, json={"cpus": 4}, headers=running.all))
+    assert (refused.code, refused.details["rule"]) == ("policy_violation", "cap.cpus")
+    unknown = problem(await running.client.put(path, json={"cpu": 1}, headers=running.all))
+    assert unknown.code == "invalid_input"
+    told = (await running.get(f"/v1/plugins/{PLUGIN}/recommendations")).json()
+    assert (told["items"], told["samples"]) == ([], 0)
+    nothing = problem(await running.post(f"/v1/plugins/{PLUGIN}/recommendations/apply"))
+    assert nothing.code == "conflict"
+
+
+async def test_an_instance_whose_files_cannot_be_read_is_told_as_such(running):
+    await running.host.wiring.resources.sample()
+    (told,) = (await running.get("/v1/resources")).json()["items"]
+    assert (told["plugin"], told["sample"]) == (PLUGIN, None)
+    assert told["source"].startswith("not readable: ")

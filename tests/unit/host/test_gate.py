@@ -1,10 +1,12 @@
 """The gate before a plugin: whom it lets in, and when it is empty."""
 
 import asyncio
+import time
 from contextlib import ExitStack
 
 import pytest
 
+from tests.fakes.clock import Clock
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.plugins.gate import MAX_INSIDE, Gate
 from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT
@@ -15,7 +17,7 @@ BOUND_S = 5.0
 
 @pytest.fixture
 def gate() -> Gate:
-    gate = Gate("demo/hello")
+    gate = Gate("demo/hello", 1e6, time.monotonic)
     gate.open()
     return gate
 
@@ -23,7 +25,7 @@ def gate() -> Gate:
 def test_a_gate_is_closed_until_it_is_opened():
     with (
         pytest.raises(PluginUnavailableError, match="demo/hello takes no calls"),
-        Gate("demo/hello").admitted(),
+        Gate("demo/hello", 1e6, time.monotonic).admitted(),
     ):
         pytest.fail("a closed gate let a call in")
 
@@ -88,3 +90,17 @@ async def test_a_gate_can_be_opened_and_drained_again(gate):
     with gate.admitted():
         assert not await gate.drained(0.01)
     assert await gate.drained(0.0)
+
+
+def test_a_call_over_the_rate_is_refused_and_let_in_when_time_has_passed():
+    clock = Clock()
+    gate = Gate("demo/hello", 10, clock.monotonic)
+    gate.open()
+    for _ in range(20):
+        with gate.admitted():
+            pass
+    with pytest.raises(LimitExceededError, match="over 10 times a second"), gate.admitted():
+        pytest.fail("the gate let one in that was over its rate")
+    clock.advance(0.15)
+    with gate.admitted():
+        assert gate.inside == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
 from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_digest
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
 from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, digest_of_json
-from wirthforge_host.sandbox.seccomp import PROFILE, PROFILE_DIGEST
+from wirthforge_host.sandbox.seccomp import TRIPWIRE, profile
+from wirthforge_sdk.contracts.bridge import MAX_EGRESS_HOSTS, egress_addresses
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, Tier
 
 
@@ -38,7 +41,7 @@ def test_the_same_request_gives_the_same_spec() -> None:
         ("capabilities_added", ()),
         ("capabilities_dropped", ("ALL",)),
         ("no_new_privileges", True),
-        ("seccomp", PROFILE_DIGEST),
+        ("seccomp", profile().digest),
         ("read_only_root", True),
         ("devices", ()),
         ("working_directory", "/"),
@@ -99,6 +102,64 @@ def test_limits_become_what_the_kernel_enforces() -> None:
     assert (bounds["nofile"], bounds["nproc"], bounds["core"]) == ((256, 256), (64, 64), (0, 0))
 
 
+def test_reads_and_writes_are_bounded_on_the_disk_that_the_engine_knows() -> None:
+    assert hardened().settings.io_limits == ()
+    known = harden(REQUEST, IMAGE, replace(CAPABLE, io_device="/dev/vda"))
+    assert known.settings.io_limits == (
+        ("read_bytes", "/dev/vda", 16 * MIB),
+        ("read_operations", "/dev/vda", 400),
+        ("write_bytes", "/dev/vda", 16 * MIB),
+        ("write_operations", "/dev/vda", 400),
+    )
+
+
+EGRESS = ("api.example.org:443", "api.example.org:8443", "db.example.org:5432")
+
+
+def test_a_plugin_that_asks_for_connections_is_shown_their_hosts_and_a_proxy_and_still_has_no_network() -> (
+    None
+):
+    spec = hardened(destinations=EGRESS, command=("--debug",))
+    settings = spec.settings
+    assert settings.network_mode == "none"
+    assert settings.command == ("--debug", "--egress", ",".join(EGRESS))
+    assert settings.extra_hosts == ("api.example.org:127.77.0.1", "db.example.org:127.77.0.2")
+    assert settings.sysctls == (("net.ipv4.ip_unprivileged_port_start", "0"),)
+    environment = dict(spec.environment)
+    for name in ("HTTP_PROXY", "https_proxy", "ALL_PROXY"):
+        assert environment[name] == "http://127.0.0.1:3128"
+    assert environment["NO_PROXY"] == environment["no_proxy"] == ""
+    assert settings.environment == tuple(sorted(environment))
+    assert settings.seccomp == profile(egress=True).digest == digest_of_json(json.loads(spec.seccomp_profile))
+    assert settings.seccomp != hardened().settings.seccomp
+
+
+def test_nothing_else_differs_for_a_plugin_that_asks_for_connections() -> None:
+    plain, asking = hardened().settings, hardened(destinations=EGRESS).settings
+    differing = {
+        field.name
+        for field in fields(ContainerSettings)
+        if getattr(plain, field.name) != getattr(asking, field.name)
+    }
+    assert differing == {
+        "command",
+        "environment",
+        "environment_digest",
+        "extra_hosts",
+        "labels",
+        "seccomp",
+        "sysctls",
+    }
+
+
+def test_addresses_of_hosts_depend_on_the_hosts_alone() -> None:
+    assert egress_addresses(reversed(EGRESS)) == egress_addresses(EGRESS)
+    most = [f"h{number:02}:1" for number in range(MAX_EGRESS_HOSTS)]
+    assert egress_addresses(most)["h63"] == "127.77.0.64"
+    with pytest.raises(ValueError, match="65 hosts"):
+        egress_addresses([*most, "one-more:1"])
+
+
 @given(cpus=st.floats(min_value=0.05, max_value=16))
 def test_any_share_of_the_processor_is_met_with_a_quota_the_kernel_takes(cpus: float) -> None:
     settings = hardened(limits=TIERS[Tier.SMALL].model_copy(update={"cpus": cpus})).settings
@@ -115,9 +176,10 @@ def test_swappiness_is_set_only_where_the_engine_takes_it() -> None:
     assert old.settings.memory_swappiness == 0
 
 
-def test_an_engine_with_apparmor_uses_its_profile() -> None:
+def test_the_profile_of_an_engine_with_apparmor_is_asked_for() -> None:
     assert hardened().settings.apparmor == ""
-    assert harden(REQUEST, IMAGE, replace(CAPABLE, apparmor=True)).settings.apparmor == "docker-default"
+    engine = replace(CAPABLE, apparmor="wirthforge-plugin")
+    assert harden(REQUEST, IMAGE, engine).settings.apparmor == "wirthforge-plugin"
 
 
 @pytest.mark.parametrize(
@@ -129,6 +191,36 @@ def test_an_engine_that_cannot_enforce_a_limit_runs_nothing(capability: str) -> 
     with pytest.raises(EngineUnsuitableError, match="lacks") as caught:
         harden(REQUEST, IMAGE, replace(CAPABLE, **lacking))
     assert len(caught.value.details["lacking"]) == 1
+
+
+def required(**rules: Any) -> SecurityPolicy:
+    return SecurityPolicy.model_validate({"require": rules})
+
+
+@pytest.mark.requirement("SCH-3")
+@pytest.mark.parametrize(
+    ("rule", "having"),
+    [
+        ("apparmor", {"apparmor": "docker-default"}),
+        ("user_namespaces", {"user_namespaces": True}),
+        ("io_limits", {"io_device": "/dev/vda"}),
+    ],
+)
+def test_an_engine_without_what_the_operator_requires_runs_nothing(rule: str, having: dict[str, Any]) -> None:
+    with pytest.raises(EngineUnsuitableError, match=rf"rule require\.{rule} ") as caught:
+        harden(REQUEST, IMAGE, CAPABLE, required(**{rule: True}))
+    assert caught.value.details["rule"] == f"require.{rule}"
+    harden(REQUEST, IMAGE, replace(CAPABLE, **having), required(**{rule: True}))
+
+
+def test_the_first_required_runtime_that_the_engine_has_is_used() -> None:
+    engine = replace(CAPABLE, runtimes=("kata", "runc", "runsc"))
+    assert harden(REQUEST, IMAGE, engine).settings.runtime == "runc"
+    chosen = required(runtimes=["krun", "runsc", "kata"])
+    assert harden(REQUEST, IMAGE, engine, chosen).settings.runtime == "runsc"
+    with pytest.raises(EngineUnsuitableError, match=r"require\.runtimes .* krun") as caught:
+        harden(REQUEST, IMAGE, engine, required(runtimes=["krun"]))
+    assert caught.value.details["rule"] == "require.runtimes"
 
 
 @pytest.mark.parametrize(
@@ -214,20 +306,53 @@ def test_what_programs_need_of_proc_stays_visible() -> None:
     }
 
 
-def rules() -> list[dict[str, Any]]:
-    return list(json.loads(PROFILE)["syscalls"])
+def rules(**variant: bool) -> list[dict[str, Any]]:
+    return list(json.loads(profile(**variant).text)["syscalls"])
 
 
-def allowed() -> set[str]:
-    return {name for rule in rules() if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
+def allowed(**variant: bool) -> set[str]:
+    return {name for rule in rules(**variant) if rule["action"] == "SCMP_ACT_ALLOW" for name in rule["names"]}
 
 
 def test_the_profile_refuses_what_it_does_not_name() -> None:
-    profile = json.loads(PROFILE)
-    assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
-    assert [entry["subArchitectures"] for entry in profile["archMap"]] == [[], []]
+    table = json.loads(profile().text)
+    assert table["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert [entry["subArchitectures"] for entry in table["archMap"]] == [[], []]
     assert {rule["action"] for rule in rules()} == {"SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"}
-    assert digest_of_json(profile) == PROFILE_DIGEST
+    assert digest_of_json(table) == profile().digest
+
+
+def test_egress_adds_tcp_sockets_to_the_profile_and_nothing_else() -> None:
+    added = [rule for rule in rules(egress=True) if rule not in rules()]
+    assert rules(egress=True)[: len(rules())] == rules()
+    assert {tuple(rule["names"]) for rule in added} == {("socket",)}
+    found = {
+        tuple((arg["index"], arg["value"], arg.get("valueTwo")) for arg in rule["args"]) for rule in added
+    }
+    assert found == {
+        ((0, family, None), (1, 0xF, 1), (2, protocol, None)) for family in (2, 10) for protocol in (0, 6)
+    }
+
+
+def test_the_tripwire_makes_deadly_what_was_refused_before_and_nothing_else() -> None:
+    strict = SecurityPolicy.model_validate({"sandbox": {"tripwire": True}})
+    assert not set(TRIPWIRE) & {name for rule in rules(egress=True) for name in rule["names"]}
+    added = [rule for rule in rules(tripwire=True) if rule not in rules()]
+    assert [(rule["names"], rule["action"]) for rule in added] == [
+        (sorted(TRIPWIRE), "SCMP_ACT_KILL_PROCESS")
+    ]
+    assert len(set(TRIPWIRE)) == len(TRIPWIRE)
+    for destinations in ((), EGRESS):
+        spec = harden(replace(REQUEST, destinations=destinations), IMAGE, CAPABLE, strict)
+        assert spec.settings.seccomp == profile(egress=bool(destinations), tripwire=True).digest
+        assert digest_of_json(json.loads(spec.seccomp_profile)) == spec.settings.seccomp
+
+
+def test_each_variant_of_the_profile_has_a_digest_of_its_own() -> None:
+    variants = [
+        profile(egress=egress, tripwire=tripwire) for egress in (False, True) for tripwire in (False, True)
+    ]
+    assert len({variant.digest for variant in variants}) == 4
 
 
 def test_the_profile_allows_at_most_two_hundred_calls() -> None:
@@ -263,3 +388,36 @@ def test_no_rule_names_one_argument_twice_which_would_turn_and_into_or() -> None
     for rule in rules():
         indices = [argument["index"] for argument in rule.get("args", ())]
         assert len(indices) == len(set(indices)), rule["comment"]
+
+
+REVIEW = (Path(__file__).parents[3] / "docs" / "sandbox.md").read_text(encoding="utf-8")
+
+
+def reviewed(title: str) -> dict[str, str]:
+    """What the table under a header of docs/sandbox.md says of each call it names."""
+    table = REVIEW.split(f"\n| {title} |", 1)[1].split("\n\n", 1)[0]
+    rows = [line.split(" | ", 1) for line in table.splitlines()[2:]]
+    named = [(call, reason) for calls, reason in rows for call in re.findall(r"`(\w+)`", calls)]
+    assert len(named) == len(dict(named)), "a call is named twice"
+    return dict(named)
+
+
+def test_the_review_gives_a_reason_for_each_call_of_the_profile_and_for_no_other() -> None:
+    plain, checked = reviewed("calls | why they are left"), reviewed("call | only with | so that")
+    assert not set(plain) & set(checked)
+    assert plain.keys() | checked.keys() == allowed()
+    assert set(checked) == {name for rule in rules() if rule.get("args") for name in rule["names"]}
+
+
+@pytest.mark.parametrize("call", ["ioctl", "prctl"])
+def test_the_review_names_each_number_that_a_call_may_be_given(call: str) -> None:
+    numbers = {rule["comment"].removesuffix(".") for rule in rules() if rule["names"] == [call]}
+    condition = reviewed("call | only with | so that")[call].split(" | ")[0]
+    assert set(condition.split(", ")) == numbers
+
+
+def test_the_review_names_the_calls_of_the_tripwire_and_those_said_not_to_exist() -> None:
+    listed = REVIEW.split("**With the tripwire**", 1)[1].split("end their process", 1)[0]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(TRIPWIRE)
+    [absent] = [rule for rule in rules() if rule["action"] == "SCMP_ACT_ERRNO"]
+    assert all(f"`{name}`" in REVIEW for name in absent["names"])

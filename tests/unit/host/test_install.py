@@ -103,7 +103,7 @@ GREEDY = {"cpus": 2.5, "memory_bytes": 64 * 1024 * MIB, "pids": 513, "open_files
     "storage_bytes": 1024 * MIB + 1,
     "io_bytes_per_s": 128 * MIB + 1,
     "io_operations_per_s": 4_001,
-    "calls_per_s": 20_001,
+    "calls_per_s": 100_001,
 }
 
 
@@ -111,9 +111,49 @@ GREEDY = {"cpus": 2.5, "memory_bytes": 64 * 1024 * MIB, "pids": 513, "open_files
 async def test_a_release_that_asks_for_more_than_the_operator_gives_is_not_brought(host, limit, monkeypatch):
     monkeypatch.setattr(host.wiring.installer.trees, "unpack", None)
     host.source.put(package(extra=f"[resources]\n{limit} = {GREEDY[limit]}\n"))
-    with pytest.raises(PolicyViolationError, match=f"{limit} {GREEDY[limit]}, .* rule cap.{limit} "):
+    with pytest.raises(
+        PolicyViolationError, match=f"{limit} {GREEDY[limit]}, .* rule cap.{limit} "
+    ) as caught:
         await host.install()
+    assert caught.value.details["rule"] == f"cap.{limit}"
     await assert_nothing_came(host, "policy_violation")
+
+
+@pytest.mark.requirement("SCH-3")
+async def test_a_release_that_asks_for_a_right_beyond_the_policy_is_not_brought(tmp_path, monkeypatch):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[allow]\npermissions = ["storage.write", "events"]\n')
+    async with world(tmp_path / "h", policy=policy) as host:
+        monkeypatch.setattr(host.wiring.installer.trees, "unpack", None)
+        host.source.put(package())
+        with pytest.raises(
+            PolicyViolationError, match=r"asks for storage\.read, .* allow\.permissions"
+        ) as caught:
+            await host.install()
+        assert caught.value.details["rule"] == "allow.permissions"
+        await assert_nothing_came(host, "policy_violation")
+
+
+@pytest.mark.requirement("RES-2")
+async def test_tiers_and_defaults_of_the_operator_are_the_limits_of_what_is_installed(tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text('[defaults]\ntool = "micro"\n[tiers.micro]\npids = 16\n')
+    async with world(tmp_path / "h", package(), policy=policy) as host:
+        limits = (await host.install()).limits
+        assert (limits.pids, limits.memory_bytes) == (16, 64 * MIB)
+
+
+async def test_a_policy_that_was_narrowed_holds_for_what_is_installed(tmp_path):
+    policy = tmp_path / "policy.toml"
+    policy.write_text("")
+    async with world(tmp_path / "h", package(), policy=policy) as host:
+        await host.install()
+    policy.write_text("[cap]\npids = 32\n")
+    async with world(tmp_path / "h", policy=policy) as host:
+        plugin = await host.approve("storage.read")
+        assert plugin.state is State.UNHEALTHY
+        assert "cap.pids" in plugin.cause
+        assert await host.containers() == []
 
 
 async def test_a_dependency_is_held_to_the_same_bounds(host):

@@ -21,7 +21,7 @@ Answer = dict[str, Any]
 SPEC = harden(
     REQUEST,
     replace(IMAGE, environment=("GPG_KEY",)),
-    CAPABLE,
+    replace(CAPABLE, io_device="/dev/vda"),
 )
 
 
@@ -178,6 +178,9 @@ def with_another_value(answer: Answer) -> None:
         (in_host(LogConfig={"Type": "json-file"}), {"log_driver"}),
         (in_host(RestartPolicy={"Name": "always"}), {"restart_policy"}),
         (in_host(Runtime="other"), {"runtime"}),
+        (in_host(BlkioDeviceReadBps=None), {"io_limits"}),
+        (in_host(BlkioDeviceWriteIOps=[{"Path": "/dev/vda", "Rate": 1_000_000}]), {"io_limits"}),
+        (in_host(BlkioDeviceReadIOps=[{"Path": "/dev/vdb", "Rate": 400}]), {"io_limits"}),
         (in_config(User=""), {"user"}),
         (in_config(WorkingDir="/proc/self/fd/8"), {"working_directory"}),
         (in_config(Entrypoint=["/bin/sh"]), {"entrypoint"}),

@@ -9,11 +9,18 @@ from dataclasses import replace
 import pytest
 
 from tests.fakes.sandboxes import REQUEST
-from wirthforge_host.errors import EngineUnavailableError, ImageMissingError, SandboxMismatchError
+from wirthforge_host.errors import (
+    EngineUnavailableError,
+    EngineUnsuitableError,
+    ImageMissingError,
+    PolicyViolationError,
+    SandboxMismatchError,
+)
 from wirthforge_host.sandbox.memory_engine import IMAGE, MemoryEngine
 from wirthforge_host.sandbox.models import ContainerEvent, ContainerSpec, EventKind
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.sandbox.subscription import Subscription
+from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import ConflictError
 
 HOST = REQUEST.host_id
@@ -216,3 +223,54 @@ async def test_a_reader_waits_for_the_next_event() -> None:
 
 def test_the_image_of_the_engine_in_memory_is_made_for_the_python_runtime() -> None:
     assert IMAGE.labels["wirthforge.runtime"] == "python"
+
+
+async def test_what_the_operator_requires_is_asked_of_the_engine_at_every_start(engine: MemoryEngine) -> None:
+    strict = SecurityPolicy.model_validate({"require": {"runtimes": ["runsc"]}})
+    with pytest.raises(EngineUnsuitableError, match=r"require\.runtimes"):
+        await Sandboxes(engine, HOST, strict).open(REQUEST)
+    assert await engine.of_host(HOST) == []
+
+
+def requiring(least: int) -> SecurityPolicy:
+    return SecurityPolicy.model_validate({"require": {"grade": least}})
+
+
+@pytest.mark.requirement("CORE-1")
+async def test_a_sandbox_below_the_required_grade_never_runs_and_is_removed() -> None:
+    ran = asyncio.Event()
+
+    async def run(_: ContainerSpec) -> int:
+        ran.set()
+        return 0
+
+    engine = MemoryEngine(process=run)
+    with pytest.raises(
+        PolicyViolationError, match=r"grade 85, .* require\.grade asks for 86: .*disk \("
+    ) as caught:
+        await Sandboxes(engine, HOST, requiring(86)).open(REQUEST)
+    assert (caught.value.details["rule"], caught.value.details["grade"]) == ("require.grade", 85)
+    assert not ran.is_set()
+    assert await engine.of_host(HOST) == []
+
+
+async def test_a_sandbox_of_the_required_grade_is_opened(engine: MemoryEngine) -> None:
+    sandboxes = Sandboxes(engine, HOST, requiring(83))
+    sandbox = await sandboxes.open(REQUEST)
+    found = await sandboxes.inspect(sandbox.container_id, sandbox.spec)
+    assert (await sandboxes.grade(found)).points == 83
+
+
+async def test_a_grade_that_only_the_kernels_word_would_reach_ends_the_sandbox(engine: MemoryEngine) -> None:
+    with pytest.raises(PolicyViolationError, match=r"grade 83, .* require\.grade asks for 85"):
+        await Sandboxes(engine, HOST, requiring(85)).open(REQUEST)
+    assert await engine.of_host(HOST) == []
+
+
+async def test_where_the_kernels_word_is_required_and_cannot_be_had_nothing_runs(
+    engine: MemoryEngine,
+) -> None:
+    policy = SecurityPolicy.model_validate({"require": {"kernel_readback": True}})
+    with pytest.raises(EngineUnsuitableError, match=r"require\.kernel_readback"):
+        await Sandboxes(engine, HOST, policy).open(REQUEST)
+    assert await engine.of_host(HOST) == []

@@ -38,7 +38,17 @@ async def test_only_the_digest_is_stored_and_the_secret_is_nowhere(database, tok
     assert secret not in repr(await audit.page())
 
 
-@pytest.mark.parametrize("secret", ["", "x", "wfh_" + "a" * 51, new_token("h"), new_token("m"), "wfh_\udcff"])
+STRANGE = {
+    "empty": "",
+    "short": "x",
+    "wrong checksum": "wfh_" + "a" * 51,
+    "never given out": new_token("h"),
+    "a marketplace's": new_token("m"),
+    "not UTF-8": "wfh_\udcff",
+}
+
+
+@pytest.mark.parametrize("secret", STRANGE.values(), ids=STRANGE)
 async def test_what_is_no_token_of_ours_is_refused(tokens, secret):
     await tokens.create(label="x", scopes=ALL_SCOPES, by="host")
     with pytest.raises(UnauthenticatedError):

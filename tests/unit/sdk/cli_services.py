@@ -13,6 +13,7 @@ from typing import Any
 import pytest_socket
 
 from wirthforge_sdk.contracts.problem import CONTENT_TYPE, problem_of
+from wirthforge_sdk.contracts.resources import MIB, TIERS, Tier
 from wirthforge_sdk.errors import NotFoundError, WirthForgeError
 
 HOST_TOKEN = "wfh_" + "h" * 43 + "0" * 8
@@ -43,6 +44,9 @@ LIMITS = {
     "tmpfs_bytes": 16777216,
     "open_files": 256,
     "storage_bytes": 16777216,
+    "io_bytes_per_s": 16777216,
+    "io_operations_per_s": 400,
+    "calls_per_s": 1000,
 }
 WAITING = {
     "name": "acme/weather",
@@ -222,7 +226,7 @@ def serving(answers: dict[str, Any]) -> Iterator[Services]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_DELETE = do_GET  # noqa: N815 (the library's names)
+        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 (the library's names)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -236,6 +240,63 @@ def serving(answers: dict[str, Any]) -> Iterator[Services]:
         thread.join(10)
 
 
+SAMPLE = {
+    "at": "2026-03-01T12:00:00Z",
+    "cpus": 0.45,
+    "cpu_share": 0.9,
+    "cpu_s": 12.5,
+    "throttled": 0.2,
+    "memory_bytes": 64 * MIB,
+    "memory_share": 0.5,
+    "memory_peak_bytes": 80 * MIB,
+    "pids": 4,
+    "pids_share": 0.06,
+    "pids_refused": 0,
+    "oom_kills": 0,
+    "io_read_bytes_per_s": 0.0,
+    "io_written_bytes_per_s": 2048.0,
+    "io_operations_per_s": 1.0,
+    "cpu_pressure": 12.0,
+    "memory_pressure": None,
+    "io_pressure": None,
+}
+USAGE = {"plugin": "acme/weather", "instance": "i1", "source": "cgroup v1, direct", "sample": SAMPLE}
+UNREAD = {"plugin": "acme/other", "instance": "i2", "source": "not readable: \x1b[2Jno", "sample": None}
+OVERRIDE = {
+    "cpus": 0.25,
+    "memory_bytes": None,
+    "pids": None,
+    "io_bytes_per_s": None,
+    "io_operations_per_s": None,
+    "calls_per_s": None,
+    "priority": "low",
+}
+PERCENTILES = {"count": 60, "mean": 0.2, "max": 0.5, "p50": 0.1, "p95": 0.4, "p99": 0.5}
+USED = {
+    "plugin": "acme/weather",
+    "limits": TIERS[Tier.SMALL].model_dump(),
+    "override": OVERRIDE,
+    "now": USAGE,
+    "recent": {"at": [], "metrics": {}},
+    "history": {"whole": {"cpus": PERCENTILES, "memory_bytes": PERCENTILES}, "minutes": [], "series": {}},
+}
+LIMITED = {
+    "plugin": "acme/weather",
+    "limits": USED["limits"],
+    "override": OVERRIDE,
+    "applied": ["cpus"],
+    "at_next_start": ["memory_bytes"],
+}
+SUGGESTED = {
+    "plugin": "acme/weather",
+    "samples": 900,
+    "needed": 600,
+    "items": [
+        {"limit": "memory_bytes", "current": 134217728, "suggested": 67108864, "reason": "p99 is 40 MiB"}
+    ],
+}
+
+
 def host_answers() -> dict[str, Any]:
     """A host with one plugin."""
     stream = f"event: log\ndata: {json.dumps(LOG | {'id': 8, 'message': 'it pours'})}\n\n"
@@ -244,21 +305,43 @@ def host_answers() -> dict[str, Any]:
         "plugin": "acme/weather",
         "instance": "i1",
         "settings": {"network_mode": "none", "pids": 64},
+        "kernel": {"uids": [61000]},
+        "kernel_path": "proc",
         "mismatches": [],
+        "grade": {
+            "points": 12,
+            "lines": [
+                {"name": "capabilities", "points": 12, "of": 12, "reason": "none"},
+                {"name": "mandatory access", "points": 0, "of": 4, "reason": "no AppArmor profile"},
+            ],
+        },
     }
     return {
         "GET /v1/plugins": page(RUNNING),
         f"GET {at}": WAITING,
         f"POST {at}/enable": RUNNING,
         f"POST {at}/disable": RUNNING | {"state": "stopped", "cause": "by the operator", "instance": None},
+        f"POST {at}/throttle": RUNNING | {"state": "throttled", "cause": "an operator's decision"},
+        f"POST {at}/pause": RUNNING | {"state": "paused", "cause": "an operator's decision"},
+        f"POST {at}/resume": RUNNING,
+        f"POST {at}/kill": RUNNING | {"state": "unhealthy", "cause": "an operator's decision"},
+        f"POST {at}/quarantine": RUNNING | {"state": "quarantined", "cause": "it mines", "instance": None},
+        "POST /v1/emergency": {"plugins": {"acme/weather": ""}},
         f"DELETE {at}": {},
         f"GET {at}/effective": effective,
         f"GET {at}/logs": page(LOG),
         f"GET {at}/logs/stream": stream,
+        "GET /v1/resources": {"items": [UNREAD, USAGE]},
+        "GET /v1/resources/stream": f"event: usage\ndata: {json.dumps({'items': [USAGE]})}\n\n",
+        f"GET {at}/resources": USED,
+        f"PUT {at}/resources": LIMITED,
+        f"GET {at}/recommendations": SUGGESTED,
+        f"POST {at}/recommendations/apply": LIMITED,
         "POST /v1/installs": WAITING,
         "POST /v1/permissions": RUNNING,
         "POST /v1/calls": CALLED,
         "GET /v1/audit": page(AUDIT),
+        "GET /v1/policy": {"cap": {"pids": 100}},
         "GET /healthz": {"status": "ok", "checks": {}},
         "GET /readyz": {"status": "ok", "checks": {"database": "ok", "engine": "ok", "image": "ok"}},
     }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from pathlib import Path
 
 from wirthforge_sdk.contracts.bridge import META_CAPABILITIES, META_PROTOCOL, META_TIMEOUT_MS, MODERN
 from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
@@ -60,7 +61,7 @@ def serving(plugin):
     def serve():
         with theirs:
             try:
-                plugin.serve(Connection(theirs))
+                plugin.serve([Connection(theirs)])
             except LineTooLongError:
                 return
 
@@ -82,9 +83,58 @@ def project(directory, code, runtime='type = "python"\nentry = "code_under_test:
     return directory
 
 
+class Hosts:
+    """One host after another on one path, each as a host that starts takes it: in one step."""
+
+    def __init__(self, path):
+        self._path = path
+        self._peer = None
+
+    def listen(self):
+        made = self._path.with_name("made.sock")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(made))
+        listener.listen(1)
+        listener.settimeout(PATIENCE_S)
+        made.rename(self._path)
+        return listener
+
+    def next(self, listener=None):
+        """The next host, connected; who was there before it is gone."""
+        self.die()
+        with listener or self.listen() as listening:
+            self._peer = Peer(listening.accept()[0])
+        return self._peer
+
+    def die(self):
+        """The host ends as by a kill: its socket lies there and refuses."""
+        if self._peer is not None:
+            self._peer.hang_up()
+            self._peer = None
+
+
+@contextmanager
+def hosts_for(tree):
+    """Starts the runtime for a tree; gives its process and its hosts."""
+    path = tree / "bridge.sock"
+    hosts = Hosts(path)
+    listener = hosts.listen()
+    process = subprocess.Popen([*RUNTIME, "--socket", str(path), "--tree", str(tree)])
+    try:
+        yield process, hosts, hosts.next(listener)
+    finally:
+        hosts.die()
+        path.unlink(missing_ok=True)
+        try:
+            process.wait(PATIENCE_S)
+        finally:
+            process.kill()
+            process.wait()
+
+
 @contextmanager
 def process_for(tree, patience_s=PATIENCE_S):
-    """Starts the runtime for a tree as a sandbox does; it must end when its user is done with the socket."""
+    """Starts the runtime for a tree as a sandbox does; it must end when its host has removed the socket."""
     path = str(tree / "bridge.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -93,8 +143,10 @@ def process_for(tree, patience_s=PATIENCE_S):
         process = subprocess.Popen([*RUNTIME, "--socket", path, "--tree", str(tree)])
         try:
             stream, _ = listener.accept()
+            listener.close()  # else it would connect again, to nobody
             with stream:
                 yield process, stream
+            Path(path).unlink()
             process.wait(PATIENCE_S)
         finally:
             process.kill()

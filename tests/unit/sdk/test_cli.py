@@ -29,7 +29,18 @@ COMMANDS = {
     "enable": ["enable", "acme/weather"],
     "disable": ["disable", "acme/weather"],
     "uninstall": ["uninstall", "acme/weather"],
+    "throttle": ["throttle", "acme/weather", "0.5"],
+    "pause": ["pause", "acme/weather"],
+    "resume": ["resume", "acme/weather"],
+    "kill": ["kill", "acme/weather"],
+    "kill all": ["kill", "--all"],
     "audit": ["audit"],
+    "policy show": ["policy", "show"],
+    "top": ["top", "--once"],
+    "top stream": ["top"],
+    "stats": ["stats", "acme/weather"],
+    "limit": ["limit", "acme/weather", "--cpus", "0.25"],
+    "recommend": ["recommend", "acme/weather"],
     "whoami": ["whoami"],
     "doctor": ["doctor"],
 }
@@ -318,7 +329,10 @@ def test_following_a_log_goes_on_after_the_lines_that_are_there(run: Any, servic
 def test_the_effective_sandbox_is_shown_and_a_difference_exits_with_1(
     run: Any, services: fake.Services
 ) -> None:
-    assert "network_mode" in run("inspect", "acme/weather", "--effective").stdout
+    shown = run("inspect", "acme/weather", "--effective").stdout
+    assert "network_mode" in shown
+    assert "Grade 12 of 100" in shown
+    assert "no AppArmor profile" in shown
     at = "GET /v1/plugins/acme/weather/effective"
     services.answers[at] = services.answers[at] | {"mismatches": ["pids: 64 asked, 0 found"]}
     result = run("inspect", "acme/weather", "--effective")
@@ -336,6 +350,38 @@ def test_purging_is_asked_about_on_a_terminal(
     assert not services.asked
     assert run("uninstall", "acme/weather", "--purge", "--yes").exit_code == 0
     assert services.asked[0].path == "/v1/plugins/acme/weather?purge=true"
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        (["kill", "acme/weather"], "/v1/plugins/acme/weather/quarantine"),
+        (["kill", "acme/weather", "--restart"], "/v1/plugins/acme/weather/kill"),
+        (["kill", "--all"], "/v1/emergency"),
+    ],
+)
+def test_killing_tells_the_host_why(run: Any, services: fake.Services, words: list[str], path: str) -> None:
+    run(*words, "--reason", "it mines")
+    assert services.sent_to(f"POST {path}").json == {"cause": "it mines"}
+
+
+@pytest.mark.parametrize(
+    "words", [["kill"], ["kill", "acme/weather", "--all"], ["kill", "--all", "--restart"]]
+)
+def test_killing_nobody_or_more_than_was_said_is_wrong_input(
+    run: Any, services: fake.Services, words: list[str]
+) -> None:
+    assert run(*words).exit_code == 2
+    assert not services.asked
+
+
+def test_an_emergency_shutdown_that_is_not_whole_exits_with_1(run: Any, services: fake.Services) -> None:
+    services.answers["POST /v1/emergency"] = {
+        "plugins": {"acme/weather": "", "acme/maps": "not written down"}
+    }
+    result = run("kill", "--all")
+    assert result.exit_code == 1
+    assert "acme/maps is ended, but not written down" in result.stdout
 
 
 def test_filters_of_the_audit_log_are_passed_on(run: Any, services: fake.Services) -> None:
@@ -433,3 +479,75 @@ def test_every_command_has_json_and_help(run: Any) -> None:
         assert command.help
         assert any("--json" in parameter.opts for parameter in command.params)
         assert all(parameter.help for parameter in command.params)
+
+
+def test_the_policy_in_force_is_shown_whole(run: Any) -> None:
+    shown = run("policy", "show").stdout
+    assert any(line.split() == ["cap.pids", "100"] for line in shown.splitlines())
+    assert "require.apparmor" in shown
+    assert json.loads(run("policy", "show", "--json").stdout)["cap"]["memory_bytes"] == 1 << 30
+
+
+def test_checking_a_policy_shows_what_it_changes_and_names_what_is_wrong(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text("[cap]\npids = 100\n[tiers.micro]\ncpus = 0.5\n")
+    shown = run("policy", "check", str(file))
+    assert shown.exit_code == 0
+    rows = {line.split()[0]: line.split()[1] for line in shown.stdout.splitlines()[1:]}
+    assert (rows.pop("cap.pids"), rows.pop("tiers.micro.cpus")) == ("100", "0.5")
+    assert all(rule.startswith("tiers.micro.") for rule in rows)
+    file.write_text("[cap]\npids = 1\n")
+    wrong = run("policy", "check", str(file))
+    assert wrong.exit_code == 2
+    assert "cap.pids" in wrong.stderr
+    file.write_text("")
+    assert "no rule" in run("policy", "check", str(file)).stdout
+    assert "No such file" in run("policy", "check", str(tmp_path / "none")).stderr
+
+
+def test_top_shows_who_is_near_a_limit_and_who_cannot_be_read(run: Any) -> None:
+    busy, unread = run("top", "--once").stdout.splitlines()[1:]
+    assert busy.split()[:4] == ["acme/weather", "0.45", "90%", "64.0"]
+    assert unread.startswith("acme/other")
+    assert "not readable" in unread
+    assert "\x1b" not in unread
+
+
+def test_limits_that_are_not_named_stay_as_they_were_set(run: Any, services: fake.Services) -> None:
+    assert (
+        run("limit", "acme/weather", "--memory", "128m", "--priority", "high", "--set", "pids=32").exit_code
+        == 0
+    )
+    sent = services.sent_to("PUT /v1/plugins/acme/weather/resources").json
+    assert {key: value for key, value in sent.items() if value is not None} == {
+        "cpus": 0.25,
+        "memory_bytes": 128 * 1024 * 1024,
+        "pids": 32,
+        "priority": "high",
+    }
+    assert run("limit", "acme/weather", "--reset").exit_code == 0
+    sent = services.sent_to("PUT /v1/plugins/acme/weather/resources").json
+    assert (sent["cpus"], sent["priority"]) == (None, "normal")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--memory", "plenty"],
+        ["--priority", "urgent"],
+        ["--memory", "1k"],
+        ["--set", "pids"],
+        ["--set", "speed=9"],
+    ],
+)
+def test_a_limit_that_is_none_is_refused_with_advice(run: Any, words: list[str]) -> None:
+    assert run("limit", "acme/weather", *words).exit_code == 2
+
+
+def test_what_is_suggested_is_set_when_it_is_asked_for(run: Any, services: fake.Services) -> None:
+    told = run("recommend", "acme/weather")
+    assert "p99 is 40 MiB" in told.stdout
+    assert not [each for each in services.asked if each.method == "POST"]
+    assert "At its next start: memory_bytes" in run("recommend", "acme/weather", "--apply").stdout
+    assert services.sent_to("POST /v1/plugins/acme/weather/recommendations/apply")

@@ -18,7 +18,7 @@ def read(text: str) -> Manifest:
 def test_a_small_manifest_gets_the_defaults() -> None:
     manifest = read(GOOD)
 
-    assert (manifest.kind, manifest.permissions, manifest.resources.tier) == ("tool", [], "small")
+    assert (manifest.kind, manifest.permissions, manifest.resources.tier) == ("tool", [], None)
 
 
 @pytest.mark.parametrize(

@@ -462,7 +462,7 @@ def test_hanging_up_wakes_a_function_that_waits_for_the_host():
 
 
 def test_host_calls_outside_a_served_function_say_so():
-    with pytest.raises(Exception, match="serves no host"):
+    with pytest.raises(Exception, match="has no host"):
         plugin.storage.get("k")
     plugin.log.info("nobody hears this")
     assert plugin.cancelled() is False

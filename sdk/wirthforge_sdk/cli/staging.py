@@ -1,4 +1,7 @@
-"""What the demo stands on: processes of ours, commands as a user types them, and a voice that tells what is seen."""
+"""What a demonstration stands on: our servers as processes, commands as a user types them, and a voice that tells all.
+
+The servers are other distributions than this one, and are started as programs: nothing of them is imported.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,28 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-ROOT = Path(__file__).resolve().parent.parent
-PLUGIN_IMAGE = "wirthforge/plugin-python:local"
-COMMAND_S = 120
-READY_S = 60
-STOP_S = 30
-SHOWN = 90
+import typer
+
+from wirthforge_sdk.cli.settings import outer_environment
+from wirthforge_sdk.errors import UnavailableError
+
+SERVERS: Final = ("marketplace", "host")
+PLUGIN_IMAGE: Final = "wirthforge/plugin-python:local"
+COMMAND_S: Final = 120
+READY_S: Final = 60
+STOP_S: Final = 30
+SHOWN: Final = 90
 """Characters of an argument that are told."""
 
 
-class DemoFailedError(Exception):
+class DemoFailedError(UnavailableError):
     """Something was not as it should be."""
+
+    code = "demo_failed"
 
 
 def expect(holds: bool, otherwise: str) -> None:  # noqa: FBT001 (reads as a sentence)
@@ -53,13 +64,12 @@ class Narrator:
         self.steps.append({"step": title, "at_s": at, **facts})
         if self.quiet:
             return
-        bold, dim, plain = ("\033[1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("", "", "")
-        print(f"\n{bold}{title}{plain}  {dim}{at:.1f} s{plain}", flush=True)
+        typer.echo(f"\n{typer.style(title, bold=True)}  {typer.style(f'{at:.1f} s', dim=True)}")
 
     def say(self, text: str) -> None:
         """A line below the step."""
         if not self.quiet:
-            print(f"  {text}", flush=True)
+            typer.echo(f"  {text}")
 
 
 @dataclass
@@ -106,10 +116,22 @@ class Service:
 
 
 class Stage:
-    """A marketplace, a host, and a user's shell, in a directory of their own."""
+    """A marketplace, a host, and a user's shell, in a directory of their own.
 
-    def __init__(self, state: Path, narrator: Narrator) -> None:
+    Args:
+        state: The directory; everything that is written is in it.
+        narrator: Tells what is done.
+        cwd: Where commands are typed.
+
+    Raises:
+        DemoFailedError: A server is not installed; names it.
+    """
+
+    def __init__(self, state: Path, narrator: Narrator, *, cwd: Path | None = None) -> None:
+        missing = [name for name in SERVERS if find_spec(f"wirthforge_{name}") is None]
+        expect(not missing, f"not installed: {', '.join(f'wirthforge-{name}' for name in missing)}")
         self.state = state
+        self._cwd = cwd
         self.tell = narrator
         self.services: list[Service] = []
         ports = _free_ports(7420, 7410)
@@ -131,8 +153,8 @@ class Stage:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", f"wirthforge_{name}", "serve", "--migrate"],
-                cwd=ROOT,
-                env={**_outer_environment(), **{f"{prefix}{key}": value for key, value in given.items()}},
+                cwd=self._cwd,
+                env={**outer_environment(), **{f"{prefix}{key}": value for key, value in given.items()}},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -196,8 +218,8 @@ class Stage:
         self.tell.say(f"$ wirthforge {shown}")
         return subprocess.run(
             [str(Path(sys.executable).with_name("wirthforge")), *words, "--json"],
-            cwd=ROOT,
-            env={**_outer_environment(), **self.own_environment},
+            cwd=self._cwd,
+            env={**outer_environment(), **self.own_environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -231,11 +253,6 @@ def docker(*words: str) -> str:
         f"`docker {' '.join(words)}` failed: {finished.stderr.strip()}; run `make setup`",
     )
     return finished.stdout
-
-
-def _outer_environment() -> dict[str, str]:
-    """The user's own, without settings of other servers and logins of theirs."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("WIRTHFORGE_")}  # noqa: TID251
 
 
 def _free_ports(*preferred: int) -> list[int]:

@@ -1,0 +1,56 @@
+"""One instance at work, as everything that acts on it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+
+from wirthforge_host.bridge import Endpoint, Session
+from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.sandbox.service import Sandbox
+from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.contracts.resources import Limits
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Instance:
+    """One running sandbox of a release, ready for calls."""
+
+    id: str
+    plugin: str
+    uid: int
+    sandbox: Sandbox
+    endpoint: Endpoint
+    session: Session
+    functions: dict[str, Function]
+    started_at: datetime
+    began: float
+    """Monotonic seconds."""
+    lost: asyncio.Event
+    """Set when its connection is over."""
+    gate: Gate
+    limits: Limits
+    cpu_share: float = 1.0
+    """Of its quota, what it may use now."""
+    paused: bool = False
+    ended_for: str = ""
+    """Why the host ended it, where the host did."""
+
+    @property
+    def standing(self) -> State:
+        """The state of a plugin that has this instance."""
+        if self.paused:
+            return State.PAUSED
+        return State.THROTTLED if self.cpu_share < 1 else State.RUNNING
+
+    @property
+    def protocol(self) -> str:
+        """The MCP revision spoken with it."""
+        return self.session.protocol
+
+    @property
+    def container_id(self) -> str:
+        """As the engine knows it."""
+        return self.sandbox.container_id
