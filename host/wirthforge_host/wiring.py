@@ -42,7 +42,9 @@ from wirthforge_host.storage.service import Storage
 from wirthforge_host.threats import rules
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.judging import Judges
+from wirthforge_host.threats.ports import Owner
 from wirthforge_host.threats.service import Threats
+from wirthforge_host.threats.tripwire import Tripwire
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
@@ -78,6 +80,7 @@ class Wiring:
     enforcer: Enforcer
     alerts: Alerts
     threats: Threats
+    tripwire: Tripwire
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -104,6 +107,7 @@ class Wiring:
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
                 "threats": self.threats.run(),
+                "tripwire": self.tripwire.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -167,6 +171,7 @@ def build_wiring(
         enforcer=_enforcer(ground, containment),
         alerts=alerts,
         threats=_threats(ground, alerts, containment),
+        tripwire=_tripwire(ground, instances),
     )
 
 
@@ -225,6 +230,14 @@ def _threats(ground: _Ground, alerts: Alerts, containment: Containment) -> Threa
     )
     ground.signals.listen(threats.hear)
     return threats
+
+
+def _tripwire(ground: _Ground, instances: Instances) -> Tripwire:
+    def owner_of(uid: int) -> Owner | None:
+        begun = instances.begun()
+        return next((Owner(each.plugin, each.id) for each in begun if each.uid == uid), None)
+
+    return Tripwire(ground.signals, owner_of, monotonic=time.monotonic)
 
 
 def _enforcer(ground: _Ground, containment: Containment) -> Enforcer:

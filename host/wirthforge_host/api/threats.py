@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
+from pydantic import Field, StringConstraints
 
 from wirthforge_host.api.security import Keeper, Reader, Wired
+from wirthforge_host.threats import tripwire
+from wirthforge_host.threats.alerts import FILTERS
 from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.threats_api import (
     RULE_SLUG,
@@ -14,33 +17,33 @@ from wirthforge_sdk.contracts.threats_api import (
     AlertState,
     NoteIn,
     RuleOut,
+    Severity,
 )
-from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
+from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Body, Limit, Page
 
 router = APIRouter(prefix="/v1", tags=["threats"])
-
-KERNEL_LOG = "not heard: this host does not read the kernel's log"
 
 AlertId = Annotated[int, Path(ge=1, lt=2**63)]
 
 
+class Asked(Body):
+    """Which alerts."""
+
+    after: Annotated[int | None, Field(ge=1, lt=2**63)] = None
+    """Id to continue below: ``next`` of the last page."""
+    plugin: PluginName | None = None
+    rule: Annotated[str | None, StringConstraints(pattern=RULE_SLUG)] = None
+    state: AlertState | None = None
+    severity: Severity | None = None
+    limit: Limit = DEFAULT_PAGE
+
+
 @router.get("/alerts")
-async def alerts(
-    _: Reader,
-    wiring: Wired,
-    after: Annotated[
-        int | None, Query(ge=1, lt=2**63, description="Id to continue below: `next` of the last page.")
-    ] = None,
-    plugin: Annotated[PluginName | None, Query()] = None,
-    rule: Annotated[str | None, Query(pattern=RULE_SLUG)] = None,
-    state: Annotated[AlertState | None, Query()] = None,
-    limit: Limit = DEFAULT_PAGE,
-) -> Page[AlertOut]:
+async def alerts(_: Reader, wiring: Wired, asked: Annotated[Asked, Query()]) -> Page[AlertOut]:
     """What threat rules found, newest first: one alert for each plugin and rule until it is resolved."""
-    asked = {"plugin": plugin, "rule": rule, "state": state}
-    wanted = {name: str(value) for name, value in asked.items() if value is not None}
-    items = await wiring.alerts.page(wanted, after=after, limit=limit)
-    return Page(items=items, next=str(items[-1].id) if len(items) == limit else None)
+    wanted = asked.model_dump(mode="json", exclude_none=True, include=FILTERS)
+    items = await wiring.alerts.page(wanted, after=asked.after, limit=asked.limit)
+    return Page(items=items, next=str(items[-1].id) if len(items) == asked.limit else None)
 
 
 @router.get("/alerts/{alert}")
@@ -64,4 +67,4 @@ async def resolve(alert: AlertId, body: NoteIn, operator: Keeper, wiring: Wired)
 @router.get("/threats/rules")
 async def rules(_: Reader, wiring: Wired) -> Page[RuleOut]:
     """Every threat rule, with its settings in force."""
-    return Page(items=wiring.threats.rules({"forbidden_call": KERNEL_LOG}), next=None)
+    return Page(items=wiring.threats.rules({tripwire.RULE: wiring.tripwire.status}), next=None)

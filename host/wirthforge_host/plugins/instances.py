@@ -198,6 +198,10 @@ class Instances:
         if begun is not None:
             await self._leave(begun)
 
+    def begun(self) -> list[InstanceRecord]:
+        """Those of this process, from their first trace to their last."""
+        return [begun.record for begun in self._begun.values()]
+
     async def recorded(self) -> Sequence[InstanceRecord]:
         """Every instance that was begun and not ended, by whatever process of this host."""
         async with self.database.reading() as tx:

@@ -26,7 +26,8 @@ AGAIN_S = 60.0
 MAX_EVIDENCE_BYTES = 4 * 1024
 MAX_TEXT = 500
 """Characters of a message, and of what came of an action."""
-FILTERS = ("plugin", "rule", "state", "severity")
+FILTERS = {"plugin", "rule", "state", "severity"}
+"""Columns by which a listing may be narrowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

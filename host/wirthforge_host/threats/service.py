@@ -15,7 +15,7 @@ from datetime import datetime
 import structlog
 
 from wirthforge_host.resources.ports import Containment
-from wirthforge_host.signals import Signal
+from wirthforge_host.signals import Noticed, Signal
 from wirthforge_host.threats.alerts import ACTOR, Alerts, Raised
 from wirthforge_host.threats.judging import Judges
 from wirthforge_host.threats.models import Found
@@ -81,6 +81,9 @@ class Threats:
 
     def hear(self, signal: Signal) -> None:
         """Judges one signal. Returns at once."""
+        if signal.noticed is Noticed.LET_GO:
+            # What was done was taken back: the next finding is acted on, however soon it comes.
+            self._done = {key: raised for key, raised in self._done.items() if key[0] != signal.plugin}
         for found in self._judges.judge(signal):
             self._keep(self._found, self._raised(found))
             self._news.set()

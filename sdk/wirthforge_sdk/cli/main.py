@@ -114,6 +114,7 @@ _add(
     None,
     {
         "list": threats.alerts,
+        "show": threats.show,
         "acknowledge": threats.acknowledge,
         "resolve": threats.resolve,
         "rules": threats.rules,

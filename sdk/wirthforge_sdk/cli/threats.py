@@ -17,14 +17,16 @@ Note = Annotated[str, typer.Option(help="Why, for whoever looks later.")]
 
 async def alerts(
     plugin: Annotated[str | None, typer.Option(help="Only of this plugin.")] = None,
+    rule: Annotated[str | None, typer.Option(help="Only of this rule.")] = None,
     state: Annotated[str | None, typer.Option(help="Only open, acknowledged or resolved ones.")] = None,
+    severity: Annotated[str | None, typer.Option(help="Only info, warning or critical ones.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
 ) -> Answer:
     """Show what threat rules found, the newest first."""
     from wirthforge_sdk.cli import views
 
     async with services.host() as host:
-        page = await host.alerts(plugin=plugin, state=state, limit=limit)
+        page = await host.alerts(plugin=plugin, rule=rule, state=state, severity=severity, limit=limit)
     rows = [
         (
             each.id,
@@ -40,6 +42,31 @@ async def alerts(
     ]
     columns = ("Id", "Rule", "Plugin", "State", "Times", "Action", "Taken", "What")
     return Answer(page, lambda: views.table(columns, rows) if rows else "Nothing was found.")
+
+
+async def show(alert: Id) -> Answer:
+    """Show all about one alert."""
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        one = await host.alert(alert)
+    evidence = ", ".join(f"{name}={value}" for name, value in one.evidence.items())
+    rows = [
+        ("Rule", one.rule),
+        ("Plugin", one.plugin),
+        ("Instance", one.instance),
+        ("Severity", one.severity.value),
+        ("Found", one.message),
+        ("Evidence", evidence),
+        ("First", views.moment(one.first_at)),
+        ("Last", views.moment(one.last_at)),
+        ("Times", one.count),
+        ("Action", f"{one.action.value}: {one.taken}"),
+        ("State", one.state.value),
+        ("By", one.by),
+        ("Note", one.note),
+    ]
+    return Answer(one, lambda: views.facts(rows))
 
 
 async def acknowledge(alert: Id, note: Note = "") -> Answer:
@@ -63,7 +90,19 @@ async def rules() -> Answer:
     async with services.host() as host:
         page = await host.threat_rules()
     rows = [
-        (each.slug, f"{each.threshold:g} {each.unit} in {each.window_s:g} s", each.action.value, each.summary)
+        (
+            each.slug,
+            f"{each.threshold:g} {each.unit} in {each.window_s:g} s",
+            each.action.value,
+            _standing(each.source, enabled=each.enabled, faults=each.faults),
+            each.summary,
+        )
         for each in page.items
     ]
-    return Answer(page, lambda: views.table(("Rule", "Finds at", "Action", "What it sees"), rows))
+    return Answer(page, lambda: views.table(("Rule", "Finds at", "Action", "Works", "What it sees"), rows))
+
+
+def _standing(source: str, *, enabled: bool, faults: int) -> str:
+    if not enabled:
+        return f"off, after {faults} faults of its own" if faults else "off, by the policy"
+    return source

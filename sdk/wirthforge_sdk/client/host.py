@@ -115,11 +115,23 @@ class Observation(Service):
         return await self._connection.ask(Request("GET", "/v1/policy", repeatable=True), SecurityPolicy)
 
     async def alerts(
-        self, *, plugin: str | None = None, state: str | None = None, limit: int | None = None
+        self,
+        *,
+        after: int | None = None,
+        plugin: str | None = None,
+        rule: str | None = None,
+        state: str | None = None,
+        severity: str | None = None,
+        limit: int | None = None,
     ) -> AlertPage:
         """What threat rules found, newest first."""
-        params = {"plugin": plugin, "state": state, "limit": limit}
+        wanted = {"plugin": plugin, "rule": rule, "state": state, "severity": severity}
+        params = {"after": after, "limit": limit, **wanted}
         return await self._connection.ask(Request("GET", "/v1/alerts", params, repeatable=True), AlertPage)
+
+    async def alert(self, alert: int) -> AlertOut:
+        """One alert."""
+        return await self._connection.ask(Request("GET", f"/v1/alerts/{alert}", repeatable=True), AlertOut)
 
     async def settle_alert(self, alert: int, act: str, note: str) -> AlertOut:
         """Does ``acknowledge`` or ``resolve`` to an alert."""
