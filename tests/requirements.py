@@ -301,7 +301,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_alerts.py::test_a_burst_of_denials_becomes_an_alert_and_the_policys_action_is_taken",
             "tests/integration/test_tripwire.py::test_fifty_deadly_calls_are_each_named_and_given_to_their_plugin_within_a_second",
         ),
-        lacks="the kernel's log as a source of the tripwire rule",
+        lacks="the console",
     ),
     Requirement(
         "VAL-7",

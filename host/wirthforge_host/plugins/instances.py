@@ -161,8 +161,7 @@ class Instances:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         container = begun.sandbox.container_id
         state = await self.engine.state(container)
-        pid = state.pid if state is not None else None
-        if pid is not None:
+        if (pid := state.pid if state is not None else None) is not None:
             self.resources.watch(
                 begun.record.id,
                 plugin=record.name,
