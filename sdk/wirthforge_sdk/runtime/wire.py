@@ -161,6 +161,10 @@ class Connection:
             return self._stream.recv(size)
         except ConnectionError:
             return b""
+        except OSError:
+            if self._stream.fileno() < 0:
+                return b""  # closed by ourselves, in another thread
+            raise
 
     def send(self, line: bytes) -> None:
         """Sends one or more lines, newline after the last excluded; never mixed with another thread's.
