@@ -10,6 +10,7 @@ import statistics
 import tempfile
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -46,9 +47,7 @@ async def attack(
             await asyncio.to_thread(prepare, stage)
         async for finding in _findings(stage, only):
             findings.append(finding)
-            yield Answer(
-                finding.as_dict(), lambda finding=finding: _shown(finding), UNEXPECTED * finding.reached
-            )
+            yield Answer(finding.as_dict(), partial(_shown, finding), UNEXPECTED * finding.reached)
         say(_summary(findings))
         if keep:
             say(f"left running: {stage.host_url}, {stage.marketplace_url}; everything is in {state}")
@@ -120,23 +119,27 @@ def _shown(finding: Finding) -> str:
 
     verdict = "REACHED" if finding.reached else f"stopped by {finding.stopped_by}"
     felt = finding.disturbance
-    return "\n".join(
-        [
-            f"{finding.attack.group}.{finding.attack.name}: {finding.attack.tries}",
-            f"  {verdict}: {clean(finding.detail)}",
-            f"  audit {clean(finding.record)[:300]}",
-            f"  host {100 * felt.host_cpu:.0f} % of a core, {felt.host_mib:.0f} MiB; "
-            f"neighbour {felt.calls} calls, p50 {felt.p50_ms:.1f} ms, longest {felt.longest_ms:.0f} ms",
-        ]
-    )
+    host = f"host {100 * felt.host_cpu:.0f} % of a core, {felt.host_mib:.0f} MiB"
+    neighbour = f"neighbour {felt.calls} calls, p50 {felt.p50_ms:.1f} ms, longest {felt.longest_ms:.0f} ms"
+    lines = [
+        f"{finding.attack.group}.{finding.attack.name}: {finding.attack.tries}",
+        f"  {verdict}: {clean(finding.detail)}",
+        f"  audit {clean(finding.record)[:300]}",
+        f"  {host}; {neighbour}",
+    ]
+    return "\n".join(lines)
 
 
 def _summary(findings: list[Finding]) -> str:
     reached = [finding.attack.name for finding in findings if finding.reached]
     felt = [finding.disturbance for finding in findings]
+    p50_ms = statistics.median(each.p50_ms for each in felt)
+    longest_ms = max(each.longest_ms for each in felt)
+    failed = sum(len(each.faults) for each in felt)
+    busiest = 100 * max(each.host_cpu for each in felt)
     told = f": {', '.join(reached)}" if reached else ""
     return (
-        f"{len(findings)} attacks, {len(reached)} reached{told}. Meanwhile the neighbour's calls took "
-        f"{statistics.median(each.p50_ms for each in felt):.1f} ms (p50), {max(each.longest_ms for each in felt):.0f} ms "
-        f"at the longest, and none failed; the host used at most {100 * max(each.host_cpu for each in felt):.0f} % of a core."
+        f"{len(findings)} attacks, {len(reached)} reached{told}. Meanwhile the neighbour's calls took {p50_ms:.1f} ms "
+        f"(p50), {longest_ms:.0f} ms at the longest, and {failed} failed; "
+        f"the host used at most {busiest:.0f} % of a core."
     )

@@ -294,7 +294,7 @@ def neighbours_files() -> Outcome:
     ]
     found += [str(path) for path in Path("/").glob("*/wirthforge*/bridges")]
     for name in ("/tmp/treasure", "/proc/1/root/tmp/treasure", "/dev/shm/treasure"):
-        if Path(name).exists():
+        if os.path.exists(name):
             found.append(name)
     if found:
         return Outcome(reached=True, detail=f"there is {found[:5]}")
@@ -309,7 +309,7 @@ def plant_links() -> Outcome:
     for name, target in links.items():
         link = Path("/tmp", name)
         link.symlink_to(target)
-        if link.exists():
+        with suppress(OSError):
             seen[name] = link.read_text().strip()
         link.unlink()
     hard = first_reached(

@@ -59,5 +59,5 @@ def words(*values: int, size: int = 256) -> ctypes.Array[ctypes.c_char]:
 
 def status(name: str, pid: str = "self") -> str:
     """A line of ``/proc/<pid>/status``."""
-    with open(f"/proc/{pid}/status", encoding="ascii") as file:  # noqa: PTH123 (as few calls as can be)
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
         return next(line.partition(":")[2].strip() for line in file if line.startswith(f"{name}:"))

@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from attacks.battery import Outcome, attack
+from attacks.battery import ENDING, Outcome, attack
 from attacks.libc import LIBC
 
 MIB = 1024 * 1024
 LIMIT = 128 * MIB
 """Of the tier in ``plugin.toml``."""
+MAP_NORESERVE = 0x4000
 MFD_NOEXEC_SEAL = 8
 KILLED = {int(signal.SIGKILL): "memory cgroup"}
 
@@ -70,7 +71,7 @@ def memory_of_children() -> Outcome:
     return _beyond(8 * 40 * MIB)
 
 
-@attack(killed_by=KILLED)
+@attack(ENDING, killed_by=KILLED)
 def memory_files() -> Outcome:
     """Takes memory in files that have no name."""
     first_to_go()
@@ -145,7 +146,7 @@ def lock_memory() -> Outcome:
     return Outcome(reached=False, detail="refused", stopped_by="ulimit")
 
 
-@attack(killed_by=KILLED)
+@attack(ENDING, killed_by=KILLED)
 def socket_buffers() -> Outcome:
     """Takes memory of the kernel in messages that nobody reads."""
     first_to_go()
@@ -159,14 +160,14 @@ def socket_buffers() -> Outcome:
             return Outcome(taken > LIMIT or not layer, f"{taken / MIB:.1f} MiB in {len(held)} sockets", layer)
         held += [left, right]
         for end in (left, right):
-            end.setblocking(False)  # noqa: FBT003 (the library's own form)
+            end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
             with suppress(BlockingIOError):
                 while True:
                     taken += end.send(bytes(65536))
 
 
-@attack(killed_by=KILLED)
+@attack(ENDING, killed_by=KILLED)
 def pipe_buffers() -> Outcome:
     """Takes memory of the kernel in pipes that nobody reads."""
     first_to_go()
@@ -185,12 +186,12 @@ def pipe_buffers() -> Outcome:
                 taken += os.write(writes, bytes(65536))
 
 
-@attack(killed_by=KILLED)
+@attack(ENDING, killed_by=KILLED)
 def page_tables() -> Outcome:
     """Takes memory of the kernel in tables for addresses that hold nothing."""
     first_to_go()
     area = mmap.mmap(
-        -1, 1 << 40, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_NORESERVE, prot=mmap.PROT_READ
+        -1, 1 << 40, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, prot=mmap.PROT_READ
     )
     area.madvise(mmap.MADV_NOHUGEPAGE)
     read = 0
