@@ -33,6 +33,8 @@ class Noticed(StrEnum):
     """Its resources were read. ``detail``: ``usage`` (a ``resources.models.Sample``)."""
     TIME_TOLD = "time_told"
     """A line of its log carries a time of its own. ``detail``: ``ahead_s``, by how much that is ahead of the host's."""
+    LET_GO = "let_go"
+    """An operator resumed it, or lets it start again: what was held against it counts no more."""
     FORBIDDEN_CALL = "forbidden_call"
     """The kernel ended one of its processes at a system call. ``detail``: ``syscall``, ``number``, ``pid``."""
 

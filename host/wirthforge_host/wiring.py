@@ -39,9 +39,16 @@ from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_host.signals import Signals
 from wirthforge_host.storage.service import Storage
+from wirthforge_host.threats import rules
+from wirthforge_host.threats.alerts import Alerts
+from wirthforge_host.threats.judging import Judges
+from wirthforge_host.threats.ports import Owner
+from wirthforge_host.threats.service import Threats
+from wirthforge_host.threats.tripwire import Tripwire
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
 
@@ -71,6 +78,9 @@ class Wiring:
     containment: Containment
     resources: Resources
     enforcer: Enforcer
+    alerts: Alerts
+    threats: Threats
+    tripwire: Tripwire
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -96,6 +106,8 @@ class Wiring:
                 "reconciler": self.reconciler.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
+                "threats": self.threats.run(),
+                "tripwire": self.tripwire.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -136,6 +148,7 @@ def build_wiring(
         reconciler=reconciler,
         control=control,
     )
+    alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -156,6 +169,9 @@ def build_wiring(
         containment=containment,
         resources=resources,
         enforcer=_enforcer(ground, containment),
+        alerts=alerts,
+        threats=_threats(ground, alerts, containment),
+        tripwire=_tripwire(ground, instances),
     )
 
 
@@ -202,6 +218,26 @@ def _egress(ground: _Ground, metrics: Metrics) -> Egress:
         policy=ground.policy,
         network=MachineNetwork(),
     )
+
+
+def _threats(ground: _Ground, alerts: Alerts, containment: Containment) -> Threats:
+    threats = Threats(
+        Judges(rules.found_in(rules), ground.policy.threats),
+        alerts,
+        containment,
+        throttle_to=ground.policy.enforcement.throttle_to,
+        now=ground.now,
+    )
+    ground.signals.listen(threats.hear)
+    return threats
+
+
+def _tripwire(ground: _Ground, instances: Instances) -> Tripwire:
+    def owner_of(uid: int) -> Owner | None:
+        begun = instances.begun()
+        return next((Owner(each.plugin, each.id) for each in begun if each.uid == uid), None)
+
+    return Tripwire(ground.signals, owner_of, monotonic=time.monotonic)
 
 
 def _enforcer(ground: _Ground, containment: Containment) -> Enforcer:
@@ -314,8 +350,8 @@ def _installer(ground: _Ground, plugins: Plugins, source: Source) -> Installer:
 
 def _own_id(path: Path) -> str:
     """A random id that stays: by it the host knows its own containers after a restart."""
-    with suppress(FileExistsError), path.open("x") as file:
-        file.write(secrets.token_hex(8))
+    with suppress(FileExistsError):
+        write_private(path, secrets.token_hex(8).encode(), replace=False)
     return path.read_text().strip()
 
 

@@ -9,6 +9,7 @@ import pytest
 import wirthforge_host.audit.store
 import wirthforge_host.permissions.store
 import wirthforge_host.storage.store
+import wirthforge_host.threats.store
 import wirthforge_host.tokens.store  # noqa: F401  (each puts its tables in the metadata)
 from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit

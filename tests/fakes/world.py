@@ -32,6 +32,7 @@ from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
 from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.files import write_private
 
 PLUGIN = "demo/hello"
 SOCKET = "unix:///var/run/docker.sock"
@@ -203,9 +204,11 @@ class World:
     async def uninstall(self, plugin: str = PLUGIN, *, purge: bool = False) -> None:
         await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
 
-    async def until(self, *states: State, plugin: str = PLUGIN, other_than: str = "") -> PluginOut:
+    async def until(
+        self, *states: State, plugin: str = PLUGIN, other_than: str = "", patience_s: float = PATIENCE_S
+    ) -> PluginOut:
         """The plugin, once it is in one of ``states``; one that runs must have an instance, not the named one."""
-        async with asyncio.timeout(PATIENCE_S), self.wiring.events.subscribe() as events:
+        async with asyncio.timeout(patience_s), self.wiring.events.subscribe() as events:
             while True:
                 for found in await self.wiring.plugins.all():
                     here = found.name == plugin and found.state in states
@@ -250,7 +253,7 @@ def built(
     directory.mkdir(exist_ok=True)
     file = directory / "wirthforge.sqlite3"
     if not file.exists() and "database_url" not in settings:
-        file.write_bytes(file_with(metadata))
+        write_private(file, file_with(metadata), replace=False)
     chosen = Settings(data_dir=directory, **{"host_id": "a-test", **settings})
     return build_wiring(chosen, engine=engine or MemoryEngine(process=run_plugin), source=source)
 

@@ -147,7 +147,7 @@ async def test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew(
 
 async def test_one_that_does_not_come_back_is_not_waited_for(again, left, engine, monkeypatch):
     monkeypatch.setattr(instances, "ADOPT_S", 0.2)
-    monkeypatch.setattr("wirthforge_host.bridge.server._uid_of", lambda _: 1)  # somebody connects, but not it
+    monkeypatch.setattr("wirthforge_host.bridge.server.uid_of", lambda _: 1)  # somebody connects, but not it
     async with again() as host:
         await host.until(State.STARTING)
         assert "did not connect within 0.2 s" in (await why(host))[1]
@@ -192,12 +192,13 @@ async def test_what_stands_still_and_is_not_written_so_goes_on(again, left, engi
         assert not (await engine.state(left.container)).paused
 
 
+@pytest.mark.parametrize("methods", [["of_host", "events", "create", "image"], ["image"], ["effective"]])
 async def test_an_engine_that_is_away_when_the_host_starts_costs_no_instance(
-    again, left, engine, monkeypatch
+    again, left, engine, monkeypatch, methods
 ):
     monkeypatch.setattr(reconciler, "PERIOD_S", 0.05)
     monkeypatch.setattr(instances, "RESUBSCRIBE_S", 0.05)
-    engine.faults.errors = dict.fromkeys(("of_host", "state", "events", "create", "remove", "image"), AWAY)
+    engine.faults.errors = dict.fromkeys(methods, AWAY)
     async with again() as host:
         with pytest.raises(PluginUnavailableError):
             await count(host)

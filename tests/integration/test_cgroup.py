@@ -70,7 +70,8 @@ async def test_a_quota_cut_holds_at_once_and_is_counted(tmp_path: Path) -> None:
         before, started = group.usage(), time.monotonic()
         await until(lambda: group.usage().periods - before.periods >= 100)
         after, lasted = group.usage(), time.monotonic() - started
-        assert (after.cpu_s - before.cpu_s) / lasted == pytest.approx(0.05, abs=0.02)
+        # A machine that is busy gives it less; more it must not get.
+        assert 0 < (after.cpu_s - before.cpu_s) / lasted < 0.07
         assert after.throttled_periods - before.throttled_periods > 80
 
 

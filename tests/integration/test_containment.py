@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.fakes.world import PLUGIN, World, worker, world, world_on_engine
-from wirthforge_host.errors import PluginUnavailableError
+from tests.fakes.packages import make_package
+from tests.fakes.world import PLUGIN, WORKER, World, worker, worker_functions, world, world_on_engine
+from wirthforge_host.errors import EngineUnavailableError, PluginUnavailableError
 from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError, WirthForgeError
@@ -168,3 +170,40 @@ async def test_a_frozen_plugin_can_be_killed(real):
     await real.wiring.containment.kill(PLUGIN, cause=WHY, actor=ME)
     await asyncio.wait_for(instance.lost.wait(), BOUND_S)
     await real.until(State.RUNNING, other_than=instance.id)
+
+
+async def test_a_pause_outlives_the_instance_and_the_host(tmp_path):
+    async with world(tmp_path / "h", worker()) as host:
+        await host.install()
+        await host.wiring.containment.pause(PLUGIN, cause=WHY, actor=ME)
+    async with world(tmp_path / "h", worker()) as host:
+        assert (await host.until(State.PAUSED)).instance is None
+        with pytest.raises(PluginUnavailableError):
+            await host.call("echo", text="x")
+        await host.wiring.containment.resume(PLUGIN, cause="looked", actor=ME)
+        await host.until(State.RUNNING)
+        assert (await host.call("echo", text="again")).structured == {"result": "again"}
+
+
+async def test_an_emergency_ends_what_is_only_starting_too(tmp_path):
+    slow = make_package(source="import time\ntime.sleep(60)\n" + WORKER, functions=worker_functions())
+    async with world(tmp_path / "h", slow) as host:
+        installing = asyncio.create_task(host.install())
+        await host.until(State.STARTING)
+        assert await host.wiring.containment.end_all(cause=WHY, actor=ME) == {PLUGIN: ""}
+        await installing
+        assert (await host.plugin()).state is State.QUARANTINED
+        assert await host.containers() == []
+
+
+async def test_a_quarantine_is_written_down_also_when_the_engine_does_not_answer(tmp_path):
+    async with world(tmp_path / "h", worker()) as host:
+        await host.install()
+        away = EngineUnavailableError("no answer")
+        host.engine.faults.errors = dict.fromkeys(("state", "kill", "remove"), away)
+        with suppress(WirthForgeError):
+            await host.wiring.containment.quarantine(PLUGIN, cause=WHY, actor=ME)
+        assert (await host.plugin()).state is State.QUARANTINED
+        with pytest.raises(WirthForgeError):
+            await host.wiring.containment.kill(PLUGIN, cause=WHY, actor=ME)
+        host.engine.faults.errors = {}

@@ -35,7 +35,7 @@ FLOOD_MOMENTS = 20
 BOUND_S = 50.0
 SLACK_PAGES = 512
 """What the kernel itself needs for the pages of a process, its page tables above all."""
-MOST_FOR_A_FLOOD = 0.05
+MOST_FOR_A_FLOOD = 0.10
 TASKS = ("breed", "open_files", "names", "sizes", "core", "locked_memory", "pending_signals", "writable")
 SOURCE = """
 import json

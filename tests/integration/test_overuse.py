@@ -65,13 +65,12 @@ async def test_a_plugin_that_burns_for_long_is_throttled_in_the_kernel_and_resto
         instance = host.wiring.reconciler.live(PLUGIN)
         cgroup = await host.wiring.containment.control.cgroup(instance.container_id)
         await host.call("begin")
-        async with asyncio.timeout(BOUND_S):
-            assert (await host.until(State.THROTTLED)).cause.startswith("it was near its limit of cpu")
+        throttled = await host.until(State.THROTTLED, patience_s=BOUND_S)
+        assert throttled.cause.startswith("it was near its limit of cpu")
         limits = cgroup.limits()
         assert (limits.cpu_quota_us, limits.cpu_period_us) == bandwidth(instance.limits.cpus * 0.4)
         await host.call("end")
-        async with asyncio.timeout(BOUND_S):
-            await host.until(State.RUNNING)
+        await host.until(State.RUNNING, patience_s=BOUND_S)
         limits = cgroup.limits()
         assert (limits.cpu_quota_us, limits.cpu_period_us) == bandwidth(instance.limits.cpus)
         cgroup.close()

@@ -25,7 +25,7 @@ from wirthforge_sdk.serving.database import Database
 
 engine = pytest.mark.engine
 MANY = int(os.environ.get("RECOVERY_PLUGINS", "20"))
-READY_S = 5.0
+READY_S = 30.0
 BOUND_S = 100.0
 SAMPLE = 12
 """Points at which a host is killed here; ``python -m tests.faults`` tries more."""

@@ -89,17 +89,20 @@ class MachineNetwork:
 
     def is_own(self, address: Address) -> bool:
         """As the protocol says: only an own address can be bound. Sends nothing."""
-        with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
-            try:
+        try:
+            with socket.socket(_family(address), socket.SOCK_DGRAM) as probe:
                 probe.bind((str(address), 0))
-            except OSError as error:
-                # Not there, or no such family on this machine: then nobody can be connected to it either.
-                return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
-            return True
+        except OSError as error:
+            # Not there, or no such family on this machine: then nobody can be connected to it either.
+            return error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL)
+        return True
 
     async def connect(self, address: Address, port: int) -> socket.socket:
         """As the protocol says."""
-        stream = socket.socket(_family(address), socket.SOCK_STREAM)
+        try:
+            stream = socket.socket(_family(address), socket.SOCK_STREAM)
+        except OSError as error:
+            raise UnavailableError(f"{address} port {port}: {error.strerror}") from error
         try:
             stream.settimeout(0)
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -14,7 +14,7 @@ from wirthforge_sdk.contracts.policy import Egress as Bounds
 
 CHUNK_BYTES = 64 * 1024
 """Read at a time, and the most that waits in this process for one direction: what is not taken is not read."""
-LEAST_CHUNK = 16 * 1024
+LEAST_CHUNK = 128 * 1024
 """What a smaller read counts as, since it costs this machine as much."""
 
 

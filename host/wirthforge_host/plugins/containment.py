@@ -7,6 +7,7 @@ written; what lets one go on is written down first. Implements ``resources.ports
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States
 from wirthforge_host.sandbox.control import Control
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.errors import ConflictError, InvalidInputError, WirthForgeError
+from wirthforge_sdk.errors import ConflictError, InvalidInputError, UnavailableError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
@@ -46,7 +47,7 @@ class Containment:
             raise InvalidInputError(f"share: {share} is not above 0 and at most 1", field="share")
         async with self.reconciler.alone_with(plugin):
             instance = await self._live(plugin)
-            await self.control.set_cpus(instance.container_id, instance.limits.cpus * share)
+            await self.control.set_cpus(instance.container_id, instance.limits.cpus * share, instance.pid)
             instance.cpu_share = share
             await self._write(plugin, "plugin.throttle", instance.standing, cause, actor, share=share)
 
@@ -62,7 +63,7 @@ class Containment:
             was_open = instance.gate.is_open
             instance.gate.close()
             try:
-                await self.control.freeze(instance.container_id)
+                await self.control.freeze(instance.container_id, instance.pid)
             except WirthForgeError:
                 if was_open:
                     instance.gate.open()
@@ -71,24 +72,27 @@ class Containment:
             await self._write(plugin, "plugin.pause", State.PAUSED, cause, actor)
 
     async def resume(self, plugin: str, *, cause: str, actor: str) -> None:
-        """See the port. One that does not stand still goes on as it is.
+        """See the port. One that does not stand still goes on as it is; one that ended meanwhile is started.
 
         Raises:
             ConflictError: The plugin has no instance.
             DatabaseUnavailableError: It stands still as before.
         """
         async with self.reconciler.alone_with(plugin):
+            if self.reconciler.live(plugin) is None and await self._start_again(plugin, cause, actor):
+                return
             instance = await self._live(plugin)
             if not instance.paused:
                 return
             instance.paused = False
             try:
                 await self._write(plugin, "plugin.resume", instance.standing, cause, actor)
-                await self.control.thaw(instance.container_id)
+                await self.control.thaw(instance.container_id, instance.pid)
             except BaseException:
                 instance.paused = True
                 raise
             instance.gate.open()
+            self.reconciler.let_go(plugin)
 
     async def kill(self, plugin: str, *, cause: str, actor: str) -> None:
         """See the port. Waits for nobody: whoever is busy with the plugin finds it ended.
@@ -99,7 +103,10 @@ class Containment:
         """
         instance = await self._live(plugin)
         await self._end(instance, cause)
-        await self._write(plugin, "plugin.kill", None, cause, actor)
+        # One that was paused is to start again all the same: that is what was asked for.
+        was_paused, instance.paused = instance.paused, False
+        await self._write(plugin, "plugin.kill", instance.standing if was_paused else None, cause, actor)
+        self.reconciler.wake()
 
     async def quarantine(self, plugin: str, *, cause: str, actor: str) -> None:
         """See the port. A start in progress is interrupted.
@@ -110,7 +117,9 @@ class Containment:
         """
         instance = self.reconciler.live(plugin)
         if instance is not None:
-            await self._end(instance, cause)
+            # An engine that does not answer is no reason not to write it down, and to let nothing start again.
+            with suppress(UnavailableError):
+                await self._end(instance, cause)
         async with self.reconciler.ending(plugin):
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, plugin)
@@ -122,12 +131,12 @@ class Containment:
             await self.reconciler.settle(plugin)
 
     async def end_all(self, *, cause: str, actor: str) -> dict[str, str]:
-        """Quarantines every plugin that has an instance, all at once.
+        """Quarantines every plugin that has an instance or is about to, all at once.
 
         Returns:
             For each plugin an empty text, or why it could not be brought about in full.
         """
-        names = self.reconciler.living()
+        names = sorted({*self.reconciler.living(), *await self._wanted()})
         ends = (self.quarantine(name, cause=cause, actor=actor) for name in names)
         done = await asyncio.gather(*ends, return_exceptions=True)
         for failure in done:
@@ -138,10 +147,40 @@ class Containment:
             for name, failure in zip(names, done, strict=True)
         }
 
+    async def _wanted(self) -> list[str]:
+        """Every plugin that is about to have an instance, as far as the database can tell."""
+        try:
+            async with self.database.reading() as tx:
+                records = await store.all_plugins(tx)
+        except UnavailableError:
+            return []  # those that live are ended all the same
+        return [each.name for each in records if each.enabled and each.state in WANTS_INSTANCE]
+
+    async def _start_again(self, plugin: str, cause: str, actor: str) -> bool:
+        """Starts a plugin that was paused when its instance ended; whether it was."""
+        async with self.database.transaction() as tx:
+            record = await store.get_plugin(tx, plugin)
+            if record.state is not State.PAUSED:
+                return False
+            await self.states.move_in(tx, record, State.UNHEALTHY, cause=cause, actor=actor)
+            await self.audit.append(tx, _act("plugin.resume", plugin, actor, {"cause": cause}))
+        self.reconciler.retries.forget(plugin)
+        self.reconciler.let_go(plugin)
+        await self.reconciler.settle(plugin)
+        return True
+
     async def _end(self, instance: Instance, cause: str) -> None:
+        was_open = instance.gate.is_open
         instance.gate.close()
         instance.ended_for = cause
-        await self.control.kill(instance.container_id)
+        try:
+            await self.control.kill(instance.container_id, instance.pid)
+        except WirthForgeError:
+            # It goes on, then, and what it dies of later is not this.
+            instance.ended_for = ""
+            if was_open:
+                instance.gate.open()
+            raise
 
     async def _live(self, plugin: str) -> Instance:
         instance = self.reconciler.live(plugin)

@@ -32,6 +32,8 @@ class Instance:
     """Set when its connection is over."""
     gate: Gate
     limits: Limits
+    pid: int | None
+    """Of its first process, where the engine tells one."""
     cpu_share: float = 1.0
     """Of its quota, what it may use now."""
     paused: bool = False

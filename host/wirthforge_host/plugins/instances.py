@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -33,10 +32,10 @@ from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.grade import Grade
+from wirthforge_host.sandbox.hardening import limited
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
-from wirthforge_host.sandbox.readback import compare
-from wirthforge_host.sandbox.service import Sandbox, Sandboxes
+from wirthforge_host.sandbox.service import Inspection, Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
@@ -162,12 +161,13 @@ class Instances:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         container = begun.sandbox.container_id
         state = await self.engine.state(container)
-        if state is not None and state.pid is not None:
+        pid = state.pid if state is not None else None
+        if pid is not None:
             self.resources.watch(
                 begun.record.id,
                 plugin=record.name,
                 container=container,
-                pid=state.pid,
+                pid=pid,
                 priority=begun.priority,
             )
         return Instance(
@@ -183,6 +183,7 @@ class Instances:
             lost=begun.lost,
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
             limits=begun.limits,
+            pid=pid,
         )
 
     async def close(self, instance: Instance) -> None:
@@ -197,16 +198,20 @@ class Instances:
         if begun is not None:
             await self._leave(begun)
 
+    def begun(self) -> list[InstanceRecord]:
+        """Those of this process, from their first trace to their last."""
+        return [begun.record for begun in self._begun.values()]
+
     async def recorded(self) -> Sequence[InstanceRecord]:
         """Every instance that was begun and not ended, by whatever process of this host."""
         async with self.database.reading() as tx:
             return await store.all_instances(tx)
 
-    async def effective(self, instance: Instance) -> tuple[dict[str, Any], list[str], Grade]:
-        """The settings the engine says are in force now, each that is not as asked, and what they are worth."""
-        found = await self.engine.effective(instance.container_id)
-        mismatches = [str(mismatch) for mismatch in compare(instance.sandbox.spec, found)]
-        return found.as_dict(), mismatches, await self.sandboxes.grade(found)
+    async def effective(self, instance: Instance) -> tuple[Inspection, Grade]:
+        """What is in force now, by the engine's word and the kernel's, and what it is worth."""
+        spec = instance.sandbox.spec
+        found = await self.sandboxes.inspect(instance.container_id, spec, now=limited(spec, instance.limits))
+        return found, await self.sandboxes.grade(found)
 
     async def cause_of_death(self, instance: Instance) -> str:
         """Why an instance ended, in a sentence."""
@@ -285,7 +290,7 @@ class Instances:
         peer = Peer(
             instance=own.id,
             plugin=own.plugin,
-            uid=own.uid,
+            uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=begun.limits.storage_bytes,
         )
@@ -366,8 +371,8 @@ class Instances:
 
     async def _end(self, begun: _Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
-        self.resources.forget(begun.record.id)
         try:
+            self.resources.forget(begun.record.id)
             try:
                 if begun.sandbox is not None:
                     await self.sandboxes.close(begun.sandbox.container_id)

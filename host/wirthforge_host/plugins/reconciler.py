@@ -95,6 +95,22 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*self._settling.values(), return_exceptions=True)
 
+    def wake(self) -> None:
+        """Has what is wanted looked at again now."""
+        self._wake.set()
+
+    def let_go(self, plugin: str) -> None:
+        """An operator looked at the plugin: whoever judges it begins anew."""
+        instance = self._live.get(plugin)
+        self._signals.notice(
+            Signal(
+                noticed=Noticed.LET_GO,
+                plugin=plugin,
+                instance=instance.id if instance else "",
+                at_s=time.monotonic(),
+            )
+        )
+
     def alone_with(self, plugin: str) -> asyncio.Lock:
         """Held by whoever changes what is wanted of ``plugin``, until it is settled: one act at a time."""
         return self._locks[plugin]
@@ -242,7 +258,8 @@ class Reconciler:
             # Else the engine has not removed its sandbox; the next round looks again.
             if not await _anything_left(self._database, record.name):
                 await self._states.move(record.name, State.STOPPED, cause=record.cause)
-        elif not _wanted(record):
+        elif not _wanted(record) or record.state is State.PAUSED:
+            # What was paused stays so, whatever became of its instance: an operator resumes it.
             self.retries.settled(record.name)
         elif self.starts.allowed(record.name) and self.retries.is_due(record.name):
             if record.state in HAS_INSTANCE:
@@ -295,7 +312,7 @@ class Reconciler:
         cause = await self._instances.cause_of_death(instance)
         self._live.pop(instance.plugin, None)
         try:
-            if record is not None and record.state in WANTS_INSTANCE:
+            if record is not None and record.state in WANTS_INSTANCE - {State.PAUSED}:
                 await self._crashed(instance.plugin, cause=cause, ran_s=ran_s)
         finally:
             await self._instances.close(instance)

@@ -79,6 +79,7 @@ class Removal:
                     tx, act_of("plugin.purge" if purge else "plugin.uninstall", record, operator)
                 )
             self.reconciler.retries.forget(name)
+            self.reconciler.let_go(name)
             await self.trees.remove(record.release.digest)
 
     async def _disable(self, name: str, operator: Operator) -> None:

@@ -139,6 +139,7 @@ class Plugins:
                 if record.state in RESTING:
                     await self._start_or_wait(tx, record, operator, cause="enabled")
             self.reconciler.starts.release(name)
+            self.reconciler.let_go(name)
             self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
@@ -175,8 +176,14 @@ class Plugins:
     def _hold_to(self, limited: LimitedOut) -> None:
         instance = self.reconciler.live(limited.plugin)
         if instance is not None:
-            instance.limits = limited.limits
-            instance.gate.admit_at_most(limited.limits.calls_per_s)
+            # What the kernel did not take holds from the next start on; calls are the gate's own to count.
+            now = {
+                name: getattr(limited.limits, name)
+                for name in (*limited.applied, "calls_per_s")
+                if name != "priority"
+            }
+            instance.limits = instance.limits.model_copy(update=now)
+            instance.gate.admit_at_most(instance.limits.calls_per_s)
 
     async def effective(self, name: str) -> EffectiveOut:
         """What the engine says is in force for the plugin's instance, now.
@@ -190,12 +197,14 @@ class Plugins:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
             )
-        settings, mismatches, grade = await self.instances.effective(instance)
+        found, grade = await self.instances.effective(instance)
         return EffectiveOut(
             plugin=name,
             instance=instance.id,
-            settings=settings,
-            mismatches=mismatches,
+            settings=found.settings.as_dict(),
+            kernel=found.kernel.as_dict() if found.kernel else None,
+            kernel_path="proc" if found.kernel else "not visible",
+            mismatches=[str(mismatch) for mismatch in found.mismatches],
             grade=GradeOut.model_validate(asdict(grade)),
         )
 

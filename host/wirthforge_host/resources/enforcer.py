@@ -70,7 +70,9 @@ class Enforcer:
         self._turns.pop(plugin, None)
 
     def judge(self, signal: Signal) -> None:
-        """Takes one sample into account."""
+        """Takes one sample into account, or forgets what was held against a plugin."""
+        if signal.noticed is Noticed.LET_GO:
+            self.forgive(signal.plugin)
         if signal.noticed is not Noticed.SAMPLED:
             return
         sample: Sample = signal.detail["usage"]

@@ -161,6 +161,12 @@ class Sampler:
         """The plugin's newest instance."""
         return next((each for each in reversed(self.watched.values()) if each.plugin == plugin), None)
 
+    async def find(self, plugin: str) -> None:
+        """Finds the group of the plugin's newest instance now, if it was not found yet."""
+        watched = self.of_plugin(plugin)
+        if watched is not None and watched.group is None:
+            await self._open(watched)
+
     async def round(self) -> list[Minute]:
         """Reads every instance once; returns the minute that has just ended, if one has."""
         ended = self._turned()
@@ -194,8 +200,15 @@ class Sampler:
 
     def _opened(self, watched: Watched) -> tuple[Cgroup, str]:
         group = self._open_group(watched.pid, watched.container)
-        if watched.priority is not Priority.NORMAL:
-            apply_priority(group, watched.priority)
+        try:
+            if watched.priority is not Priority.NORMAL:
+                apply_priority(group, watched.priority)
+        except WirthForgeError as error:
+            # Readings are worth more than a weight.
+            _log.warning("resources.no_priority", plugin=watched.plugin, error=error.message)
+        except BaseException:
+            group.close()
+            raise
         return group, group.path
 
     def _read(self, watched: Watched, group: Cgroup, *, seldom: bool) -> None:

@@ -99,7 +99,10 @@ class Resources:
         due = loop.time()
         try:
             while True:
-                await self.sample()
+                try:
+                    await self.sample()
+                except Exception as error:  # noqa: BLE001 (who watches must not go blind for one fault of ours)
+                    _log.error("resources.round_failed", fault=repr(error))
                 due = max(due + self._policy.monitoring.period_s, loop.time())
                 await asyncio.sleep(due - loop.time())
         finally:
@@ -160,6 +163,8 @@ class Resources:
         """What its next instance may use; ``base`` is what its release asks for."""
         async with self._database.reading() as tx:
             override = await store.override_of(tx, plugin)
+        # The policy may have been narrowed since it was set.
+        check_cap(plugin, override, self._policy.cap)
         return effective_limits(base, override), override.priority
 
     async def limit(self, plugin: str, base: Limits, override: ResourcesIn, operator: Operator) -> LimitedOut:
@@ -173,6 +178,7 @@ class Resources:
             before = effective_limits(base, await store.override_of(tx, plugin))
             await self._replace(tx, plugin, override, operator)
         limits = effective_limits(base, override)
+        await self._sampler.find(plugin)
         applied = await asyncio.to_thread(self._applied, plugin, before, limits, override.priority)
         self._events.emit(
             "resource.limits", plugin=plugin, **override.model_dump(mode="json", exclude_none=True)
@@ -226,7 +232,7 @@ class Resources:
         try:
             # What throttles it goes on doing so, of the new quota.
             in_force = watched.group.limits().cpus or before.cpus
-            share = min(1.0, round(in_force / before.cpus, 2))
+            share = min(1.0, max(0.01, round(in_force / before.cpus, 2)))
             # Whether it yields is judged anew: its quota is another.
             watched.priority, watched.yielding = priority, WELL
             return apply(watched.group, limits, priority, share=share)

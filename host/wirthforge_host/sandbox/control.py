@@ -16,19 +16,24 @@ from wirthforge_host.sandbox.ports import ContainerEngine
 
 
 class Control:
-    """The running containers of one engine. A ``container`` is a full id."""
+    """The running containers of one engine. A ``container`` is a full id, a ``pid`` that of its first process."""
 
     def __init__(self, engine: ContainerEngine) -> None:
         self._engine = engine
 
-    async def cgroup(self, container: str) -> Cgroup | None:
-        """The container's cgroup, to be closed by the caller; None when it does not run, or is not to be seen here."""
+    async def cgroup(self, container: str, pid: int | None = None) -> Cgroup | None:
+        """The container's cgroup, to be closed by the caller; None when it does not run, or is not to be seen here.
+
+        Whoever knows the ``pid`` of its first process needs no engine that answers.
+        """
+        if pid is not None and (found := await asyncio.to_thread(_cgroup, pid, container)) is not None:
+            return found
         state = await self._engine.state(container)
         if state is None or state.pid is None:
             return None
         return await asyncio.to_thread(_cgroup, state.pid, state.id)
 
-    async def set_cpus(self, container: str, cpus: float) -> None:
+    async def set_cpus(self, container: str, cpus: float, pid: int | None = None) -> None:
         """Gives it ``cpus`` cores from now on.
 
         Raises:
@@ -36,41 +41,41 @@ class Control:
             UnavailableError: Neither the kernel nor the engine did it.
         """
         quota_us, period_us = bandwidth(cpus)
-        if not await self._directly(container, lambda cgroup: cgroup.set_cpu(quota_us, period_us)):
+        if not await self._directly(container, pid, lambda cgroup: cgroup.set_cpu(quota_us, period_us)):
             await self._engine.set_cpu(container, quota_us=quota_us, period_us=period_us)
 
-    async def freeze(self, container: str) -> None:
+    async def freeze(self, container: str, pid: int | None = None) -> None:
         """Lets all its processes stand still, and returns when they do.
 
         Raises:
             ContainerMissingError: There is no such container.
             UnavailableError: Neither the kernel nor the engine did it.
         """
-        if not await self._directly(container, Cgroup.freeze):
+        if not await self._directly(container, pid, Cgroup.freeze):
             await self._engine.pause(container)
 
-    async def thaw(self, container: str) -> None:
+    async def thaw(self, container: str, pid: int | None = None) -> None:
         """Lets them go on, whoever froze them.
 
         Raises:
             ContainerMissingError: There is no such container.
             UnavailableError: Neither the kernel nor the engine did it.
         """
-        if not await self._directly(container, Cgroup.thaw):
+        if not await self._directly(container, pid, Cgroup.thaw):
             await self._engine.unpause(container)
 
-    async def kill(self, container: str) -> None:
+    async def kill(self, container: str, pid: int | None = None) -> None:
         """Ends all its processes, frozen ones too; does nothing when none runs.
 
         Raises:
             UnavailableError: Neither the kernel nor the engine did it.
         """
-        if not await self._directly(container, Cgroup.kill):
+        if not await self._directly(container, pid, Cgroup.kill):
             await self._engine.kill(container)
 
-    async def _directly(self, container: str, act: Callable[[Cgroup], None]) -> bool:
+    async def _directly(self, container: str, pid: int | None, act: Callable[[Cgroup], None]) -> bool:
         """Whether ``act`` was done on the container's cgroup."""
-        cgroup = await self.cgroup(container)
+        cgroup = await self.cgroup(container, pid)
         if cgroup is None:
             return False
         try:

@@ -7,6 +7,7 @@ it. What protects counts as missing, and so as a mismatch.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ IO_LIMITS = {
     "write_operations": "BlkioDeviceWriteIOps",
 }
 """How the engine calls what is bounded of a device."""
+
+_REMAPPED = re.compile(r".*/(\d{1,10})\.(\d{1,10})/?")
 
 UNKNOWN = "unknown"
 NANOSECONDS = 1_000_000_000
@@ -347,6 +350,8 @@ def capabilities(
     security = {option.removeprefix("name=").split(",")[0] for option in info.get("SecurityOptions") or ()}
     warnings = " ".join(info.get("Warnings") or ())
     cgroup_version = int(info.get("CgroupVersion") or 1)
+    # Told nowhere else: an engine that maps ids keeps its data in a directory named after whom its root is mapped to.
+    mapped = _REMAPPED.fullmatch(info.get("DockerRootDir", "")) if "userns" in security else None
     return EngineCapabilities(
         driver="docker",
         version=info.get("ServerVersion", UNKNOWN),
@@ -366,6 +371,8 @@ def capabilities(
         if "apparmor" in security
         else "",
         user_namespaces=bool(security & {"userns", "rootless"}),
+        uid_offset=int(mapped[1]) if mapped else 0,
+        gid_offset=int(mapped[2]) if mapped else 0,
         live_update=True,
         live_restore=bool(info.get("LiveRestoreEnabled")),
         runtimes=tuple(sorted(info.get("Runtimes") or ())),

@@ -222,6 +222,24 @@ def bandwidth(cpus: float) -> tuple[int, int]:
     return max(SMALLEST_QUOTA_US, round(period_us * cpus)), period_us
 
 
+def limited(spec: ContainerSpec, limits: Limits) -> ContainerSpec:
+    """The same container with other limits, as far as they can be changed while it runs."""
+    quota_us, period_us = bandwidth(limits.cpus)
+    rates = {"bytes": limits.io_bytes_per_s, "operations": limits.io_operations_per_s}
+    settings = replace(
+        spec.settings,
+        memory_bytes=limits.memory_bytes,
+        memory_and_swap_bytes=limits.memory_bytes,
+        cpu_quota_us=quota_us,
+        cpu_period_us=period_us,
+        pids=limits.pids,
+        io_limits=tuple(
+            (what, device, rates[what.partition("_")[2]]) for what, device, _ in spec.settings.io_limits
+        ),
+    )
+    return replace(spec, settings=settings)
+
+
 def _check_image(request: SandboxRequest, image: ImageInfo) -> None:
     made_for = image.labels.get(LABEL_RUNTIME, "no plugin runtime")
     if made_for != request.runtime:

@@ -214,6 +214,11 @@ class Mismatch:
     def __str__(self) -> str:
         return f"{self.setting}: wanted {self.wanted!r}, found {self.found!r}"
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerState:
@@ -277,6 +282,9 @@ class EngineCapabilities:
     """Name of the AppArmor profile for plugins; empty where the engine has no AppArmor."""
     user_namespaces: bool
     """User ids are remapped: root in a container is nobody outside."""
+    uid_offset: int = 0
+    """What the machine adds to a container's user ids; 0 where they are not mapped."""
+    gid_offset: int = 0
     live_update: bool
     """Limits of a running container can be changed."""
     live_restore: bool

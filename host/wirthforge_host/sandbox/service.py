@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
-from wirthforge_host.errors import PolicyViolationError, SandboxMismatchError
+from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError, SandboxMismatchError
+from wirthforge_host.sandbox import kernel
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.grade import Grade, grade
 from wirthforge_host.sandbox.hardening import harden
+from wirthforge_host.sandbox.kernel import KernelFacts
 from wirthforge_host.sandbox.models import (
     LABEL_INSTANCE,
     LABEL_SPEC,
@@ -20,6 +22,7 @@ from wirthforge_host.sandbox.models import (
     ContainerSpec,
     ContainerState,
     EngineCapabilities,
+    Mismatch,
     SandboxRequest,
 )
 from wirthforge_host.sandbox.ports import ContainerEngine
@@ -27,7 +30,23 @@ from wirthforge_host.sandbox.readback import compare
 from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.errors import ConflictError, UnavailableError, WirthForgeError
 
+EXEC_S = 1.0
+"""How long a started container's process may take to become its program: the runtime loads the seccomp filter last."""
+LOOK_S = 0.005
+"""Between two looks at that, which nothing announces."""
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is in force for a container, by the engine's word and by the kernel's."""
+
+    settings: ContainerSettings
+    kernel: KernelFacts | None
+    """None where the kernel's files about it cannot be seen from here, or nothing of it runs."""
+    mismatches: tuple[Mismatch, ...]
+    """Every setting that is not as asked, of both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,8 @@ class Sandbox:
     instance_id: str
     spec: ContainerSpec
     effective: ContainerSettings
+    kernel: KernelFacts | None
+    """None where the kernel's files about it cannot be seen from here."""
 
 
 class Sandboxes:
@@ -50,6 +71,7 @@ class Sandboxes:
         self._host_id = host_id
         self._policy = policy
         self._capabilities: EngineCapabilities | None = None
+        self._told_unseen = False
 
     async def spec(self, request: SandboxRequest) -> ContainerSpec:
         """What ``open`` would start; a running container with the same spec label can be adopted instead.
@@ -65,11 +87,15 @@ class Sandboxes:
         image = await self._engine.image(request.image)
         return harden(request, image, await self._able(), self._policy)
 
+    async def machine_uid(self, uid: int) -> int:
+        """What the machine calls a container's user ``uid``: another one where the engine maps ids."""
+        return uid + (await self._able()).uid_offset
+
     async def open(self, request: SandboxRequest) -> Sandbox:
         """Starts a sandbox. When it fails, or is cancelled, nothing is left behind.
 
         Settings are compared twice: before the start, so that nothing runs in a container that is too open,
-        and after it, because engines fill some in only then.
+        and after it, because engines fill some in only then, and since the kernel has something to say.
 
         Raises:
             SandboxMismatchError: The engine put something else in force; tells each setting, wanted and
@@ -83,13 +109,16 @@ class Sandboxes:
         try:
             # Shielded: a creation that is cancelled half-way would leave a container nobody knows.
             container_id = await asyncio.shield(creation)
-            await self._check(container_id, spec)
+            recorded = await self._engine.effective(container_id)
+            _require_none(spec, compare(spec, recorded))
+            # Before anything runs: what the kernel will say can only be hoped for yet.
+            self._check_grade(spec, grade(recorded, await self._able(), kernel=True))
             await self._engine.start(container_id)
-            effective = await self._check(container_id, spec)
+            found = await self._checked(container_id, spec)
         except BaseException:
             await asyncio.shield(self._discard(creation, spec))
             raise
-        return Sandbox(container_id, request.instance_id, spec, effective)
+        return Sandbox(container_id, request.instance_id, spec, found.settings, found.kernel)
 
     async def adopt(self, request: SandboxRequest, found: ContainerState) -> Sandbox:
         """Takes over a sandbox that runs already and is what ``open`` would start now.
@@ -104,7 +133,32 @@ class Sandboxes:
         spec = await self.spec(request)
         if found.labels.get(LABEL_SPEC) != dict(spec.settings.labels)[LABEL_SPEC]:
             raise ConflictError("it was made of another image or by other rules than a start would use now")
-        return Sandbox(found.id, request.instance_id, spec, await self._check(found.id, spec))
+        # The host before this one may have moved its weight, and lowered its quota.
+        inspected = await self._checked(found.id, spec, now=spec)
+        return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel)
+
+    async def inspect(
+        self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
+    ) -> Inspection:
+        """Reads back what is in force now, and compares it with what was asked for.
+
+        Args:
+            container_id: The engine's id.
+            spec: What the container was made as: the engine's word.
+            now: What the host has made of its limits since, and the kernel must say; None: nothing.
+
+        Raises:
+            ContainerMissingError: There is no such container.
+            EngineUnsuitableError: The operator requires the kernel's word, and it cannot be had here.
+            UnavailableError: The engine does not answer.
+        """
+        settings, facts = await asyncio.gather(
+            self._engine.effective(container_id), self._facts(container_id, now or spec, weighed=now is None)
+        )
+        mismatches = compare(spec, settings)
+        if facts is not None:
+            mismatches += kernel.compare(now or spec, facts, await self._able(), weighed=now is None)
+        return Inspection(settings, facts, mismatches)
 
     async def close(self, container_id: str) -> None:
         """Ends a sandbox and returns when it is gone; does nothing when it is gone already."""
@@ -134,10 +188,9 @@ class Sandboxes:
                 stuck.add(instance)
         return stuck
 
-    async def grade(self, effective: ContainerSettings) -> Grade:
-        """What a sandbox with these settings is worth on this engine."""
-        # Where the policy requires that the kernel is asked, none is handed out unless it was.
-        return grade(effective, await self._able(), kernel=self._policy.require.kernel_readback)
+    async def grade(self, found: Inspection) -> Grade:
+        """What a sandbox in which this is in force is worth on this engine."""
+        return grade(found.settings, await self._able(), kernel=found.kernel is not None)
 
     async def _able(self) -> EngineCapabilities:
         if self._capabilities is None:
@@ -146,23 +199,53 @@ class Sandboxes:
             self._capabilities = await self._engine.capabilities()
         return self._capabilities
 
-    async def _check(self, container_id: str, spec: ContainerSpec) -> ContainerSettings:
-        effective = await self._engine.effective(container_id)
-        mismatches = compare(spec, effective)
-        if mismatches:
-            wanted, found = spec.settings.as_dict(), effective.as_dict()
-            raise SandboxMismatchError(
-                f"the engine did not lock {spec.name} down as asked: {'; '.join(map(str, mismatches))}",
-                mismatches=[
-                    {"setting": name, "wanted": wanted[name], "found": found[name]}
-                    for name in (mismatch.setting for mismatch in mismatches)
-                ],
-            )
-        await self._check_grade(spec, effective)
-        return effective
+    async def _checked(
+        self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
+    ) -> Inspection:
+        found = await self.inspect(container_id, spec, now=now)
+        _require_none(spec, found.mismatches)
+        self._check_grade(spec, await self.grade(found))
+        return found
 
-    async def _check_grade(self, spec: ContainerSpec, effective: ContainerSettings) -> None:
-        found, least = await self.grade(effective), self._policy.require.grade
+    async def _facts(self, container_id: str, spec: ContainerSpec, *, weighed: bool) -> KernelFacts | None:
+        """What the kernel says, once the container's process is its program; None when that cannot be seen."""
+        able = await self._able()
+        deadline = asyncio.get_running_loop().time() + EXEC_S
+        while True:
+            state = await self._engine.state(container_id)
+            if state is None or not state.running:
+                return None  # nothing runs, so nothing is in force
+            is_late = asyncio.get_running_loop().time() > deadline
+            try:
+                facts = await asyncio.to_thread(kernel.observe, spec, state.pid or 0, state.id)
+            except ProcessLookupError as error:
+                # The engine tells of an exit a moment after it.
+                if is_late:
+                    raise SandboxMismatchError(
+                        f"the kernel knows no process of {spec.name}, and the engine says that it runs"
+                    ) from error
+            else:
+                if facts is None:
+                    self._unseen(spec)
+                    return None
+                if is_late or not kernel.compare(spec, facts, able, weighed=weighed):
+                    return facts
+            await asyncio.sleep(LOOK_S)
+
+    def _unseen(self, spec: ContainerSpec) -> None:
+        if self._policy.require.kernel_readback:
+            raise EngineUnsuitableError(
+                "the policy's rule require.kernel_readback keeps plugins from running: what the kernel has in force "
+                "cannot be read here; run the host on the engine's machine as root, in its process id namespace and "
+                "with its /sys/fs/cgroup",
+                rule="require.kernel_readback",
+            )
+        if not self._told_unseen:
+            self._told_unseen = True
+            log.warning("sandbox.kernel_not_visible", container=spec.name)
+
+    def _check_grade(self, spec: ContainerSpec, found: Grade) -> None:
+        least = self._policy.require.grade
         if found.points < least:
             lost = [f"{line.name} ({line.reason})" for line in found.lines if line.points < line.of]
             raise PolicyViolationError(
@@ -184,3 +267,11 @@ class Sandboxes:
         # the error that led here says more than this one would.
         with suppress(WirthForgeError):
             await self._engine.remove(spec.name)
+
+
+def _require_none(spec: ContainerSpec, mismatches: Sequence[Mismatch]) -> None:
+    if mismatches:
+        raise SandboxMismatchError(
+            f"the engine did not lock {spec.name} down as asked: {'; '.join(map(str, mismatches))}",
+            mismatches=[mismatch.as_dict() for mismatch in mismatches],
+        )

@@ -14,18 +14,8 @@ class Usage(Protocol):
         ...
 
     @property
-    def pids(self) -> int:
-        """Processes and threads now."""
-        ...
-
-    @property
-    def pids_share(self) -> float:
-        """The same, of its limit."""
-        ...
-
-    @property
     def pids_refused(self) -> int:
-        """New ones that the kernel refused, since the instance began."""
+        """New processes and threads that the kernel refused since the sample before."""
         ...
 
 

@@ -7,7 +7,18 @@ from typing import Any, Final
 
 import typer
 
-from wirthforge_sdk.cli import account, author, containment, demo, doctor, market, operator, policy, resources
+from wirthforge_sdk.cli import (
+    account,
+    author,
+    containment,
+    demo,
+    doctor,
+    market,
+    operator,
+    policy,
+    resources,
+    threats,
+)
 from wirthforge_sdk.cli.output import command
 
 EPILOG: Final = (
@@ -97,6 +108,19 @@ _add(
         "revoke": account.revoke_key,
     },
 )
+alerts = typer.Typer(help="See what threat rules found, and settle it.", no_args_is_help=True)
+_add(
+    alerts,
+    None,
+    {
+        "list": threats.alerts,
+        "show": threats.show,
+        "acknowledge": threats.acknowledge,
+        "resolve": threats.resolve,
+        "rules": threats.rules,
+    },
+)
+app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

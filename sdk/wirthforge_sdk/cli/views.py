@@ -208,9 +208,18 @@ def answer(result: CallOut) -> RenderableType:
 
 
 def effective(one: EffectiveOut) -> RenderableType:
-    """The sandbox as the engine reports it."""
-    rows = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
-    settings = Group(rows, titled(f"Grade {one.grade.points} of 100", _grade(one.grade)))
+    """The sandbox as the engine and the kernel report it."""
+    recorded = facts((name, _shown(value)) for name, value in sorted(one.settings.items()))
+    kernel = (
+        Text("Not visible from where the host runs.", style="yellow")
+        if one.kernel is None
+        else facts((name, _shown(value)) for name, value in sorted(one.kernel.items()))
+    )
+    settings = Group(
+        recorded,
+        titled("By the kernel's own files", kernel),
+        titled(f"Grade {one.grade.points} of 100", _grade(one.grade)),
+    )
     if one.mismatches:
         found_wrong = Group(*(text(f"- {each}", "red") for each in one.mismatches))
         return Group(settings, titled("Differs from what was asked", found_wrong))

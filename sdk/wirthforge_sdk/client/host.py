@@ -34,6 +34,7 @@ from wirthforge_sdk.contracts.resources_api import (
     ResourcesIn,
     UsagesOut,
 )
+from wirthforge_sdk.contracts.threats_api import AlertOut, NoteIn, RuleOut
 from wirthforge_sdk.contracts.wire import Page, Shape
 from wirthforge_sdk.errors import UnavailableError
 
@@ -53,6 +54,8 @@ PluginPage = Page[PluginOut]
 GrantPage = Page[GrantOut]
 LogPage = Page[LogOut]
 AuditPage = Page[AuditOut]
+AlertPage = Page[AlertOut]
+RulePage = Page[RuleOut]
 
 
 class Event(Shape):
@@ -110,6 +113,35 @@ class Observation(Service):
     async def policy(self) -> SecurityPolicy:
         """The operator's policy in force."""
         return await self._connection.ask(Request("GET", "/v1/policy", repeatable=True), SecurityPolicy)
+
+    async def alerts(
+        self,
+        *,
+        after: int | None = None,
+        plugin: str | None = None,
+        rule: str | None = None,
+        state: str | None = None,
+        severity: str | None = None,
+        limit: int | None = None,
+    ) -> AlertPage:
+        """What threat rules found, newest first."""
+        wanted = {"plugin": plugin, "rule": rule, "state": state, "severity": severity}
+        params = {"after": after, "limit": limit, **wanted}
+        return await self._connection.ask(Request("GET", "/v1/alerts", params, repeatable=True), AlertPage)
+
+    async def alert(self, alert: int) -> AlertOut:
+        """One alert."""
+        return await self._connection.ask(Request("GET", f"/v1/alerts/{alert}", repeatable=True), AlertOut)
+
+    async def settle_alert(self, alert: int, act: str, note: str) -> AlertOut:
+        """Does ``acknowledge`` or ``resolve`` to an alert."""
+        with given():
+            body = NoteIn(note=note)
+        return await self._connection.ask(Request("POST", f"/v1/alerts/{alert}/{act}", body=body), AlertOut)
+
+    async def threat_rules(self) -> RulePage:
+        """The threat rules, with their settings in force."""
+        return await self._connection.ask(Request("GET", "/v1/threats/rules", repeatable=True), RulePage)
 
     async def readiness(self) -> HealthOut:
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -118,7 +118,7 @@ class HoldIn(Body):
 class ThrottleIn(HoldIn):
     """Lowers or restores a plugin's quota of the processor."""
 
-    share: Annotated[float, Field(gt=0, le=1)]
+    share: Annotated[float, Field(ge=0.01, le=1)]
     """Of its limit; 1 restores it."""
 
 
@@ -198,11 +198,16 @@ class GradeOut(Shape):
 
 
 class EffectiveOut(Shape):
-    """The sandbox as the engine reports it, beside what was asked."""
+    """The sandbox as the engine and the kernel report it, beside what was asked."""
 
     plugin: PluginName
     instance: str
     settings: dict[str, Any]
+    """By the engine's word."""
+    kernel: dict[str, Any] | None
+    """By the kernel's, of the container's first process."""
+    kernel_path: Literal["proc", "not visible"]
+    """Where the kernel's word was read: ``not visible`` when the host runs where it cannot see the process."""
     mismatches: list[str]
     grade: GradeOut
 

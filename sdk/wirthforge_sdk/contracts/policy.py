@@ -34,6 +34,16 @@ Rule = Annotated[str, AfterValidator(_rule)]
 """A permission, a prefix of the hierarchy, or a ``.*`` scope."""
 
 
+def _destination(text: str) -> str:
+    if not _rule(text).startswith("net.connect:"):
+        raise ValueError(f"'{text}' names no destination: write net.connect:host:port")
+    return text
+
+
+Destination = Annotated[str, AfterValidator(_destination)]
+"""A complete ``net.connect:host:port``: whoever runs the names of a wider rule would choose the address."""
+
+
 class Action(StrEnum):
     """What is done about an instance, mildest first."""
 
@@ -74,7 +84,7 @@ class Allow(Table):
 
     permissions: Annotated[list[Rule], Field(max_length=256)] | None = None
     """Rules that cover what a package may ask for; None: everything there is."""
-    private_destinations: Annotated[list[Rule], Field(max_length=256)] = []
+    private_destinations: Annotated[list[Destination], Field(max_length=256)] = []
     """``net.connect:host:port`` whose address may be private or of this machine; a grant in just these words is needed
     as well. What is never a peer (multicast, reserved, an address in an address) stays refused, and the addresses of
     cloud metadata and of the link are reached by their number only, never through a name."""

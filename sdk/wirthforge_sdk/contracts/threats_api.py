@@ -83,4 +83,4 @@ class RuleOut(Shape):
     faults: int
     """How often the rule itself failed."""
     source: str
-    """``ok``, or why it can find nothing now."""
+    """``ok`` and perhaps where its signals come from, or why it can find nothing now."""

@@ -44,6 +44,11 @@ SCOPES = {
     "follow": Scope.READ,
     "metrics": Scope.READ,
     "policy": Scope.READ,
+    "alerts": Scope.READ,
+    "alert": Scope.READ,
+    "acknowledge": Scope.OPERATE,
+    "resolve": Scope.OPERATE,
+    "rules": Scope.READ,
     "usages": Scope.READ,
     "follow_usages": Scope.READ,
     "plugin_resources": Scope.READ,
@@ -131,7 +136,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     routers = [route.original_router for route in api.client._transport.app.routes[1:]]
     for route in (route for router in routers for route in router.routes):
         assert isinstance(route, APIRoute)
-        path = route.path.format(namespace="demo", name="none", grant="0")
+        path = route.path.format(namespace="demo", name="none", grant="0", alert="1")
         found += [(route.name, method, path) for method in route.methods]
     return found
 

@@ -112,6 +112,27 @@ def test_elements_are_counted_without_what_stands_in_strings(value):
     assert not too_many(document, count)
 
 
+async def test_no_request_has_the_number_of_one_on_a_connection_before():
+    asked = []
+    for _ in range(2):
+        connection = Connection(Mock(), Deadlines(), report=Mock(), on_lost=Mock())
+        connection.connection_made(
+            Mock(is_closing=Mock(return_value=False), get_write_buffer_size=Mock(return_value=0))
+        )
+        requests = [
+            asyncio.create_task(
+                connection.calls.request("f", {}, timeout_s=WAIT_S, label=None, cancellable=False)
+            )
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0)
+        asked.append(set(connection.calls._open))
+        connection.connection_lost(None)
+        await asyncio.gather(*requests, return_exceptions=True)
+    assert len(asked[0] | asked[1]) == 6
+    assert max(asked[1]) < 2**53  # what JSON's numbers hold everywhere
+
+
 async def test_who_does_not_read_is_not_read_unless_its_reply_is_awaited():
     connection = Connection(Mock(), Deadlines(), report=Mock(), on_lost=Mock())
     transport = Mock(is_closing=Mock(return_value=False), get_write_buffer_size=Mock(return_value=0))

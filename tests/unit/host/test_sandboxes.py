@@ -246,14 +246,45 @@ async def test_a_sandbox_below_the_required_grade_never_runs_and_is_removed() ->
 
     engine = MemoryEngine(process=run)
     with pytest.raises(
-        PolicyViolationError, match=r"grade 83, .* require\.grade asks for 84: .*disk \("
+        PolicyViolationError, match=r"grade 85, .* require\.grade asks for 86: .*disk \("
     ) as caught:
-        await Sandboxes(engine, HOST, requiring(84)).open(REQUEST)
-    assert (caught.value.details["rule"], caught.value.details["grade"]) == ("require.grade", 83)
+        await Sandboxes(engine, HOST, requiring(86)).open(REQUEST)
+    assert (caught.value.details["rule"], caught.value.details["grade"]) == ("require.grade", 85)
     assert not ran.is_set()
     assert await engine.of_host(HOST) == []
 
 
 async def test_a_sandbox_of_the_required_grade_is_opened(engine: MemoryEngine) -> None:
     sandboxes = Sandboxes(engine, HOST, requiring(83))
-    assert (await sandboxes.grade((await sandboxes.open(REQUEST)).effective)).points == 83
+    sandbox = await sandboxes.open(REQUEST)
+    found = await sandboxes.inspect(sandbox.container_id, sandbox.spec)
+    assert (await sandboxes.grade(found)).points == 83
+
+
+async def test_a_grade_that_only_the_kernels_word_would_reach_ends_the_sandbox(engine: MemoryEngine) -> None:
+    with pytest.raises(PolicyViolationError, match=r"grade 83, .* require\.grade asks for 85"):
+        await Sandboxes(engine, HOST, requiring(85)).open(REQUEST)
+    assert await engine.of_host(HOST) == []
+
+
+async def test_where_the_kernels_word_is_required_and_cannot_be_had_nothing_runs(
+    engine: MemoryEngine,
+) -> None:
+    policy = SecurityPolicy.model_validate({"require": {"kernel_readback": True}})
+    with pytest.raises(EngineUnsuitableError, match=r"require\.kernel_readback"):
+        await Sandboxes(engine, HOST, policy).open(REQUEST)
+    assert await engine.of_host(HOST) == []
+
+
+async def test_one_whose_process_ended_at_once_is_not_called_too_open() -> None:
+    async def end(_: ContainerSpec) -> int:
+        return 0
+
+    class Quick(MemoryEngine):
+        async def start(self, container: str) -> None:
+            await super().start(container)
+            await self.wait(container, timeout_s=LONG_S)
+
+    policy = SecurityPolicy.model_validate({"require": {"kernel_readback": True}})
+    sandbox = await Sandboxes(Quick(process=end), HOST, policy).open(REQUEST)
+    assert sandbox.kernel is None

@@ -305,6 +305,8 @@ def host_answers() -> dict[str, Any]:
         "plugin": "acme/weather",
         "instance": "i1",
         "settings": {"network_mode": "none", "pids": 64},
+        "kernel": {"uids": [61000]},
+        "kernel_path": "proc",
         "mismatches": [],
         "grade": {
             "points": 12,

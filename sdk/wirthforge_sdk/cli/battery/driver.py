@@ -39,7 +39,7 @@ STOP_S: Final = 10.0
 READY_S: Final = 60.0
 """Until it runs again, when it is started anew."""
 GREET_S: Final = 5.0
-RECORD_S: Final = 5.0
+RECORD_S: Final = 15.0
 """Until what happened is in the audit log."""
 POLL_S: Final = 0.03
 PAGE: Final = 200

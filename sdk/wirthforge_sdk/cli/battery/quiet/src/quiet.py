@@ -19,7 +19,7 @@ def work(text: str) -> str:
     if watch < 0:
         raise OSError(ctypes.get_errno(), "no watch on files is left")
     os.close(watch)
-    path = Path("/tmp", f"work-{threading.get_ident()}")  # noqa: S108 (the sandbox's own)
+    path = Path("/tmp", f"work-{threading.get_ident()}")
     path.write_text(text)
     found: list[str] = []
     thread = threading.Thread(target=lambda: found.append(path.read_text()))
@@ -33,5 +33,5 @@ def work(text: str) -> str:
 def hide(treasure: str) -> bool:
     """Keeps something in its storage, and a copy in a file of its own."""
     plugin.storage.set("treasure", treasure)
-    Path("/tmp/treasure").write_text(treasure)  # noqa: S108 (the sandbox's own)
+    Path("/tmp/treasure").write_text(treasure)
     return True

@@ -23,6 +23,8 @@ MAP_NORESERVE = 0x4000
 MFD_NOEXEC_SEAL = 8
 KILLED = {int(signal.SIGKILL): "memory cgroup"}
 
+MAP_NORESERVE = 0x4000
+
 
 def first_to_go() -> None:
     """So that the child is killed and not who waits for it: what is tried is to get more, not to survive."""
