@@ -7,7 +7,7 @@ PYTHON := uv run --frozen python
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo test unit check format bench schemas migrate up down clean
+.PHONY: help setup tools demo attack test unit check format bench schemas migrate up down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ tools:
 
 demo: setup ## See a plugin published, installed, called and stopped (KEEP=1 leaves it running)
 	@$(PYTHON) scripts/demo.py $(if $(KEEP),--keep)
+
+attack: setup ## Attack a live sandbox in every known way, and see what stops each attack (ARGS=--json)
+	@uv run --frozen wirthforge demo attack $(ARGS)
 
 # strace is what kills a host at its N-th system call (tests/faults.py).
 test: setup unit ## Run all tests

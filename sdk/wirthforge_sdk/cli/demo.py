@@ -19,7 +19,7 @@ import typer
 from wirthforge_sdk.cli.output import UNEXPECTED, Answer, say, working
 
 if TYPE_CHECKING:
-    from wirthforge_sdk.cli.battery.catalogue import Disturbance, Finding
+    from wirthforge_sdk.cli.battery.catalogue import Finding
     from wirthforge_sdk.cli.staging import Stage
 
 UID_BASE: Final = 63_200
@@ -119,14 +119,15 @@ def _shown(finding: Finding) -> str:
 
     verdict = "REACHED" if finding.reached else f"stopped by {finding.stopped_by}"
     felt = finding.disturbance
-    return "\n".join(
-        [
-            f"{finding.attack.group}.{finding.attack.name}: {finding.attack.tries}",
-            f"  {verdict}: {clean(finding.detail)}",
-            f"  audit {clean(finding.record)[:300]}",
-            f"  host {100 * felt.host_cpu:.0f} % of a core, {felt.host_mib:.0f} MiB; {_neighbour(felt)}",
-        ]
-    )
+    host = f"host {100 * felt.host_cpu:.0f} % of a core, {felt.host_mib:.0f} MiB"
+    neighbour = f"neighbour {felt.calls} calls, p50 {felt.p50_ms:.1f} ms, longest {felt.longest_ms:.0f} ms"
+    lines = [
+        f"{finding.attack.group}.{finding.attack.name}: {finding.attack.tries}",
+        f"  {verdict}: {clean(finding.detail)}",
+        f"  audit {clean(finding.record)[:300]}",
+        f"  {host}; {neighbour}",
+    ]
+    return "\n".join(lines)
 
 
 def _summary(findings: list[Finding]) -> str:
@@ -134,13 +135,11 @@ def _summary(findings: list[Finding]) -> str:
     felt = [finding.disturbance for finding in findings]
     p50_ms = statistics.median(each.p50_ms for each in felt)
     longest_ms = max(each.longest_ms for each in felt)
+    failed = sum(len(each.faults) for each in felt)
+    busiest = 100 * max(each.host_cpu for each in felt)
     told = f": {', '.join(reached)}" if reached else ""
     return (
         f"{len(findings)} attacks, {len(reached)} reached{told}. Meanwhile the neighbour's calls took {p50_ms:.1f} ms "
-        f"(p50), {longest_ms:.0f} ms at the longest; the host used at most "
-        f"{100 * max(each.host_cpu for each in felt):.0f} % of a core."
+        f"(p50), {longest_ms:.0f} ms at the longest, and {failed} failed; "
+        f"the host used at most {busiest:.0f} % of a core."
     )
-
-
-def _neighbour(felt: Disturbance) -> str:
-    return f"neighbour {felt.calls} calls, p50 {felt.p50_ms:.1f} ms, longest {felt.longest_ms:.0f} ms"

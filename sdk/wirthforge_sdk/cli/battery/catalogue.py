@@ -89,5 +89,5 @@ def read_catalogue(told: Any) -> list[Attack]:
     """
     rows = told.get("result") if isinstance(told, Mapping) else None
     if not isinstance(rows, Sequence):
-        raise ValueError("the hostile plugin does not say what it can do")  # noqa: TRY004 (a value of another's)
+        raise ValueError("the hostile plugin does not say what it can do")  # noqa: TRY004 (it is what came over a wire)
     return [Attack(row["name"], row["group"], row["tries"], Judge(row["judge"])) for row in rows]

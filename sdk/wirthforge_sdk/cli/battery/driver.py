@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,8 +34,11 @@ DIG_IN_S: Final = 3.0
 NEIGHBOUR_MS: Final = 2000.0
 """A neighbour that waits longer was disturbed beyond what shared processors explain."""
 END_S: Final = 15.0
-"""Until an instance that ended itself, or was ended, is gone. The host gives a line 30 s; the call lasts 20 of them."""
+"""Until an instance that ends is gone; the host gives a line 30 s, 20 of which the call lasts."""
 STOP_S: Final = 10.0
+READY_S: Final = 60.0
+"""Until it runs again, when it is started anew."""
+GREET_S: Final = 5.0
 RECORD_S: Final = 15.0
 """Until what happened is in the audit log."""
 POLL_S: Final = 0.03
@@ -83,6 +87,9 @@ class Siege:
         """Makes the attacks and yields what came of each.
 
         Those that dig in are made together and judged by one stop; what ends the instance comes last.
+
+        Raises:
+            TimeoutError: The hostile plugin does not start again.
         """
         await self._host.call(QUIET, "hide", {"treasure": TREASURE}, timeout_s=CALL_S)
         for judge in (Judge.ITSELF, Judge.BRIDGE, Judge.HARMLESS):
@@ -98,12 +105,10 @@ class Siege:
     async def _made(self, attack: Attack) -> Finding:
         await self._ready()
         told = await self._call(attack)
-        evidence = await self._evidence(attack)
+        evidence, disturbance = await asyncio.gather(self._evidence(attack), self._watch.reading())
         if attack.judge is Judge.BRIDGE:
             told = _by_records(told, evidence)
-        elif attack.judge is Judge.HARMLESS and not told.answered:
-            told = replace(told, reached=False, stopped_by="bridge")
-        return self._finding(attack, told, evidence, await self._watch.reading())
+        return self._finding(attack, told, evidence, disturbance)
 
     async def _outlasted(self, attacks: Sequence[Attack]) -> AsyncIterator[Finding]:
         if not attacks:
@@ -129,39 +134,52 @@ class Siege:
     async def _ended(self, attack: Attack) -> Finding:
         instance = await self._ready()
         told = await self._call(attack)
-        evidence = await self._evidence(attack)
-        if not told.answered:
-            cause = await self._cause(instance) or told.detail
+        if told.answered:
+            evidence = await self._evidence(attack)
+            # What it took is not always given back while it lives, and shall not be told of the next attack.
+            await self._host.disable(HOSTILE)
+        else:
+            cause = await self._cause() or told.detail
             left = await self._left_of(instance, END_S, processes=False)
+            evidence = await self._evidence(attack)
             layer = (
                 "bridge" if any(record.action == "bridge.breach" for record in evidence) else "supervision"
             )
             layer = "memory cgroup" if "out of memory" in cause else layer
-            told = _Told(
-                bool(left), f"left: {left}" if left else cause, "" if left else layer, answered=False
-            )
+            detail = f"left: {left}" if left else cause
+            told = _Told(bool(left), detail, "" if left else layer, answered=False)
         return self._finding(attack, told, evidence, await self._watch.reading())
 
     async def _ready(self) -> InstanceOut:
-        """The instance of the hostile plugin, started anew where it must."""
-        async with asyncio.timeout(END_S):
+        """The instance of the hostile plugin once it answers, started anew where it must."""
+        async with asyncio.timeout(READY_S):
             while True:
                 plugin = await self._host.plugin(HOSTILE)
+                if plugin.instance is not None and await self._answers():
+                    break
                 if plugin.state in {"quarantined", "paused"}:
                     await self._host.disable(HOSTILE)
-                if plugin.instance is not None and plugin.state in {"running", "throttled"}:
-                    break
-                await self._host.enable(HOSTILE)
+                with suppress(WirthForgeError):
+                    await self._host.enable(HOSTILE)
+                await asyncio.sleep(POLL_S)
         await self._mark()
         return plugin.instance
 
-    async def _cause(self, instance: InstanceOut) -> str:
+    async def _answers(self) -> bool:
+        try:
+            answer = await self._host.call(HOSTILE, "greet", timeout_s=GREET_S)
+        except WirthForgeError:
+            return False
+        return not answer.is_error
+
+    async def _cause(self) -> str:
         """Why the host says that an instance ended; empty when it does not end in time."""
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline:
-            plugin = await self._host.plugin(HOSTILE)
-            if plugin.instance is None or plugin.instance.id != instance.id:
-                return plugin.cause
+            page = await self._host.audit(plugin=HOSTILE, action="plugin.state", limit=PAGE)
+            changes = [record for record in page.items[::-1] if record.id > self._last]
+            if changes:
+                return str(changes[0].detail.get("cause", changes[0].detail))
             await asyncio.sleep(POLL_S)
         return ""
 

@@ -35,7 +35,13 @@ GROUPS = (
     staying,
 )
 
-__all__ = ["GROUPS", "battery", "plugin"]
+__all__ = ["GROUPS", "battery", "greet", "plugin"]
+
+
+@plugin.function(read_only=True)
+def greet() -> bool:
+    """Says that it is there."""
+    return True
 
 
 @plugin.function(read_only=True)

@@ -7,6 +7,7 @@ have. What is not understood counts as reached: an attack that ended in an unfor
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -24,6 +25,7 @@ from wirthforge_sdk.runtime import Plugin
 PATIENCE_S = 12.0
 """How long an attack in a child may take."""
 CALL_S = 20.0
+ROOM_S = 5.0
 MAX_TOLD = 64 * 1024
 
 ITSELF = "itself"
@@ -131,8 +133,6 @@ def attempt(act: Callable[[], object], layers: Mapping[int, str] | None = None) 
 def refusals() -> dict[int, str]:
     """Who refuses a forbidden call: the filter where there is one, else the want of capabilities."""
     filtered = "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
-    import errno  # noqa: PLC0415 (beside its only use)
-
     return {
         errno.EPERM: "seccomp" if filtered else "capabilities",
         errno.ENOSYS: "seccomp" if filtered else "kernel",
@@ -154,7 +154,7 @@ def first_reached(outcomes: Mapping[str, Outcome]) -> Outcome:
 def in_child(act: Act, patience_s: float, signals: Mapping[int, str]) -> Outcome:
     """What came of an attack in a process of its own, which ends with all it started."""
     reads, writes = os.pipe()
-    child = os.fork()
+    child = _forked()
     if child == 0:
         os.close(reads)
         _tell(act, writes)
@@ -171,6 +171,18 @@ def in_child(act: Act, patience_s: float, signals: Mapping[int, str]) -> Outcome
     if layer is not None:
         return Outcome(reached=False, detail=f"killed: {signal.Signals(-status).name}", stopped_by=layer)
     return Outcome(reached=True, detail=f"it ended in an unforeseen way, with {status}")
+
+
+def _forked() -> int:
+    """As ``os.fork``, once there is room: the dead of the attack before are only being buried."""
+    deadline = time.monotonic() + ROOM_S
+    while True:
+        try:
+            return os.fork()
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _tell(act: Act, writes: int) -> None:

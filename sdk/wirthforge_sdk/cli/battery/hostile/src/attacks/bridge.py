@@ -260,7 +260,7 @@ def flood_connections() -> Outcome:
     refused = 0
     for _ in range(500):
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stream:
-            stream.setblocking(False)  # noqa: FBT003 (the library's own form)
+            stream.setblocking(False)
             refused += stream.connect_ex(MINE) != 0
     return Outcome(refused < 500, f"{refused} of 500 refused", "bridge")
 

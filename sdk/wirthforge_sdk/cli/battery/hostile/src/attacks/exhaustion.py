@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from attacks.battery import HARMLESS, Outcome, attack, attempt
+from attacks.battery import ENDING, HARMLESS, Outcome, attack, attempt
 from attacks.libc import LIBC, call, space, words
 from attacks.memory import KILLED, first_to_go
 
@@ -124,7 +124,7 @@ def names_in_tmp() -> Outcome:
     return _names("/tmp", NAMES)
 
 
-@attack(killed_by=KILLED)
+@attack(ENDING, killed_by=KILLED)
 def names_in_shm() -> Outcome:
     """Makes empty files in /dev/shm, which take memory that no size counts."""
     first_to_go()

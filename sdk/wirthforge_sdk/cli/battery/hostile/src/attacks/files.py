@@ -294,9 +294,8 @@ def neighbours_files() -> Outcome:
     ]
     found += [str(path) for path in Path("/").glob("*/wirthforge*/bridges")]
     for name in ("/tmp/treasure", "/proc/1/root/tmp/treasure", "/dev/shm/treasure"):
-        with suppress(OSError):
-            if Path(name).exists():
-                found.append(name)
+        if os.path.exists(name):
+            found.append(name)
     if found:
         return Outcome(reached=True, detail=f"there is {found[:5]}")
     return Outcome(reached=False, detail="nothing but its own", stopped_by="namespace")

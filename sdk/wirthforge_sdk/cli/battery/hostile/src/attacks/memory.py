@@ -19,6 +19,7 @@ from attacks.libc import LIBC
 MIB = 1024 * 1024
 LIMIT = 128 * MIB
 """Of the tier in ``plugin.toml``."""
+MAP_NORESERVE = 0x4000
 MFD_NOEXEC_SEAL = 8
 KILLED = {int(signal.SIGKILL): "memory cgroup"}
 
@@ -161,14 +162,14 @@ def socket_buffers() -> Outcome:
             return Outcome(taken > LIMIT or not layer, f"{taken / MIB:.1f} MiB in {len(held)} sockets", layer)
         held += [left, right]
         for end in (left, right):
-            end.setblocking(False)  # noqa: FBT003 (the library's own form)
+            end.setblocking(False)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 30)
             with suppress(BlockingIOError):
                 while True:
                     taken += end.send(bytes(65536))
 
 
-@attack(killed_by=KILLED)
+@attack(ENDING, killed_by=KILLED)
 def pipe_buffers() -> Outcome:
     """Takes memory of the kernel in pipes that nobody reads."""
     first_to_go()

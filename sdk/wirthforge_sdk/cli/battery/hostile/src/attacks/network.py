@@ -248,6 +248,6 @@ def engine_socket() -> Outcome:
         errno.ENOTDIR: "engine unreachable",
     }
     found = first_reached({path: attempt(lambda path=path: connect(path), layers) for path in paths})
-    if os.environ.get("DOCKER_HOST"):
+    if os.getenv("DOCKER_HOST"):
         return Outcome(reached=True, detail="DOCKER_HOST names an engine")
     return found

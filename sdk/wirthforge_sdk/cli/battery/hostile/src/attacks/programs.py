@@ -141,7 +141,7 @@ def run_from_memory() -> Outcome:
     except OSError as error:
         sealed = f"chmod: {error.strerror}"
     # It must be there afterwards for whom it starts: a program that starts here ends this child without a word.
-    os.set_inheritable(ours, True)  # noqa: FBT003 (the library's own form)
+    os.set_inheritable(ours, True)
     layers = {errno.EACCES: "sealed memory", errno.EPERM: "sealed memory"}
     outcome = attempt(lambda: os.execv(f"/proc/self/fd/{ours}", ["program", "-V"]), layers)
     return Outcome(outcome.reached, f"{sealed}; {outcome.detail}", outcome.stopped_by)

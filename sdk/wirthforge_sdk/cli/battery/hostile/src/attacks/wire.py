@@ -21,8 +21,8 @@ def connection() -> socket.socket:
     for descriptor in range(3, MOST_DESCRIPTORS):
         try:
             found = socket.socket(fileno=os.dup(descriptor))
-            # A pair of sockets has no name; who was connected to has the one he listened by.
-            if found.family == socket.AF_UNIX and found.getpeername():
+            # Only what is connected to a name leads out; the name is the host's own, and not the path in here.
+            if found.family is socket.AF_UNIX and found.getpeername():
                 return found
             found.close()
         except OSError:
