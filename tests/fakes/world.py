@@ -266,6 +266,8 @@ async def world(
     shelf = await asyncio.to_thread(ShelfSource, *packages) if source is None else source
     wiring = await asyncio.to_thread(built, directory, shelf, **options)
     wiring.audit._linger_s = 0  # else every host takes that long to stop
+    if isinstance(wiring.engine, MemoryEngine):
+        wiring.tripwire._sources = ()  # processes that are no containers have no filter to trip over
     async with wiring.running():
         yield World(wiring, shelf)
     # It survives its own mistakes, which must not hide them here.

@@ -197,7 +197,7 @@ class Tripwire:
             else:
                 self.status = f"ok: {source.name}"
                 return source
-        self._is_deaf("; ".join(refusals))
+        self._is_deaf("; ".join(refusals) or "no source is given")
         return None
 
     def _is_deaf(self, why: str) -> None:
