@@ -294,14 +294,14 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "VAL-6",
         "runtime monitoring and threat detection",
-        "partial",
+        "done",
         tests=(
             "tests/unit/host/test_threat_rules.py::test_a_rule_that_counts_finds_it_at_its_threshold_within_its_window_and_not_before",
             "tests/unit/host/test_threats.py::test_what_a_rule_finds_is_acted_on_stored_audited_and_told",
             "tests/integration/test_alerts.py::test_a_burst_of_denials_becomes_an_alert_and_the_policys_action_is_taken",
             "tests/integration/test_tripwire.py::test_fifty_deadly_calls_are_each_named_and_given_to_their_plugin_within_a_second",
+            "tests/integration/test_tripwire.py::test_a_plugin_that_mounts_is_killed_and_the_alert_says_so",
         ),
-        lacks="the console",
     ),
     Requirement(
         "VAL-7",

@@ -157,6 +157,7 @@ async def test_the_kernels_message_buffer_says_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.requirement("VAL-6")
 async def test_a_plugin_that_mounts_is_killed_and_the_alert_says_so(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("[sandbox]\ntripwire = true\n")

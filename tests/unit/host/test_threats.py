@@ -217,6 +217,19 @@ async def test_an_instance_is_held_back_once_and_its_successor_again(watched: Wa
     assert len(watched.containment.acts) == 3
 
 
+async def test_what_an_operator_took_back_is_done_again_at_the_next_finding(watched: Watched) -> None:
+    watched.hear()
+    await watched.counted(1)
+    watched.notice(Noticed.LET_GO, "acme/other", "", {})
+    watched.hear()
+    await watched.counted(2)
+    assert len(watched.containment.acts) == 1
+    watched.notice(Noticed.LET_GO, PLUGIN, "", {})
+    watched.hear()
+    await watched.counted(3)
+    assert len(watched.containment.acts) == 2
+
+
 @pytest.mark.parametrize(
     "refusal", [ConflictError("it has no instance"), NotFoundError("there is no such plugin")]
 )
