@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -24,7 +26,7 @@ from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_host.threats import rules
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.judging import Judges
-from wirthforge_host.threats.kernel_log import NAMES, X86_64
+from wirthforge_host.threats.kernel_log import AUDIT_SECCOMP, NAMES, X86_64, of_record
 from wirthforge_host.threats.ports import Owner
 from wirthforge_host.threats.service import Threats
 from wirthforge_host.threats.tripwire import RULE, AuditSocket, KernelMessages, Tripwire
@@ -137,6 +139,23 @@ async def test_fifty_deadly_calls_are_each_named_and_given_to_their_plugin_withi
     assert late[-1] < SOON_S
     assert (event.plugin, event.data["evidence"]["syscall"]) == (PLUGIN, asked[0])
     assert containment.acts == [("kill", PLUGIN, None)]
+
+
+def test_a_record_that_another_process_sends_to_the_audit_socket_is_not_taken() -> None:
+    """Only root can send one at all."""
+    record = FORGED.partition("type=1326 ")[2].strip().encode()
+    header = struct.pack("=IHHII", 16 + len(record), AUDIT_SECCOMP, 0, 0, 0)
+    source = AuditSocket()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 9) as forger:
+        forger.sendto(header + record, (source._socket.getsockname()[0], 0))
+        heard = set()
+        with suppress(BlockingIOError):
+            while True:
+                heard.add(source.read())
+    source.close()
+    assert of_record(record.decode()) is not None
+    assert heard >= {None}
+    assert of_record(record.decode()) not in heard
 
 
 @pytest.mark.engine
