@@ -137,7 +137,9 @@ async def test_fifty_deadly_calls_are_each_named_and_given_to_their_plugin_withi
     late = sorted(signal.at_s - at for signal, at in zip(heard, made, strict=True))
     print(f"noticed after {late[CALLS // 2] * 1e3:.1f} ms (median), {late[-1] * 1e3:.1f} ms (worst)")  # noqa: T201
     assert late[-1] < SOON_S
-    assert (event.plugin, event.data["evidence"]["syscall"]) == (PLUGIN, asked[0])
+    # Findings that came while the first waited to be recorded are one with it, and the newest is its evidence.
+    assert event.plugin == PLUGIN
+    assert event.data["evidence"]["syscall"] in asked
     assert containment.acts == [("kill", PLUGIN, None)]
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wirthforge_host.sandbox.seccomp import TRIPWIRE
 from wirthforge_host.signals import Noticed, Signal, Signals
-from wirthforge_host.threats.kernel_log import ForbiddenCall, of_line, of_record
+from wirthforge_host.threats.kernel_log import NAMES, X86_64, ForbiddenCall, of_line, of_record
 from wirthforge_host.threats.ports import Owner
 from wirthforge_host.threats.tripwire import BATCH, KernelMessages, RecordsLostError, Tripwire
 
@@ -31,6 +32,10 @@ def test_a_recorded_line_says_who_and_what() -> None:
     call = ForbiddenCall(uid=61999, pid=24194, number=165, arch="c000003e")
     assert of_line(LINE) == of_record(RECORD) == of_record(HEXADECIMAL) == call
     assert call.syscall == "mount"
+
+
+def test_every_call_of_the_tripwire_is_named() -> None:
+    assert set(NAMES[X86_64].values()) == set(TRIPWIRE)
 
 
 def test_continuation_lines_and_other_flags_are_no_part_of_it() -> None:
