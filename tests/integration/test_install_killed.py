@@ -90,7 +90,9 @@ def killed(closure, tmp_path_factory):
     environment = {"PATH": os.defpath, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", MORTAL, str(author_key().public), str(shelf), *told]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    assert ended.stdout.split() == [str(-signal.SIGKILL)] * len(POINTS), ended.stderr
+    # The host's log goes there too: it may say that it hears no kernel.
+    said = [line for line in ended.stdout.splitlines() if line.lstrip("-").isdigit()]
+    assert said == [str(-signal.SIGKILL)] * len(POINTS), ended.stderr
     return left
 
 
