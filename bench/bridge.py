@@ -107,7 +107,7 @@ class Echo:
             (directory / SOCKET).chmod(0o666)
             listening.listen(1)
             client = ground.client
-            container = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
+            container = client.create_container_from_config(body, name)["Id"]
             try:
                 client.start(container)
                 yield cls(listening)

@@ -99,7 +99,7 @@ def _peer(ground: Ground) -> dict[str, float]:
     body, name, _ = ground.peer(None, ("-c", "print(1, flush=True)"))
     client = ground.client
     began = time.perf_counter()
-    container = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
+    container = client.create_container_from_config(body, name)["Id"]
     try:
         created = time.perf_counter()
         output = client.attach(container, stdout=True, stream=True)

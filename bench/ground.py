@@ -121,7 +121,7 @@ class Ground:
             code_directory=code,
         )
         client = self.client
-        image = forms.image(client.inspect_image(settings.image))  # type: ignore[no-untyped-call]
+        image = forms.image(client.inspect_image(settings.image))
         return harden(request, image, capabilities_of(client, is_local=True))
 
 
@@ -178,7 +178,7 @@ def _engine() -> docker.APIClient:
     except docker.errors.DockerException as error:
         raise BenchError("no container engine answers: run `make setup`, then measure again") from error
     try:
-        client.inspect_image(settings.image)  # type: ignore[no-untyped-call]
+        client.inspect_image(settings.image)
     except docker.errors.ImageNotFound as error:
         client.close()
         raise BenchError(f"the engine has no image {settings.image}: run `make setup`") from error

@@ -89,7 +89,7 @@ def _seconds_to_end(ground: Ground, kind: str, kill: Kill) -> float:
         bridge.chmod(0o711)
         (bridge / SOCKET).chmod(0o666)
         listening.listen(1)
-        container = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
+        container = client.create_container_from_config(body, name)["Id"]
         try:
             client.start(container)
             _accepted(listening, kind)

@@ -104,7 +104,7 @@ def _started(ground: Ground) -> tuple[str, int]:
     # All are one user's, who may have as many processes as the tier says.
     body, name, _ = ground.peer(None, IDLE, Tier.LARGE)
     client = ground.client
-    container: str = client.create_container_from_config(body, name)["Id"]  # type: ignore[no-untyped-call]
+    container: str = client.create_container_from_config(body, name)["Id"]
     client.start(container)
     return container, int(client.inspect_container(container)["State"]["Pid"])
 

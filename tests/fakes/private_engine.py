@@ -100,7 +100,7 @@ class PrivateEngine:
         """Gives it an image of the first engine."""
         with _client(MAIN) as main, _client(self.url) as own:
             # Named, since an image fetched by its id comes without a name.
-            own.load_image(main.get_image(image))  # type: ignore[no-untyped-call]
+            own.load_image(main.get_image(image))
 
     def clean(self) -> None:
         """Ends everything that it made, and removes it."""

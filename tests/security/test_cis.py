@@ -308,7 +308,7 @@ def _asked(container: str, image: str, kernel: KernelFacts, told: EffectiveOut) 
         return Evidence(
             container=client.inspect_container(container),
             engine=client.info(),
-            image=client.inspect_image(image)["Id"],  # type: ignore[no-untyped-call]
+            image=client.inspect_image(image)["Id"],
             kernel=kernel,
             programs=tuple(row[-1] for row in client.top(container, "-eo pid,comm")["Processes"]),
             told=told,

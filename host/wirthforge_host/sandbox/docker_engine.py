@@ -75,9 +75,7 @@ class DockerEngine:
         """See ``ContainerEngine``."""
         body = forms.create_body(spec)
         try:
-            made = await self._line.ask(
-                lambda client: client.create_container_from_config(body, spec.name)  # type: ignore[no-untyped-call]
-            )
+            made = await self._line.ask(lambda client: client.create_container_from_config(body, spec.name))
         except ContainerMissingError as error:
             # The only thing a create request can miss is its image.
             raise _image_missing(str(spec.settings.image)) from error
@@ -144,9 +142,7 @@ class DockerEngine:
     async def image(self, reference: str) -> ImageInfo:
         """See ``ContainerEngine``."""
         try:
-            found = await self._line.ask(
-                lambda client: client.inspect_image(reference)  # type: ignore[no-untyped-call]
-            )
+            found = await self._line.ask(lambda client: client.inspect_image(reference))
         except ContainerMissingError as error:
             raise _image_missing(reference) from error
         return forms.image(found)
