@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.figures import Figure, alone, at_least, at_most, beside, percentile
-from bench.ground import OPERATOR, BenchError, Ground
+from bench.ground import OPERATOR, PATIENCE_S, BenchError, Ground
 from tests.fakes.packages import make_package
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_sdk.contracts.host_api import CallIn
@@ -34,10 +34,8 @@ SMALL, LARGE = 100, MIB
 ROUNDS, BLOCK = 25, 100
 BUSY_ROUNDS, BUSY_BLOCK, IN_FLIGHT = 12, 2_000, 64
 LARGE_ROUNDS, LARGE_BLOCK = 10, 10
-PATIENCE_S = 30.0
 
 PROGRAM = Path(__file__).with_name("echo_program.py")
-SOCKET = "echo.sock"
 SOURCE = '''from wirthforge_sdk.runtime import Plugin
 
 plugin = Plugin()
@@ -97,22 +95,8 @@ class Echo:
     @contextmanager
     def running(cls, ground: Ground) -> Iterator[Echo]:
         """Starts it; at the end it is gone."""
-        body, name, directory = ground.peer(
-            PROGRAM, (f"/plugin/{PROGRAM.name}", f"/run/wirthforge/{SOCKET}"), TIER
-        )
-        with socket.socket(socket.AF_UNIX) as listening:
-            listening.settimeout(PATIENCE_S)
-            listening.bind(str(directory / SOCKET))
-            directory.chmod(0o711)
-            (directory / SOCKET).chmod(0o666)
-            listening.listen(1)
-            client = ground.client
-            container = client.create_container_from_config(body, name)["Id"]
-            try:
-                client.start(container)
-                yield cls(listening)
-            finally:
-                client.remove_container(container, force=True, v=True)
+        with ground.calling(PROGRAM, tier=TIER) as (_, listening):
+            yield cls(listening)
 
     @contextmanager
     def connected(self, size: int) -> Iterator[Callable[[int], list[float]]]:

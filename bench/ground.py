@@ -11,6 +11,7 @@ import platform
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +41,9 @@ PEER_UID = UIDS[-1]
 """The host of a benchmark counts from the other end."""
 PEERS = "-peers"
 """After the host's id, in the label of bare containers."""
+SOCKET = "peer.sock"
+PATIENCE_S = 30.0
+"""How long a bare container may take to connect."""
 
 
 class BenchError(Exception):
@@ -91,6 +95,30 @@ class Ground:
         start = (INTERPRETER, "-I", "-B")
         settings = replace(spec.settings, entrypoint=start, command=tuple(arguments))
         return forms.create_body(replace(spec, settings=settings)), spec.name, bridge
+
+    @contextmanager
+    def calling(
+        self, program: Path, arguments: Sequence[str] = (), tier: Tier = Tier.SMALL
+    ) -> Iterator[tuple[str, socket.socket]]:
+        """A running :meth:`peer`, removed at the end, whose program is given the path of a socket to connect to.
+
+        Returns:
+            The container's id, and the listening end of that socket, which waits :data:`PATIENCE_S` at most.
+        """
+        seen = (f"/plugin/{program.name}", f"/run/wirthforge/{SOCKET}", *arguments)
+        body, name, directory = self.peer(program, seen, tier)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.settimeout(PATIENCE_S)
+            listening.bind(str(directory / SOCKET))
+            directory.chmod(0o711)
+            (directory / SOCKET).chmod(0o666)
+            listening.listen(1)
+            container: str = self.client.create_container_from_config(body, name)["Id"]
+            try:
+                self.client.start(container)
+                yield container, listening
+            finally:
+                self.client.remove_container(container, force=True, v=True)
 
     def rounds(self, name: str, usual: int) -> Iterator[int]:
         """Numbers of rounds, told on stderr as they go."""

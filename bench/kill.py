@@ -1,7 +1,7 @@
 """From the decision to kill to the last process gone, for five kinds of runaway, beside ``docker kill``.
 
-Ours is what the host can do by itself: ``SIGKILL`` through a descriptor of the container's process 1. With it the
-kernel ends every process of the PID namespace and waits for each before process 1 is gone, which the descriptor tells.
+Ours is what the host does (``Cgroup.kill``, found by the id of process 1 each time): one write on cgroup v2; on v1 all
+are frozen and each is signalled. Then a descriptor of process 1 tells that the kernel has ended all of its namespace.
 The peer is the engine's own kill, called over its API as ``docker kill`` does, until the same descriptor tells the
 same. Each has a container of its own, made from the same create body as a plugin's. What the engine tidies up
 afterwards is no part of either. A storm dies slowest, whoever kills it: each of its processes needs its share of the
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -21,7 +20,8 @@ from pathlib import Path
 
 from bench import runaway_program
 from bench.figures import Figure, alone, at_most, beside, percentile
-from bench.ground import BenchError, Ground
+from bench.ground import PATIENCE_S, BenchError, Ground
+from wirthforge_host.sandbox.cgroup import Cgroup
 
 NAME = "kill"
 ROUNDS = 20
@@ -29,9 +29,7 @@ PEER = "docker kill"
 PROMISE, PROMISED_MS = "the promise: a second", 1000.0
 RUNS_S = 0.3
 """How long a runaway runs before it is killed: a storm has then reached its limit of processes."""
-PATIENCE_S = 30.0
 PROGRAM = Path(runaway_program.__file__)
-SOCKET = "begun.sock"
 
 
 def packages() -> list[bytes]:
@@ -45,7 +43,7 @@ async def measure(ground: Ground) -> list[Figure]:
     peers: dict[str, list[float]] = {kind: [] for kind in runaway_program.KINDS}
     for number in ground.rounds(NAME, ROUNDS):
         for kind in runaway_program.KINDS:
-            turns = ((ours, _by_descriptor), (peers, _by_engine))
+            turns = ((ours, _by_cgroup), (peers, _by_engine))
             for samples, act in turns if number % 2 else reversed(turns):
                 samples[kind].append(_seconds_to_end(ground, kind, act))
     all_ours, all_peers = (list(chain.from_iterable(each.values())) for each in (ours, peers))
@@ -67,44 +65,35 @@ def _figure(name: str, percent: int, ours: list[float], peers: list[float]) -> F
 
 
 Kill = Callable[[Ground, str, int], None]
-"""Kills a container by its id, or by a descriptor of its process 1."""
+"""Kills a container by its id, or by the process 1 that it has."""
 
 
-def _by_descriptor(_ground: Ground, _container: str, process: int) -> None:
-    signal.pidfd_send_signal(process, signal.SIGKILL)
+def _by_cgroup(_ground: Ground, container: str, pid: int) -> None:
+    cgroup = Cgroup.of_process(pid, container=container)
+    try:
+        cgroup.kill(timeout_s=PATIENCE_S)
+    finally:
+        cgroup.close()
 
 
-def _by_engine(ground: Ground, container: str, _process: int) -> None:
+def _by_engine(ground: Ground, container: str, _pid: int) -> None:
     ground.client.kill(container)
 
 
 def _seconds_to_end(ground: Ground, kind: str, kill: Kill) -> float:
     """Starts a runaway, lets it run, kills it, and times that until its last process is gone."""
-    arguments = (f"/plugin/{PROGRAM.name}", f"/run/wirthforge/{SOCKET}", kind)
-    body, name, bridge = ground.peer(PROGRAM, arguments)
-    client = ground.client
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.settimeout(PATIENCE_S)
-        listening.bind(str(bridge / SOCKET))
-        bridge.chmod(0o711)
-        (bridge / SOCKET).chmod(0o666)
-        listening.listen(1)
-        container = client.create_container_from_config(body, name)["Id"]
+    with ground.calling(PROGRAM, (kind,)) as (container, listening):
+        _accepted(listening, kind)
+        pid = int(ground.client.inspect_container(container)["State"]["Pid"])
+        process = os.pidfd_open(pid)
         try:
-            client.start(container)
-            _accepted(listening, kind)
-            state = client.inspect_container(container)["State"]
-            process = os.pidfd_open(state["Pid"])
-            try:
-                time.sleep(RUNS_S)
-                began = time.perf_counter()
-                kill(ground, container, process)
-                _await_end(process, kind)
-                return time.perf_counter() - began
-            finally:
-                os.close(process)
+            time.sleep(RUNS_S)
+            began = time.perf_counter()
+            kill(ground, container, pid)
+            _await_end(process, kind)
+            return time.perf_counter() - began
         finally:
-            client.remove_container(container, force=True, v=True)
+            os.close(process)
 
 
 def _accepted(listening: socket.socket, kind: str) -> None:

@@ -7,6 +7,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import zoneinfo
 from pathlib import Path
@@ -108,13 +109,11 @@ def works() -> dict[str, str]:
         listener.bind("\0inside")
         listener.listen()
         among_themselves = connect_to("\0inside")
-    renamed = Path("/tmp/a/file")
-    for directory in ("a", "b"):
-        Path(f"/tmp/{directory}").mkdir()
-    renamed.write_text("text")
+    one, other = (Path(tempfile.mkdtemp()) / "file" for _ in range(2))
+    one.write_text("text")
     own = {
         "abstract sockets among themselves": among_themselves,
-        "a rename between directories": errno_of(lambda: renamed.rename("/tmp/b/file")),
+        "a rename between directories": errno_of(lambda: one.rename(other)),
         "a time zone": errno_of(lambda: zoneinfo.ZoneInfo("Europe/Zurich")),
         "the null device": errno_of(lambda: Path("/dev/null").write_text("gone")),
     }
