@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 from ipaddress import ip_address
 
 import pytest
@@ -60,6 +61,21 @@ async def test_nobody_waits_for_a_lookup_that_he_gave_up_and_its_room_comes_back
     async with asyncio.timeout(WAIT_S):
         async with room:
             pass
+
+
+@pytest.mark.parametrize("broken", [(threading.Thread, "start"), (socket, "getaddrinfo")])
+async def test_a_lookup_that_breaks_gives_its_room_back(monkeypatch, broken):
+    def breaks(*_arguments, **_named):
+        raise RuntimeError("there are too many threads")
+
+    room = asyncio.Semaphore(1)
+    with monkeypatch.context() as patched:
+        patched.setattr(*broken, breaks)
+        asking = asyncio.create_task(MachineNetwork().resolve("localhost", room))
+        await asyncio.wait([asking], timeout=WAIT_S)
+    with pytest.raises(UnavailableError, match="too many threads"):
+        asking.result()
+    assert not room.locked()
 
 
 async def test_an_own_address_is_told_from_anothers(network):

@@ -73,6 +73,8 @@ class MachineNetwork:
                 found = _addresses(host)
             except UnavailableError as raised:
                 error = raised
+            except Exception as raised:  # noqa: BLE001 - whatever it is, the room must be given back
+                error = UnavailableError(f"the name {host} cannot be looked up: {raised}")
             # The loop may be over by now: nobody waits then.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(settle, found, error)
@@ -84,7 +86,10 @@ class MachineNetwork:
             room.release()
             raise
         # Not a pool's: the interpreter would wait at its end for a resolver that gets no answer.
-        threading.Thread(target=look_up, name="lookup", daemon=True).start()
+        try:
+            threading.Thread(target=look_up, name="lookup", daemon=True).start()
+        except RuntimeError as error:
+            settle([], UnavailableError(f"the name {host} cannot be looked up now: {error}"))
         return await answer
 
     def is_own(self, address: Address) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
 import structlog
 
@@ -30,6 +32,8 @@ SELDOM = 10
 means of ten seconds."""
 
 NOT_KEPT = Pressure()
+
+T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
@@ -166,6 +170,19 @@ class Sampler:
         watched = self.of_plugin(plugin)
         if watched is not None and watched.group is None:
             await self._open(watched)
+
+    async def apart(self, watched: Watched, act: Callable[[Cgroup], T]) -> T:
+        """What ``act`` returns, in a thread and on descriptors of its own: it may take long, and the instance may end.
+
+        Raises:
+            WirthForgeError: The group is gone or not to be used; or ``act`` raised it.
+        """
+
+        def acted() -> T:
+            with closing(self._open_group(watched.pid, watched.container)) as group:
+                return act(group)
+
+        return await asyncio.to_thread(acted)
 
     async def round(self) -> list[Minute]:
         """Reads every instance once; returns the minute that has just ended, if one has."""

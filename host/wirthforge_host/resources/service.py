@@ -23,6 +23,7 @@ from wirthforge_host.resources.sampler import Sampler, Watched
 from wirthforge_host.resources.sketch import Sketch, merged
 from wirthforge_host.resources.views import History, figures_of, history_of, recent_of, usage_of
 from wirthforge_host.resources.yielding import WELL
+from wirthforge_host.sandbox.cgroup import Cgroup
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.resources import Limits
@@ -178,8 +179,7 @@ class Resources:
             before = effective_limits(base, await store.override_of(tx, plugin))
             await self._replace(tx, plugin, override, operator)
         limits = effective_limits(base, override)
-        await self._sampler.find(plugin)
-        applied = await asyncio.to_thread(self._applied, plugin, before, limits, override.priority)
+        applied = await self._applied(plugin, before, limits, override.priority)
         self._events.emit(
             "resource.limits", plugin=plugin, **override.model_dump(mode="json", exclude_none=True)
         )
@@ -225,17 +225,22 @@ class Resources:
         """Forgets a plugin's history and limits, within the transaction that removes it."""
         await store.remove_plugin(tx, plugin)
 
-    def _applied(self, plugin: str, before: Limits, limits: Limits, priority: Priority) -> Applied:
+    async def _applied(self, plugin: str, before: Limits, limits: Limits, priority: Priority) -> Applied:
+        await self._sampler.find(plugin)
         watched = self._sampler.of_plugin(plugin)
         if watched is None or watched.group is None:
             return Applied((), ())
-        try:
+
+        def act(group: Cgroup) -> Applied:
             # What throttles it goes on doing so, of the new quota.
-            in_force = watched.group.limits().cpus or before.cpus
+            in_force = group.limits().cpus or before.cpus
             share = min(1.0, max(0.01, round(in_force / before.cpus, 2)))
-            # Whether it yields is judged anew: its quota is another.
-            watched.priority, watched.yielding = priority, WELL
-            return apply(watched.group, limits, priority, share=share)
+            return apply(group, limits, priority, share=share)
+
+        # Whether it yields is judged anew: its quota is another.
+        watched.priority, watched.yielding = priority, WELL
+        try:
+            return await self._sampler.apart(watched, act)
         except WirthForgeError as error:
             _log.warning("resources.not_applied", plugin=plugin, error=error.message)
             return Applied((), tuple(limits.model_dump()))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +32,7 @@ from wirthforge_sdk.errors import ConflictError, UnavailableError
 from wirthforge_sdk.serving.database import Database
 
 PLUGIN = "acme/notes"
+WAIT_S = 5.0
 BASE = TIERS[Tier.SMALL]
 OPERATOR = Operator("me", ALL_SCOPES)
 POLICY = SecurityPolicy(
@@ -220,6 +223,28 @@ async def test_new_limits_do_not_end_a_throttle(watch: Watch) -> None:
     assert (await watch.in_force()).cpus == 0.5
 
 
+async def test_an_instance_may_end_while_its_limits_are_set(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, forgotten, set_memory = asyncio.get_running_loop(), threading.Event(), Cgroup.set_memory
+
+    def forget() -> None:
+        watch.service.forget("i1")
+        forgotten.set()
+
+    def ends_meanwhile(group: Cgroup, limit: int) -> None:
+        loop.call_soon_threadsafe(forget)
+        assert forgotten.wait(WAIT_S)
+        set_memory(group, limit)
+
+    monkeypatch.setattr(Cgroup, "set_memory", ends_meanwhile)
+    watch.open()
+    await watch.seconds(1)
+    await watch.service.limit(PLUGIN, BASE, ResourcesIn(memory_bytes=64 * MIB), OPERATOR)
+    assert (await watch.in_force()).memory_bytes == 64 * MIB
+    assert not [link for link in links_of_descriptors() if str(watch.tree.root) in link]
+
+
 async def test_a_priority_is_in_force_once_the_instance_is_found(watch: Watch) -> None:
     watch.open(priority=Priority.LOW)
     await watch.seconds(1)
@@ -307,6 +332,14 @@ async def test_what_could_not_be_done_is_on_record_and_tried_again(watch: Watch)
     assert records[1].detail["failure"] == "the kernel is not in the mood"
     enforcer.forgive(PLUGIN)
     assert enforcer.standing(PLUGIN) is None
+
+
+def links_of_descriptors() -> list[str]:
+    links = []
+    for each in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the listing's own
+            links.append(str(each.readlink()))
+    return links
 
 
 async def settled() -> None:
