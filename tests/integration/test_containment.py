@@ -12,6 +12,7 @@ import pytest
 from tests.fakes.packages import make_package
 from tests.fakes.world import PLUGIN, WORKER, World, worker, worker_functions, world, world_on_engine
 from wirthforge_host.errors import EngineUnavailableError, PluginUnavailableError
+from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError, WirthForgeError
@@ -69,6 +70,27 @@ async def test_a_paused_plugin_takes_no_calls_until_it_goes_on(host):
     assert (await host.call("echo", text="again")).structured == {"result": "again"}
     assert (await host.plugin()).state is State.RUNNING
     assert await acts(host, "plugin.pause") + await acts(host, "plugin.resume") == [(ME, WHY), (ME, "looked")]
+
+
+async def test_a_pause_that_nobody_waited_for_can_be_resumed(host, monkeypatch):
+    frozen, freeze = asyncio.Event(), Control.freeze
+
+    async def without_an_answer(control, container, pid=None):
+        await freeze(control, container, pid)
+        frozen.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Control, "freeze", without_an_answer)
+        pausing = asyncio.create_task(host.wiring.containment.pause(PLUGIN, cause=WHY, actor=ME))
+        async with asyncio.timeout(BOUND_S):
+            await frozen.wait()
+        pausing.cancel()
+        await asyncio.wait([pausing])
+    with pytest.raises(PluginUnavailableError):
+        await host.call("echo", text="x")
+    await host.wiring.containment.resume(PLUGIN, cause="looked", actor=ME)
+    assert (await host.call("echo", text="again")).structured == {"result": "again"}
 
 
 async def test_what_was_throttled_before_its_pause_is_throttled_after_it(host):

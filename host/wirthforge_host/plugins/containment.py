@@ -60,15 +60,17 @@ class Containment:
         """
         async with self.reconciler.alone_with(plugin):
             instance = await self._live(plugin)
-            was_open = instance.gate.is_open
+            was_open, was_paused = instance.gate.is_open, instance.paused
             instance.gate.close()
+            # Before it does: who gives up waiting cannot know whether it stands still, and it can be resumed then.
+            instance.paused = True
             try:
                 await self.control.freeze(instance.container_id, instance.pid)
             except WirthForgeError:
+                instance.paused = was_paused
                 if was_open:
                     instance.gate.open()
                 raise
-            instance.paused = True
             await self._write(plugin, "plugin.pause", State.PAUSED, cause, actor)
 
     async def resume(self, plugin: str, *, cause: str, actor: str) -> None:
