@@ -7,12 +7,14 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
+SETRLIMIT, PRLIMIT64 = 160, 302
 
 
 def error_of(act: Callable[[], object]) -> str:
@@ -147,7 +149,7 @@ def sizes() -> dict[str, object]:
 
 
 def core() -> dict[str, object]:
-    """A child ends as by a fault of its own; whether it left a core, and whether a larger limit can be had."""
+    """A child ends as by a fault of its own; whether it left a core, and whether another limit can be had."""
     child = os.fork()
     if child == 0:
         os.abort()
@@ -161,7 +163,21 @@ def core() -> dict[str, object]:
         raised = True
     except (OSError, ValueError):
         raised = False
-    return {"signal": os.WTERMSIG(status), "dumped": os.WCOREDUMP(status), "raised": raised}
+    none = struct.pack("QQ", 0, 0)
+    lowered = [
+        error_of(lambda call=call: checked(LIBC.syscall(*call)))
+        # The kernel looks at the low half of the number, a filter at all of it.
+        for limit in map(ctypes.c_ulong, (resource.RLIMIT_CORE, 1 << 32 | resource.RLIMIT_CORE))
+        for call in ((PRLIMIT64, 0, limit, none, None), (SETRLIMIT, limit, none))
+    ]
+    return {
+        "signal": os.WTERMSIG(status),
+        "dumped": os.WCOREDUMP(status),
+        "raised": raised,
+        "lowered": lowered,
+        "limit": list(resource.getrlimit(resource.RLIMIT_CORE)),
+        "another": error_of(lambda: resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20))),
+    }
 
 
 def locked_memory() -> dict[str, object]:

@@ -257,7 +257,17 @@ def test_a_plugin_that_takes_too_much_memory_is_ended_alone_and_with_its_cause(f
         ("sizes", {"bytes": FILE_BYTES, "most": "ok", "more": "EFBIG"}),
         ("locked_memory", {"bytes": 64 * 1024, "most": "ok", "more": "ENOMEM"}),
         ("pending_signals", {"queued": 256, "reason": "EAGAIN"}),
-        ("core", {"signal": signal.SIGABRT, "dumped": False, "raised": False}),
+        (
+            "core",
+            {
+                "signal": signal.SIGABRT,
+                "dumped": False,
+                "raised": False,
+                "lowered": ["EPERM"] * 4,
+                "limit": [1, 1],
+                "another": "ok",
+            },
+        ),
     ],
 )
 def test_a_limit_ends_what_goes_beyond_it(

@@ -335,7 +335,8 @@ def _tmpfs_options(request: SandboxRequest) -> tuple[str, ...]:
 
 def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:
     bounds = {
-        "core": 0,
+        # Nothing fits a byte, and the kernel starts no crash handler for it; for 0 it does (fs/coredump.c).
+        "core": 1,
         "fsize": max(FILE_BYTES, limits.tmpfs_bytes),
         "memlock": 64 * 1024,
         "msgqueue": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def test_limits_become_what_the_kernel_enforces() -> None:
     assert path == "/tmp"
     assert {"noexec", "nosuid", "nodev", f"size={16 * MIB}", "nr_inodes=2048", "uid=61007"} <= set(options)
     bounds = {name: (soft, hard) for name, soft, hard in settings.ulimits}
-    assert (bounds["nofile"], bounds["nproc"], bounds["core"]) == ((256, 256), (64, 64), (0, 0))
+    assert (bounds["nofile"], bounds["nproc"], bounds["core"]) == ((256, 256), (64, 64), (1, 1))
 
 
 def test_reads_and_writes_are_bounded_on_the_disk_that_the_engine_knows() -> None:
@@ -376,12 +377,37 @@ def test_the_profile_never_allows(call: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "call", ["socket", "socketpair", "clone", "memfd_create", "mknod", "mknodat", "ioctl", "prctl"]
+    "call",
+    [
+        "socket",
+        "socketpair",
+        "clone",
+        "memfd_create",
+        "mknod",
+        "mknodat",
+        "ioctl",
+        "prctl",
+        "setrlimit",
+        "prlimit64",
+    ],
 )
 def test_the_profile_allows_only_with_checked_arguments(call: str) -> None:
     naming = [rule for rule in rules() if call in rule["names"]]
     assert naming
     assert all(rule.get("args") for rule in naming)
+
+
+@pytest.mark.parametrize(("call", "index"), [("setrlimit", 0), ("prlimit64", 1)])
+def test_every_limit_but_that_of_core_dumps_can_be_set(call: str, index: int) -> None:
+    checked = [rule["args"][0] for rule in rules() if rule["names"] == [call]]
+    bits = [each for each in checked if each["index"] == index]
+    assert {each["op"] for each in bits} == {"SCMP_CMP_MASKED_EQ"}
+    asking = [each for each in checked if each not in bits]
+    assert asking == ([{"index": 2, "value": 0, "op": "SCMP_CMP_EQ"}] if call == "prlimit64" else [])
+    for high in (0, 1 << 32, 1 << 63):  # the kernel looks at the low half alone
+        for limit in range(16):
+            admitted = any((high | limit) & each["value"] == each["valueTwo"] for each in bits)
+            assert admitted is (limit != resource.RLIMIT_CORE)
 
 
 def test_no_rule_names_one_argument_twice_which_would_turn_and_into_or() -> None:

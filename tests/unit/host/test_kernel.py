@@ -194,7 +194,7 @@ TAMPERED: dict[str, tuple[Callable[[Machine], None], str]] = {
     ),
     "core dumps": (
         lambda m: m.change(
-            "limits", "0                    0                    bytes", "unlimited unlimited"
+            "limits", "1                    1                    bytes", "unlimited unlimited"
         ),
         "ulimits",
     ),

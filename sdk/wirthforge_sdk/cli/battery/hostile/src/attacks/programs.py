@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
 import os
+import resource
 import shutil
 import signal
 import stat
@@ -206,10 +208,16 @@ def push_into_terminal() -> Outcome:
 @attack()
 def dump_core() -> Outcome:
     """Crashes, for the machine to write its memory down or to run its handler of crashes on it."""
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(
+            resource.RLIMIT_CORE, (0, 0)
+        )  # for that, the kernel starts the handler all the same
     child = os.fork()
     if child == 0:
         os.abort()
     _, status = os.waitpid(child, 0)
     if os.WCOREDUMP(status):
         return Outcome(reached=True, detail="the kernel dumped it")
+    if resource.getrlimit(resource.RLIMIT_CORE) != (1, 1):
+        return Outcome(reached=True, detail="the machine's handler of crashes is started for it")
     return Outcome(reached=False, detail=signal.Signals(os.WTERMSIG(status)).name, stopped_by="ulimit")
