@@ -20,7 +20,7 @@ from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.calls import Calls
 from wirthforge_host.bridge.deadlines import Deadline, Deadlines
 from wirthforge_host.bridge.dispatcher import Dispatcher
-from wirthforge_host.bridge.host_calls import LOG
+from wirthforge_host.bridge.host_calls.log import LOG
 from wirthforge_host.bridge.messages import Lines, LineTooLongError, MalformedLineError, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.bridge.serving import Serving

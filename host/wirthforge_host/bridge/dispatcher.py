@@ -16,7 +16,8 @@ from msgspec import Raw
 
 from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.bridge import messages
-from wirthforge_host.bridge.host_calls import TABLE, HostCall, HostCalls, OfLine, Parameters, Peer, Services
+from wirthforge_host.bridge.host_calls import TABLE, Asker, HostCall, Parameters, Peer, Services
+from wirthforge_host.bridge.host_calls.log import OfLine, write_line
 from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_CALL_ELEMENTS, META_CALL
@@ -65,7 +66,7 @@ class Dispatcher:
         self._peer = peer
         self._services = services
         self._recording = recording
-        self._host_calls = HostCalls(peer, services)
+        self._asker = Asker(peer, services)
 
     async def call(self, method: str, params: Raw, label_of: Callable[[object], str | None]) -> Any:
         """Does one host call and returns its result, JSON or :class:`msgspec.Raw`.
@@ -116,7 +117,7 @@ class Dispatcher:
             InvalidInputError: It is no log line.
             LimitExceededError: It is over a bound of messages.
         """
-        self._host_calls.write_line(_converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
+        write_line(self._asker, _converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
 
     def _notice_denial(self, act: _Act) -> None:
         denied = Signal(
@@ -138,7 +139,7 @@ class Dispatcher:
             raise PermissionDeniedError(
                 f"{self._peer.plugin} lacks the permission {act.permission}", permission=act.permission
             )
-        return await host_call.run(self._host_calls, parameters)
+        return await host_call.run(self._asker, parameters)
 
 
 def _converted(params: dict[str, Any], form: type[Form]) -> Form:

@@ -1,0 +1,83 @@
+"""What every host call is made of: who asks, what it reaches, and how it is read and done.
+
+Whose call it is comes from the connection, never from a message: nothing here could name another plugin's
+things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.events import Events
+from wirthforge_host.logs import Logs
+from wirthforge_host.permissions import Rights
+from wirthforge_host.rates import TokenBucket
+from wirthforge_host.signals import Signals
+from wirthforge_host.storage import Storage
+
+EVENTS_PER_S = 50.0
+"""Events one instance may publish a second, on average; twice that at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peer:
+    """The instance on the other end, as the host knows it."""
+
+    instance: str
+    plugin: str
+    uid: int
+    """The user id its processes run as, on this machine; of no other instance."""
+    rights: Rights
+    storage_bytes: int
+    """Its quota."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What host calls reach."""
+
+    audit: Audit
+    events: Events
+    logs: Logs
+    storage: Storage
+    monotonic: Callable[[], float]
+    """Seconds, for rates."""
+    signals: Signals = field(default_factory=Signals)
+    """Told of what is refused and broken."""
+
+
+class Asker:
+    """One connection, as the host calls that come over it see it."""
+
+    __slots__ = ("event_rate", "peer", "services")
+
+    def __init__(self, peer: Peer, services: Services) -> None:
+        self.peer = peer
+        self.services = services
+        self.event_rate = TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, services.monotonic())
+
+
+class Parameters(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Of any host call. A parameter that is not known is an error."""
+
+    meta: dict[str, Any] | UnsetType = msgspec.field(name="_meta", default=UNSET)
+
+
+class Nothing(Parameters):
+    """Of a call without parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """How one host call is read and done."""
+
+    parameters: type[Parameters]
+    run: Callable[[Asker, Any], Awaitable[dict[str, Any]]]
+    scope: Callable[[Any], str] | None = None
+    """Where in its parameters the scope of its permission stands."""
