@@ -1,0 +1,176 @@
+"""The host as a whole: its parts, how they begin and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.database import metadata
+from wirthforge_host.events import Events
+from wirthforge_host.install import Installer, Marketplace, Source
+from wirthforge_host.logs import Logs
+from wirthforge_host.metrics import Metrics
+from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.calls import Calls
+from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.service import Plugins
+from wirthforge_host.plugins.states import States
+from wirthforge_host.resources.enforcer import Enforcer
+from wirthforge_host.resources.service import Resources
+from wirthforge_host.sandbox.control import Control
+from wirthforge_host.sandbox.docker_engine import DockerEngine
+from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.settings import Settings
+from wirthforge_host.storage.service import Storage
+from wirthforge_host.threats.alerts import Alerts
+from wirthforge_host.threats.service import Threats
+from wirthforge_host.threats.tripwire import Tripwire
+from wirthforge_host.tokens.service import Tokens
+from wirthforge_host.wiring import parts
+from wirthforge_host.wiring.ground import Ground
+from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.errors import WirthForgeError
+from wirthforge_sdk.serving.clock import utc_now
+from wirthforge_sdk.serving.database import Database
+
+TOKEN_FILE = "operator.token"  # noqa: S105 (a file's name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wiring:
+    """All that the admin API offers, and what it is made of."""
+
+    settings: Settings
+    policy: SecurityPolicy
+    database: Database
+    engine: ContainerEngine
+    audit: Audit
+    events: Events
+    logs: Logs
+    metrics: Metrics
+    tokens: Tokens
+    permissions: Permissions
+    storage: Storage
+    plugins: Plugins
+    calls: Calls
+    installer: Installer
+    instances: Instances
+    reconciler: Reconciler
+    containment: Containment
+    resources: Resources
+    enforcer: Enforcer
+    alerts: Alerts
+    threats: Threats
+    tripwire: Tripwire
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The host at work: what is wanted is made to run. At the end every sandbox is gone, or waits.
+
+        Raises:
+            SchemaMissingError: The migrations were not run.
+        """
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.engine.close)
+            stack.push_async_callback(self.database.dispose)
+            await self.database.require_schema(metadata)
+            await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
+            await self.tokens.load()
+            await self.permissions.load()
+            await self.plugins.sweep()
+            await stack.enter_async_context(self.audit.running())
+            await stack.enter_async_context(self.enforcer.running())
+            stack.push_async_callback(
+                self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
+            )
+            tasks = {
+                "reconciler": self.reconciler.run(),
+                "exits": self.instances.watch(self.reconciler.engine_returned),
+                "resources": self.resources.run(),
+                "threats": self.threats.run(),
+                "tripwire": self.tripwire.run(),
+            }
+            for name, work in tasks.items():
+                stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
+            yield
+
+    async def readiness(self) -> dict[str, str]:
+        """What the host depends on, each ``ok`` or a sentence with the remedy."""
+        checks = {
+            "database": self.database.require_schema(metadata),
+            "engine": self.engine.capabilities(),
+            "image": self.engine.image(self.settings.image),
+        }
+        return {name: await _told(check) for name, check in checks.items()}
+
+
+def build_wiring(
+    settings: Settings,
+    *,
+    engine: ContainerEngine | None = None,
+    source: Source | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> Wiring:
+    """Builds the graph; makes the data directory, which only its owner reads."""
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    engine = engine or DockerEngine(settings.engine_url)
+    ground = Ground.of(settings, now)
+    metrics = Metrics()
+    resources = parts.resources(ground)
+    instances = parts.instances(settings, engine, ground, resources, parts.egress(ground, metrics))
+    states = States(ground.database, ground.audit, ground.events, now)
+    control = Control(engine)
+    reconciler = parts.reconciler(settings, ground, instances, states, control)
+    plugins = parts.plugins(ground, states, reconciler, instances, resources)
+    containment = Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+    alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
+    return Wiring(
+        settings=settings,
+        policy=ground.policy,
+        database=ground.database,
+        engine=engine,
+        audit=ground.audit,
+        events=ground.events,
+        logs=ground.logs,
+        metrics=metrics,
+        tokens=Tokens(ground.database, ground.audit, now=now),
+        permissions=ground.permissions,
+        storage=ground.storage,
+        plugins=plugins,
+        calls=Calls(plugins, reconciler, ground.audit, metrics),
+        installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
+        instances=instances,
+        reconciler=reconciler,
+        containment=containment,
+        resources=resources,
+        enforcer=parts.enforcer(ground, containment),
+        alerts=alerts,
+        threats=parts.threats(ground, alerts, containment),
+        tripwire=parts.tripwire(ground, instances),
+    )
+
+
+async def _told(check: Awaitable[object]) -> str:
+    try:
+        await check
+    except WirthForgeError as error:
+        return error.message
+    return "ok"
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task

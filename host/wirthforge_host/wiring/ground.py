@@ -1,0 +1,55 @@
+"""What every feature stands on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from wirthforge_host.audit.service import Audit
+from wirthforge_host.events import Events
+from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.settings import Settings
+from wirthforge_host.signals import Signals
+from wirthforge_host.storage.service import Storage
+from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.serving.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What every feature stands on."""
+
+    policy: SecurityPolicy
+    database: Database
+    audit: Audit
+    events: Events
+    logs: Logs
+    permissions: Permissions
+    storage: Storage
+    trees: Trees
+    signals: Signals
+    now: Callable[[], datetime]
+
+    @staticmethod
+    def of(settings: Settings, now: Callable[[], datetime]) -> Ground:
+        """Made of the settings; reads the policy's file."""
+        database = Database(settings.database)
+        audit = Audit(database, now=now)
+        events = Events(now=now)
+        signals = Signals()
+        return Ground(
+            policy=settings.security_policy(),
+            database=database,
+            audit=audit,
+            events=events,
+            logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
+            permissions=Permissions(database, audit, events, now=now),
+            storage=Storage(database),
+            trees=Trees(settings.data_dir / "releases"),
+            signals=signals,
+            now=now,
+        )

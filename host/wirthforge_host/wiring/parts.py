@@ -1,0 +1,190 @@
+"""How each feature is made of what it works with."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from wirthforge_host.bridge import Bridge, Services
+from wirthforge_host.egress import Egress, MachineNetwork
+from wirthforge_host.install import Installer, Source
+from wirthforge_host.metrics import Metrics
+from wirthforge_host.plugins.adoption import Adoption
+from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.service import Plugins
+from wirthforge_host.plugins.states import States
+from wirthforge_host.resources.enforcer import Enforcer
+from wirthforge_host.resources.sampler import Sampler
+from wirthforge_host.resources.service import Resources
+from wirthforge_host.sandbox.control import Control
+from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_host.sandbox.service import Sandboxes
+from wirthforge_host.settings import Settings
+from wirthforge_host.threats import rules
+from wirthforge_host.threats.alerts import Alerts
+from wirthforge_host.threats.judging import Judges
+from wirthforge_host.threats.ports import Owner
+from wirthforge_host.threats.service import Threats
+from wirthforge_host.threats.tripwire import Tripwire
+from wirthforge_host.wiring.ground import Ground
+from wirthforge_sdk.files import write_private
+
+
+def egress(ground: Ground, metrics: Metrics) -> Egress:
+    """The relay to what was granted."""
+    return Egress(
+        audit=ground.audit,
+        signals=ground.signals,
+        metrics=metrics,
+        policy=ground.policy,
+        network=MachineNetwork(),
+    )
+
+
+def threats(ground: Ground, alerts: Alerts, containment: Containment) -> Threats:
+    """The threat rules, listening."""
+    service = Threats(
+        Judges(rules.found_in(rules), ground.policy.threats),
+        alerts,
+        containment,
+        throttle_to=ground.policy.enforcement.throttle_to,
+        now=ground.now,
+    )
+    ground.signals.listen(service.hear)
+    return service
+
+
+def tripwire(ground: Ground, instances: Instances) -> Tripwire:
+    """Who hears the kernel of deadly system calls."""
+
+    def owner_of(uid: int) -> Owner | None:
+        begun = instances.begun()
+        return next((Owner(each.plugin, each.id) for each in begun if each.uid == uid), None)
+
+    return Tripwire(ground.signals, owner_of, monotonic=time.monotonic)
+
+
+def enforcer(ground: Ground, containment: Containment) -> Enforcer:
+    """The answer to overuse, listening."""
+    service = Enforcer(containment, ground.audit, ground.events, ground.policy.enforcement)
+    ground.signals.listen(service.judge)
+    return service
+
+
+def resources(ground: Ground) -> Resources:
+    """Sampling and limits."""
+    return Resources(
+        ground.database,
+        ground.audit,
+        ground.events,
+        ground.policy,
+        Sampler(ground.signals, now=ground.now, monotonic=time.monotonic),
+        now=ground.now,
+    )
+
+
+def instances(
+    settings: Settings, engine: ContainerEngine, ground: Ground, resources: Resources, egress: Egress
+) -> Instances:
+    """What opens and closes sandboxes, with the bridge they speak over."""
+    services = Services(
+        audit=ground.audit,
+        events=ground.events,
+        logs=ground.logs,
+        storage=ground.storage,
+        monotonic=time.monotonic,
+        signals=ground.signals,
+    )
+    host_id = settings.host_id or own_id(settings.data_dir / "host.id")
+    return Instances(
+        database=ground.database,
+        engine=engine,
+        host_id=host_id,
+        sandboxes=Sandboxes(engine, host_id, ground.policy),
+        directory=settings.data_dir / "bridges",
+        bridge=Bridge(services),
+        egress=egress,
+        resources=resources,
+        permissions=ground.permissions,
+        logs=ground.logs,
+        trees=ground.trees,
+        settings=settings,
+        policy=ground.policy,
+        now=ground.now,
+    )
+
+
+def reconciler(
+    settings: Settings, ground: Ground, instances: Instances, states: States, control: Control
+) -> Reconciler:
+    """What makes that run what is wanted."""
+    adoption = Adoption(
+        database=ground.database,
+        instances=instances,
+        control=control,
+        audit=ground.audit,
+        events=ground.events,
+    )
+    return Reconciler(
+        ground.database,
+        instances,
+        adoption,
+        states,
+        drain_s=settings.drain_timeout_s,
+        signals=ground.signals,
+    )
+
+
+def plugins(
+    ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
+) -> Plugins:
+    """What operators do with plugins."""
+    removal = Removal(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        permissions=ground.permissions,
+        storage=ground.storage,
+        logs=ground.logs,
+        trees=ground.trees,
+        resources=resources,
+    )
+    return Plugins(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        instances=instances,
+        permissions=ground.permissions,
+        removal=removal,
+        trees=ground.trees,
+        resources=resources,
+        policy=ground.policy,
+        now=ground.now,
+    )
+
+
+def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
+    """How plugins come from a source."""
+    return Installer(
+        source=source,
+        trees=ground.trees,
+        plugins=plugins,
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        policy=ground.policy,
+    )
+
+
+def own_id(path: Path) -> str:
+    """A random id that stays: by it the host knows its own containers after a restart."""
+    with suppress(FileExistsError):
+        write_private(path, secrets.token_hex(8).encode(), replace=False)
+    return path.read_text().strip()
