@@ -52,9 +52,6 @@ RESUBSCRIBE_S = 1.0
 ADOPT_S = 5.0
 """How long an instance whose host went may take to connect to the next one."""
 
-IMAGE_RUNTIME = "python"
-"""What the image must be made for. MCP servers in Python run in it too: the runtime starts them as its child."""
-
 log = structlog.get_logger()
 
 
@@ -307,8 +304,8 @@ class Instances:
             host_id=self.host_id,
             uid=own.uid,
             limits=begun.limits,
-            image=self.settings.image,
-            runtime=IMAGE_RUNTIME,
+            image=self.settings.image_for(manifest.runtime.interpreter),
+            runtime=manifest.runtime.interpreter.value,
             bridge_directory=self.directory / own.id,
             code_directory=self.trees.path(own.digest),
             destinations=manifest.destinations(),

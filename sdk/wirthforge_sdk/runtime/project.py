@@ -26,10 +26,13 @@ class Project:
             runtime: dict[str, Any] = table["runtime"]
             self.type = str(runtime["type"])
             self.entry = str(runtime["entry"])
+            self.interpreter = str(runtime.get("interpreter", "python"))
             self.arguments = [str(argument) for argument in runtime.get("arguments", [])]
+            self.environment = {str(name): str(text) for name, text in runtime.get("environment", {}).items()}
             self.about = About(str(table["name"]), str(table["version"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"plugin.toml does not say what to run: {error} is missing or wrong") from error
+        self.tree = tree
         self.path = [f"{tree}/src", f"{tree}/vendor"]
 
     def load(self) -> Plugin:
