@@ -9,6 +9,7 @@ import typer
 
 from wirthforge_sdk.cli import (
     account,
+    add,
     author,
     containment,
     demo,
@@ -128,6 +129,9 @@ demos = typer.Typer(
 )
 _add(demos, None, {"attack": demo.attack})
 app.add_typer(demos, name="demo", rich_help_panel="You and your machine")
+imports = typer.Typer(help="Make plugins of what others wrote.", no_args_is_help=True)
+_add(imports, None, {"mcp": add.mcp})
+app.add_typer(imports, name="add", rich_help_panel="Write plugins")
 app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
 
 

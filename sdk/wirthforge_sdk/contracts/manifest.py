@@ -81,7 +81,7 @@ class Runtime(Table):
     """``module:attribute`` of the Plugin object under ``src/``. For ``mcp``: the module that ``python -m`` runs, or the
     ``module:function`` of a console script; for ``node``, the path of a file below ``src/`` or ``vendor/``."""
     arguments: Annotated[list[Annotated[str, StringConstraints(max_length=1000)]], Field(max_length=64)] = []
-    """Command-line arguments of an MCP server."""
+    """Command-line arguments of an MCP server; ``${PLUGIN}`` in them is the directory of the plugin's files."""
     environment: Annotated[
         dict[
             Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")],
@@ -89,7 +89,8 @@ class Runtime(Table):
         ],
         Field(max_length=64),
     ] = {}
-    """Environment variables of an MCP server. Everybody may read them in the package: nothing secret belongs here."""
+    """Environment variables of an MCP server; ``${PLUGIN}`` as above. Everybody may read them in the package: nothing
+    secret belongs here."""
     protocol: Annotated[str | None, StringConstraints(pattern=r"^20\d\d-\d\d-\d\d$")] = None
     """The MCP revision the server speaks: a host then tries no other. Without it, the host asks at each start."""
     requirements: Annotated[

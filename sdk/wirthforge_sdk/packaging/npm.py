@@ -89,6 +89,43 @@ def vendor(requirements: Sequence[str], project: Path, target: Target, *, frozen
         return Vendored(files, list(packages.values()))
 
 
+def newest(name: str) -> str:
+    """The version of ``name`` that its author calls the latest.
+
+    Raises:
+        ManifestInvalidError: There is no such package.
+        UnavailableError: As :func:`vendor`.
+    """
+    with tempfile.TemporaryDirectory(prefix="wirthforge-") as scratch:
+        finished = _npm(["view", f"{name}@latest", "version"], Path(scratch))
+    if finished.status or not finished.output.strip():
+        raise ManifestInvalidError(f"npm knows no {name}: {_last_words(finished)}", field="source")
+    return finished.output.decode(errors="replace").strip()
+
+
+def pack(source: Path, project: Path) -> tuple[str, str]:
+    """Packs the package in ``source``, whose scripts are not run, into ``packages/`` of ``project``.
+
+    Returns:
+        Its name, and the tarball's path in the project.
+
+    Raises:
+        PackageInvalidError: It does not pack.
+        UnavailableError: There is no ``npm``.
+    """
+    (project / BROUGHT).mkdir(exist_ok=True)
+    finished = _npm(
+        ["pack", str(source), "--pack-destination", str((project / BROUGHT).resolve()), "--json"], project
+    )
+    try:
+        told = msgspec.json.decode(finished.output, type=list[dict[str, Any]])[0]
+        return str(told["name"]), f"{BROUGHT}/{Path(str(told['filename'])).name}"
+    except (ValueError, KeyError, IndexError) as error:
+        raise PackageInvalidError(
+            f"{source} does not pack: {_last_words(finished)}", entry=str(source)
+        ) from error
+
+
 def _parsed(requirement: str) -> tuple[str, str]:
     match = _REQUIREMENT.fullmatch(requirement)
     if match is None:

@@ -116,6 +116,38 @@ def vendor(requirements: Sequence[str], project: Path, target: Target, *, frozen
         return Vendored({name: file for name, file in files.items() if not _is_script(name, file)}, packages)
 
 
+def newest(name: str, target: Target) -> str:
+    """The version of ``name`` that would be installed.
+
+    Raises:
+        ManifestInvalidError, UnavailableError: As :func:`vendor`.
+    """
+    _check_requirement(name)
+    with tempfile.TemporaryDirectory(prefix="wirthforge-") as scratch:
+        return next(
+            package.version
+            for package in _locked_packages(_compiled([name], Path(scratch), target, "--no-deps"))
+        )
+
+
+def install_project(source: Path, directory: Path, target: Target) -> None:
+    """Builds the Python project in ``source`` and installs it, and nothing that it requires, into ``directory``.
+
+    Raises:
+        PackageInvalidError: It does not build.
+        UnavailableError: There is no ``uv``.
+    """
+    finished = _uv(
+        [
+            *("pip", "install", "--target", str(directory), "--no-deps", "--no-compile-bytecode"),
+            *("--link-mode", "copy", "--python", sys.executable, *_target_arguments(target), str(source)),
+        ],
+        source,
+    )
+    if finished.status:
+        raise PackageInvalidError(f"{source} does not build: {_last_words(finished)}", entry=str(source))
+
+
 def _check_requirement(requirement: str) -> None:
     name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
     if not _REQUIREMENT.fullmatch(requirement):
@@ -141,26 +173,30 @@ def _current_lock(requirements: Sequence[str], project: Path, target: Target, *,
             entry=LOCK_NAME,
         )
     with tempfile.TemporaryDirectory(prefix="wirthforge-") as scratch:
-        output = Path(scratch) / LOCK_NAME
         if old is not None:
-            output.write_text(old)  # uv keeps the pins it finds there
-        (Path(scratch) / "requirements.in").write_text("\n".join(requirements) + "\n")
-        finished = _uv(
-            [
-                *("pip", "compile", "requirements.in", "--output-file", LOCK_NAME, "--generate-hashes"),
-                *("--only-binary", ":all:", "--no-header", "--no-annotate", "--python", sys.executable),
-                *_target_arguments(target),
-            ],
-            Path(scratch),
-        )
-        if finished.status:
-            raise ManifestInvalidError(
-                f"runtime.requirements cannot be satisfied: {_last_words(finished)}",
-                field="runtime.requirements",
-            )
-        lock = head + output.read_text()
+            (Path(scratch) / LOCK_NAME).write_text(old)  # uv keeps the pins it finds there
+        lock = head + _compiled(requirements, Path(scratch), target)
     replace_file(path, lock)
     return lock
+
+
+def _compiled(requirements: Sequence[str], directory: Path, target: Target, *options: str) -> str:
+    """The pins of ``requirements``, with hashes."""
+    (directory / "requirements.in").write_text("\n".join(requirements) + "\n")
+    finished = _uv(
+        [
+            *("pip", "compile", "requirements.in", "--output-file", LOCK_NAME, "--generate-hashes"),
+            *("--only-binary", ":all:", "--no-header", "--no-annotate", "--python", sys.executable),
+            *_target_arguments(target),
+            *options,
+        ],
+        directory,
+    )
+    if finished.status:
+        raise ManifestInvalidError(
+            f"runtime.requirements cannot be satisfied: {_last_words(finished)}", field="runtime.requirements"
+        )
+    return (directory / LOCK_NAME).read_text()
 
 
 def _head(requirements: Sequence[str], target: Target) -> str:

@@ -27,8 +27,10 @@ class Project:
             self.type = str(runtime["type"])
             self.entry = str(runtime["entry"])
             self.interpreter = str(runtime.get("interpreter", "python"))
-            self.arguments = [str(argument) for argument in runtime.get("arguments", [])]
-            self.environment = {str(name): str(text) for name, text in runtime.get("environment", {}).items()}
+            self.arguments = [_placed(str(each), tree) for each in runtime.get("arguments", [])]
+            self.environment = {
+                str(name): _placed(str(text), tree) for name, text in runtime.get("environment", {}).items()
+            }
             self.about = About(str(table["name"]), str(table["version"]))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"plugin.toml does not say what to run: {error} is missing or wrong") from error
@@ -47,3 +49,8 @@ class Project:
         if not isinstance(plugin, Plugin):
             raise TypeError(f"{self.entry} is of type {type(plugin).__name__}: let it be a Plugin")
         return plugin
+
+
+def _placed(text: str, tree: str) -> str:
+    """With ``${PLUGIN}`` replaced by where the tree is: it is one place in a sandbox, another at a build."""
+    return text.replace("${PLUGIN}", tree)
