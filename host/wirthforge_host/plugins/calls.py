@@ -10,7 +10,7 @@ import msgspec
 
 from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.errors import FunctionMissingError, PluginUnavailableError
+from wirthforge_host.errors import FunctionMissingError, FunctionQuarantinedError, PluginUnavailableError
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -35,6 +35,7 @@ class Calls:
 
         Raises:
             NotFoundError: No such plugin or function.
+            FunctionQuarantinedError: The function is not what was approved.
             PluginUnavailableError: The plugin does not run, or ended meanwhile.
             CallTimedOutError: It did not answer in time; it was told to stop.
             InvalidInputError: The function does not take these arguments.
@@ -82,6 +83,13 @@ class Calls:
 
 def _function_of(instance: Instance, name: str) -> Function:
     function = instance.functions.get(name)
+    if name in instance.offer.quarantined:
+        raise FunctionQuarantinedError(
+            f"{instance.plugin}.{name} is not what was approved "
+            f"({'; '.join(instance.offer.quarantined[name].differences)}): an operator must approve it, see "
+            f"`wirthforge functions list {instance.plugin}`",
+            plugin=instance.plugin,
+        )
     if function is None:
         known = ", ".join(sorted(instance.functions))
         raise FunctionMissingError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.bridge import Endpoint, Session
+from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.sandbox.service import Sandbox
 from wirthforge_sdk.contracts.host_api import State
@@ -24,7 +26,10 @@ class Instance:
     sandbox: Sandbox
     endpoint: Endpoint
     session: Session
-    functions: dict[str, Function]
+    digest: str
+    """Of its release."""
+    offer: Offer
+    """Replaced whole when what it offers changes."""
     started_at: datetime
     began: float
     """Monotonic seconds."""
@@ -46,6 +51,11 @@ class Instance:
         if self.paused:
             return State.PAUSED
         return State.THROTTLED if self.cpu_share < 1 else State.RUNNING
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """Those that may be called, by name."""
+        return self.offer.functions
 
     @property
     def protocol(self) -> str:

@@ -21,6 +21,7 @@ from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
+from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn, QuarantinedFunction
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AskedPermission,
@@ -151,6 +152,18 @@ class Plugins:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
 
+    async def approve_function(self, name: str, approval: FunctionApprovalIn, operator: Operator) -> None:
+        """See :meth:`Functions.approve`.
+
+        Raises:
+            PluginUnavailableError: The plugin does not run, so that nobody can say what it offers.
+        """
+        await self.get(name)
+        instance = self.reconciler.live(name)
+        if instance is None:
+            raise PluginUnavailableError(f"{name} does not run: nobody can say what it offers", plugin=name)
+        await self.instances.functions.approve(instance, approval, operator)
+
     async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
         """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.
 
@@ -264,9 +277,22 @@ def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: 
             )
             for asked in manifest.permissions
         ],
-        functions=list(record.release.functions),
+        functions=list(instance.functions.values() if instance else record.release.functions),
+        quarantined=_quarantined(instance) if instance else [],
         instance=_instance_out(instance) if instance else None,
     )
+
+
+def _quarantined(instance: Instance) -> list[QuarantinedFunction]:
+    return [
+        QuarantinedFunction(
+            name=name,
+            differences=list(drifted.differences),
+            offered=drifted.offered,
+            fingerprint=drifted.fingerprint,
+        )
+        for name, drifted in instance.offer.quarantined.items()
+    ]
 
 
 def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:

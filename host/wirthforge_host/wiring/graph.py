@@ -91,6 +91,7 @@ class Wiring:
             )
             tasks = {
                 "reconciler": self.reconciler.run(),
+                "functions": self.instances.functions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
                 "threats": self.threats.run(),

@@ -13,6 +13,7 @@ from wirthforge_host.install import Installer, Source
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
@@ -88,6 +89,17 @@ def resources(ground: Ground) -> Resources:
     )
 
 
+def functions(ground: Ground) -> Functions:
+    """What holds functions to what was approved."""
+    return Functions(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        signals=ground.signals,
+        now=ground.now,
+    )
+
+
 def instances(
     settings: Settings, engine: ContainerEngine, ground: Ground, resources: Resources, egress: Egress
 ) -> Instances:
@@ -111,6 +123,7 @@ def instances(
         egress=egress,
         resources=resources,
         permissions=ground.permissions,
+        functions=functions(ground),
         logs=ground.logs,
         trees=ground.trees,
         settings=settings,

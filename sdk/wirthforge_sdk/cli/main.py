@@ -14,6 +14,7 @@ from wirthforge_sdk.cli import (
     containment,
     demo,
     doctor,
+    functions,
     market,
     operator,
     policy,
@@ -129,6 +130,11 @@ demos = typer.Typer(
 )
 _add(demos, None, {"attack": demo.attack})
 app.add_typer(demos, name="demo", rich_help_panel="You and your machine")
+offers = typer.Typer(
+    help="See what plugins offer, and let go what differs from what was approved.", no_args_is_help=True
+)
+_add(offers, None, {"list": functions.listed, "approve": functions.approve})
+app.add_typer(offers, name="functions", rich_help_panel="Run plugins")
 imports = typer.Typer(help="Make plugins of what others wrote.", no_args_is_help=True)
 _add(imports, None, {"mcp": add.mcp})
 app.add_typer(imports, name="add", rich_help_panel="Write plugins")

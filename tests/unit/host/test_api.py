@@ -37,6 +37,7 @@ SCOPES = {
     "call": Scope.CALL,
     "grants": Scope.READ,
     "approve": Scope.OPERATE,
+    "approve_function": Scope.OPERATE,
     "revoke": Scope.OPERATE,
     "audit": Scope.READ,
     "events": Scope.READ,
