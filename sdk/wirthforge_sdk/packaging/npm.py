@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 import shutil
 import tempfile
@@ -74,6 +75,7 @@ def vendor(requirements: Sequence[str], project: Path, target: Target, *, frozen
         _lay_out(directory, project, wanted)
         lock = _current_lock(directory, project, wanted, frozen=frozen)
         pins = dict(_pins(lock))
+        _check_brought(directory, wanted, pins)
         finished = _npm(["ci", *_platform(target)], directory)
         if finished.status:
             raise PackageInvalidError(
@@ -147,6 +149,20 @@ def _lay_out(directory: Path, project: Path, wanted: Mapping[str, str]) -> None:
                 shutil.copyfile(project / name, directory / name, follow_symlinks=False)
             except OSError as error:
                 raise PackageInvalidError(f"{name} cannot be read: {error.strerror}", entry=name) from error
+
+
+def _check_brought(directory: Path, wanted: Mapping[str, str], pins: Mapping[str, LockedPackage]) -> None:
+    """npm holds what comes from a registry to its hash, but not a file of the project."""
+    for name, version in wanted.items():
+        file = version.removeprefix("file:")
+        if file == version:
+            continue
+        pinned = pins.get(f"node_modules/{name}")
+        found = hashlib.sha512((directory / file).read_bytes()).hexdigest()
+        if pinned is None or found not in pinned.sha512:
+            raise PackageInvalidError(
+                f"{file} is not what {LOCK_NAME} pins: delete the lock when it should be another", entry=file
+            )
 
 
 def _current_lock(
