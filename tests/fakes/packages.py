@@ -68,6 +68,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     categories: Sequence[str] = (),
     summary: str = "Greets people.",
     source: str = SOURCE,
+    runtime: str = 'type = "python"\nentry = "plugin:plugin"',
     readme: str = "# Hello\n",
     extra: str = "",
     files: Mapping[str, str] | None = None,
@@ -84,6 +85,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         categories: As in the manifest.
         summary: As in the manifest.
         source: ``src/plugin.py``.
+        runtime: What stands below ``[runtime]``.
         readme: ``README.md``.
         extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
         files: More files, texts by path.
@@ -98,8 +100,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         'authors = ["Ada Example <ada@example.org>"]',
         'license = "MIT"',
         "[runtime]",
-        'type = "python"',
-        'entry = "plugin:plugin"',
+        runtime,
     ]
     for need in permissions:
         lines += ["[[permissions]]", f"need = {json.dumps(need)}", 'reason = "A test needs it."']

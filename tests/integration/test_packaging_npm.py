@@ -79,7 +79,7 @@ def test_a_lock_that_is_there_is_used_as_it_is(project):
 def test_what_is_not_what_was_locked_does_not_install(project):
     vendor([REQUIREMENT], project, TARGET)
     tarball(project, description="another")
-    with pytest.raises(PackageInvalidError, match="is not what package-lock.json pins"):
+    with pytest.raises(PackageInvalidError, match=r"is not what .* pins"):
         vendor([REQUIREMENT], project, TARGET, frozen=True)
 
 

@@ -152,7 +152,7 @@ def _lay_out(directory: Path, project: Path, wanted: Mapping[str, str]) -> None:
 
 
 def _check_brought(directory: Path, wanted: Mapping[str, str], pins: Mapping[str, LockedPackage]) -> None:
-    """npm holds what comes from a registry to its hash, but not a file of the project."""
+    """Checks the project's own files: npm holds only what comes from a registry to its hash."""
     for name, version in wanted.items():
         file = version.removeprefix("file:")
         if file == version:
