@@ -81,7 +81,7 @@ def approval_of(plugin, name, **changed):
     return FunctionApprovalIn(**values)
 
 
-@pytest.mark.requirement("BEY-1", "PERM-6")
+@pytest.mark.requirement("BEY-1")
 async def test_what_differs_at_the_start_is_refused_and_the_rest_goes_on(tmp_path):
     other = TURN.model_copy(update={"description": "Turns it round."})
     async with world_on_engine(tmp_path / "h", package(SAY, other, BECOME)) as host:
@@ -97,7 +97,7 @@ async def test_what_differs_at_the_start_is_refused_and_the_rest_goes_on(tmp_pat
         assert record.detail == {"count": 1, "differences": ["'turn' has another description"]}
 
 
-@pytest.mark.requirement("BEY-1", "PERM-6")
+@pytest.mark.requirement("BEY-1")
 async def test_what_changes_while_it_runs_is_refused_from_then_on_and_back_when_it_is_as_it_was(tmp_path):
     async with world_on_engine(tmp_path / "h", package()) as host:
         await host.install()
@@ -122,7 +122,7 @@ async def test_a_list_that_makes_no_sense_leaves_nothing_to_call(tmp_path):
             await host.call("say")
 
 
-@pytest.mark.requirement("BEY-1", "PERM-6")
+@pytest.mark.requirement("BEY-1")
 async def test_an_approval_lets_go_exactly_what_was_looked_at_and_outlives_a_restart(tmp_path):
     other = TURN.model_copy(update={"description": "Turns it round."})
     async with world_on_engine(tmp_path / "h", package(SAY, other, BECOME)) as host:
