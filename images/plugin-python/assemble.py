@@ -38,7 +38,7 @@ UNUSED_FILES = re.compile(
     r".*\.a|turtle\.py|sitecustomize\.py|EXTERNALLY-MANAGED|_tkinter\..*|_test.*|_ctypes_test.*|_xx.*|xx.*",
 )
 # Copies of the zones in other clocks, and lists only tools read.
-UNUSED_OF_NODE = re.compile(r"@types|.*-types|.*\.(d\.ts|d\.mts|map|md)")
+UNUSED_OF_NODE = re.compile(r"@types|bin|.*-types|.*\.(d\.ts|d\.mts|map|md)")
 UNUSED_ZONES = re.compile(r"posix|right|.*\.(list|zi|tab)|leapseconds|leap-seconds.*")
 
 MOUNT_POINTS = ("tmp", "plugin", "run/wirthforge", "proc", "sys", "dev")
