@@ -645,6 +645,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "partial",
         tests=(
             "tests/e2e/test_demo.py::test_an_unmodified_mcp_server_answers",
+            "tests/integration/test_cli_add.py::test_a_server_becomes_a_project_that_builds",
             "tests/e2e/test_mcp_servers.py::test_an_unmodified_server_answers_from_a_sandbox_that_is_as_asked",
             "tests/e2e/test_mcp_servers.py::test_the_server_that_fetches_reaches_what_was_granted_and_nothing_else",
             "tests/e2e/test_mcp_servers.py::test_the_git_server_reads_a_repository_of_its_package_with_a_git_of_its_package",
