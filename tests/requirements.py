@@ -255,13 +255,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "PERM-5",
         "auditing",
-        "partial",
+        "done",
         tests=(
             "tests/unit/host/test_audit.py::test_a_change_made_behind_our_back_is_found_at_its_place",
             "tests/unit/host/test_plugins.py::test_every_act_is_recorded_with_who_did_it",
             "tests/unit/host/test_plugins.py::test_an_act_whose_record_cannot_be_kept_is_not_done",
+            "tests/unit/host/test_audit_checkpoints.py::test_every_one_of_a_thousand_corruptions_is_found",
+            "tests/unit/host/test_audit_checkpoints.py::test_a_log_that_was_computed_anew_is_found_by_a_checkpoint_kept_elsewhere",
+            "tests/unit/host/test_audit_checkpoints.py::test_an_exported_log_is_verified_elsewhere",
         ),
-        lacks="`wirthforge audit verify`, signed checkpoints",
     ),
     Requirement(
         "PERM-6",

@@ -22,8 +22,8 @@ from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
+from wirthforge_sdk.contracts.audit_api import AuditOut
 from wirthforge_sdk.contracts.bridge import MODERN
-from wirthforge_sdk.contracts.host_api import AuditOut
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.database import Database
 

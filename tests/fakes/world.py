@@ -30,7 +30,8 @@ from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
-from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
+from wirthforge_sdk.contracts.audit_api import AuditOut
+from wirthforge_sdk.contracts.host_api import ApprovalIn, CallIn, CallOut, PluginOut, State
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.files import write_private
 

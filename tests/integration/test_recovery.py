@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.fakes import world as worlds
+from tests.fakes.host import verification
 from tests.fakes.host_process import Place, host_process
 from tests.fakes.packages import make_package
 from tests.fakes.private_engine import private_engine
@@ -304,5 +305,5 @@ async def test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again(
         assert (await host.call("recall", key="k")).structured == {"result": "before"}
         assert (await host.call("keep", key="k", value="after")).structured == {"result": True}
         assert (await host.install("demo/late")).state is State.RUNNING
-        assert (await host.wiring.audit.verify()).first_bad is None
+        assert (await verification(host.wiring.checkpoints)).problem is None
         assert len(host.directories("releases")) == 2

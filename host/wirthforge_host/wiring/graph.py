@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
@@ -51,6 +52,7 @@ class Wiring:
     database: Database
     engine: ContainerEngine
     audit: Audit
+    checkpoints: Checkpoints
     events: Events
     logs: Logs
     metrics: Metrics
@@ -84,6 +86,8 @@ class Wiring:
             await self.tokens.load()
             await self.permissions.load()
             await self.plugins.sweep()
+            # Begun before the log, to sign what it was in the end.
+            await stack.enter_async_context(self.checkpoints.running())
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
             stack.push_async_callback(
@@ -128,13 +132,7 @@ def build_wiring(
     control = Control(engine)
     reconciler = parts.reconciler(settings, ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
-    containment = Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
+    containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
         settings=settings,
@@ -142,6 +140,7 @@ def build_wiring(
         database=ground.database,
         engine=engine,
         audit=ground.audit,
+        checkpoints=parts.checkpoints(settings, ground),
         events=ground.events,
         logs=ground.logs,
         metrics=metrics,

@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from wirthforge_host.audit.checkpoints import Checkpoints, own_key
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
@@ -180,6 +181,28 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
         audit=ground.audit,
         events=ground.events,
         policy=ground.policy,
+    )
+
+
+def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
+    """What holds plugins back."""
+    return Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+
+
+def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:
+    """What signs the audit log."""
+    return Checkpoints(
+        ground.database,
+        ground.audit,
+        own_key(settings.data_dir / "audit.key"),
+        f"wirthforge/audit/{settings.host_id or own_id(settings.data_dir / 'host.id')}",
+        now=ground.now,
     )
 
 

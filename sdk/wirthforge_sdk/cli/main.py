@@ -9,6 +9,7 @@ import typer
 
 from wirthforge_sdk.cli import (
     account,
+    audit,
     author,
     containment,
     demo,
@@ -69,7 +70,6 @@ _add(
         "enable": operator.enable,
         "disable": operator.disable,
         "uninstall": operator.uninstall,
-        "audit": operator.audit,
     },
 )
 _add(
@@ -121,6 +121,19 @@ _add(
     },
 )
 app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
+audits = typer.Typer(help="Search, follow, verify and export the audit log of a host.", no_args_is_help=True)
+_add(
+    audits,
+    None,
+    {
+        "search": audit.search,
+        "tail": audit.tail,
+        "verify": audit.verify,
+        "checkpoint": audit.checkpoint,
+        "export": audit.export,
+    },
+)
+app.add_typer(audits, name="audit", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

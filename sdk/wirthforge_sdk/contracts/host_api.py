@@ -152,22 +152,6 @@ class CallOut(Shape):
     duration_ms: float
 
 
-class AuditOut(Shape):
-    """One record of the audit log."""
-
-    id: int
-    at: datetime
-    actor: str
-    """``operator:<token label>``, ``plugin:<name>``, or ``host``."""
-    action: str
-    """``plugin.install``, ``permission.grant``, ``host_call`` and so on."""
-    outcome: str
-    """``allowed``, ``denied`` or ``failed``."""
-    plugin: str | None
-    detail: dict[str, Any]
-    """Shapes and names, never values of arguments."""
-
-
 class LogOut(Shape):
     """One line of a plugin's log."""
 
