@@ -101,6 +101,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_bridge_runtime.py::test_a_function_learns_that_nobody_waits_any_more",
             "tests/integration/test_bridge_runtime.py::test_a_function_that_takes_too_long_is_not_waited_for",
             "tests/security/test_bridge_abuse.py::test_a_plugin_that_asks_and_never_reads_is_cut_off_or_held_still",
+            "tests/unit/host/test_calls.py::test_a_plugin_calls_another_and_both_are_on_record",
         ),
         lacks="streaming, raw bodies, credits",
     ),
@@ -417,7 +418,12 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     ),
     Requirement("RES-11", "pooling"),
     Requirement("RES-12", "load balancing"),
-    Requirement("RES-13", "caching"),
+    Requirement(
+        "RES-13",
+        "caching",
+        "done",
+        tests=("tests/unit/host/test_calls.py::test_a_cacheable_function_runs_once_for_the_same_arguments",),
+    ),
     Requirement("RES-14", "memory and CPU optimisation"),
     # Hot loading
     Requirement("HOT-1", "zero-downtime upgrade"),

@@ -172,6 +172,7 @@ class Instances:
         return Instance(
             id=begun.record.id,
             plugin=record.name,
+            digest=begun.record.digest,
             uid=begun.record.uid,
             sandbox=begun.sandbox,
             endpoint=begun.endpoint,
@@ -359,11 +360,9 @@ class Instances:
                     parts.append("it ran out of memory")
                 elif state is not None and not state.running:
                     parts.append(f"its process ended with exit code {state.exit_code}")
-        errors = [
-            line.message.strip()
-            for line in self.logs.tail(begun.record.plugin, limit=20)
-            if line.level == "error" and line.instance == begun.record.id and line.message.strip()
-        ]
+        lines = self.logs.tail(begun.record.plugin, limit=20)
+        own = (line for line in lines if line.level == "error" and line.instance == begun.record.id)
+        errors = [message for line in own if (message := line.message.strip())]
         if errors:
             parts.append(f"its last error: {errors[-1].splitlines()[-1][:300]}")
         return "; ".join(parts)

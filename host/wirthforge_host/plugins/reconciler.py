@@ -71,11 +71,22 @@ class Reconciler:
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
+        self._opened = asyncio.Event()
+        """Set, and replaced, whenever a gate was opened."""
         self.starts = Starts(self._wake.set)
 
     def live(self, plugin: str) -> Instance | None:
         """The instance that answers calls of ``plugin``, if there is one."""
         return self._live.get(plugin)
+
+    async def successor(self, instance: Instance, timeout_s: float) -> Instance | None:
+        """The instance that takes the calls of one that ended; None when there is none within ``timeout_s``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (live := self._live.get(instance.plugin)) in {None, instance} or not live.gate.is_open:
+                    await self._opened.wait()
+                return live
+        return None
 
     def living(self) -> list[str]:
         """Every plugin that has an instance, by name."""
@@ -227,7 +238,7 @@ class Reconciler:
                 await asyncio.shield(self._instances.leave(instance))
                 raise
         if not instance.paused:
-            instance.gate.open()
+            self._let_in(instance)
 
     async def _converge(self) -> None:
         if self._adoption is not None:
@@ -296,7 +307,12 @@ class Reconciler:
 
     async def _open_gate(self, instance: Instance) -> None:
         await self._states.move(instance.plugin, State.RUNNING, cause="handshake and self-test passed")
+        self._let_in(instance)
+
+    def _let_in(self, instance: Instance) -> None:
         instance.gate.open()
+        opened, self._opened = self._opened, asyncio.Event()
+        opened.set()
 
     async def _stop(self, instance: Instance) -> None:
         instance.gate.close()

@@ -148,7 +148,7 @@ def build_wiring(
         permissions=ground.permissions,
         storage=ground.storage,
         plugins=plugins,
-        calls=Calls(plugins, reconciler, ground.audit, metrics),
+        calls=parts.calls(ground, plugins, reconciler, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,

@@ -13,6 +13,7 @@ from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
+from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -100,6 +101,7 @@ def instances(
         storage=ground.storage,
         monotonic=time.monotonic,
         signals=ground.signals,
+        exchange=ground.exchange,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
     return Instances(
@@ -153,6 +155,7 @@ def plugins(
         permissions=ground.permissions,
         storage=ground.storage,
         logs=ground.logs,
+        cache=ground.cache,
         trees=ground.trees,
         resources=resources,
     )
@@ -182,6 +185,13 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
         events=ground.events,
         policy=ground.policy,
     )
+
+
+def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, metrics: Metrics) -> Calls:
+    """Who makes calls, also those of plugins."""
+    service = Calls(plugins, reconciler, ground.audit, metrics, ground.cache)
+    ground.exchange.connect(service)
+    return service
 
 
 def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:

@@ -150,6 +150,8 @@ class CallOut(Shape):
     content: list[dict[str, Any]]
     """``content`` of the MCP result."""
     duration_ms: float
+    cached: bool
+    """It was returned before, for the same arguments."""
 
 
 class LogOut(Shape):

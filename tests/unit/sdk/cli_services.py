@@ -74,6 +74,7 @@ CALLED = {
     "structured": {"sky": "blue"},
     "content": [{"type": "text", "text": "blue"}],
     "duration_ms": 1.5,
+    "cached": False,
 }
 LOG = {
     "id": 7,
