@@ -115,6 +115,13 @@ async def disabled(engine, left, directory):
     database.close()
 
 
+async def limited_meanwhile(engine, left, directory):
+    with sqlite3.connect(directory / "wirthforge.sqlite3") as database:
+        insert = "INSERT INTO plugin_resources VALUES (?, ?, '2030-01-01 00:00:00')"
+        database.execute(insert, (PLUGIN, '{"pids": 20}'))
+    database.close()
+
+
 MISFITS = {
     "it is of another image": (other_image, "made of another image"),
     "it is not locked down as it was": (loosened, "cpu_quota_us"),
@@ -122,6 +129,7 @@ MISFITS = {
     "it ended": (ended, "ended with exit code 137"),
     "its directory was deleted": (no_directory, "ended with exit code 0"),
     "it is not wanted": (disabled, "not wanted"),
+    "it has other limits now, and no kernel takes them": (limited_meanwhile, "cannot be set from here"),
 }
 
 
@@ -154,6 +162,15 @@ async def test_one_that_does_not_come_back_is_not_waited_for(again, left, engine
         monkeypatch.undo()
         found = await host.until(State.RUNNING)
         assert found.instance.id != left.id
+
+
+@pytest.mark.parametrize("limit", ["tmpfs_bytes = 8388608", "open_files = 200"])
+async def test_limits_that_only_a_start_changes_start_it_anew(again, left, tmp_path, limit):
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f"[tiers.small]\n{limit}\n")
+    async with again(policy=policy) as host:
+        assert (await host.until(State.RUNNING)).instance.id != left.id
+        assert "by other rules" in (await why(host))[1]
 
 
 @pytest.mark.requirement("PERM-6")

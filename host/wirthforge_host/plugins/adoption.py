@@ -23,7 +23,6 @@ from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.states import HOST
 from wirthforge_host.sandbox.control import Control
-from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_host.sandbox.models import LABEL_INSTANCE, ContainerState
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError, NotFoundError
@@ -137,7 +136,6 @@ class Adoption:
             await self.control.thaw(container.id)
         instance = await self.instances.adopt(plugin, found.instance, container, on_lost=on_lost)
         try:
-            instance.cpu_share = await self._share(instance)
             if plugin.state is State.PAUSED:
                 await self.control.freeze(container.id)
                 instance.paused = True
@@ -145,19 +143,6 @@ class Adoption:
             await asyncio.shield(self.instances.leave(instance))
             raise
         return instance
-
-    async def _share(self, instance: Instance) -> float:
-        """Of its quota, what it was left with: what is throttled stays so."""
-        cgroup = await self.control.cgroup(instance.container_id)
-        if cgroup is None:
-            return 1.0  # the engine throttled it, then; and a sandbox that it says is throttled is not as asked for
-        try:
-            found = await asyncio.to_thread(cgroup.limits)
-        finally:
-            cgroup.close()
-        if found.cpus is None or (found.cpu_quota_us, found.cpu_period_us) == bandwidth(instance.limits.cpus):
-            return 1.0
-        return min(1.0, found.cpus / instance.limits.cpus)
 
     async def _record(self, found: Left, outcome: Outcome, reason: str) -> None:
         detail = {"instance": found.instance.id, "digest": found.instance.digest, "uid": found.instance.uid}

@@ -134,7 +134,7 @@ class Instances:
         """Takes over an instance that a host before this one left. When it fails, it stays as it was.
 
         Raises:
-            ConflictError: It is not what a start would make now.
+            ConflictError: It is not what a start would make now, and cannot be made so while it runs.
             SandboxMismatchError: It is not locked down as it was made.
             FunctionDriftError: It offers other functions than those that were signed and approved.
             PluginUnavailableError: It did not connect again, greet or pass its self-test.
@@ -183,18 +183,17 @@ class Instances:
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
             limits=begun.limits,
             pid=pid,
+            cpu_share=begun.sandbox.cpu_share,
         )
 
     async def close(self, instance: Instance) -> None:
         """Ends an instance and returns when nothing of it is left."""
-        begun = self._begun.get(instance.id)
-        if begun is not None:
+        if begun := self._begun.get(instance.id):
             await self._end(begun)
 
     async def leave(self, instance: Instance) -> None:
         """Lets go of an instance that the next host shall adopt."""
-        begun = self._begun.get(instance.id)
-        if begun is not None:
+        if begun := self._begun.get(instance.id):
             await self._leave(begun)
 
     def begun(self) -> list[InstanceRecord]:
