@@ -7,6 +7,7 @@ was, and its plugin never learns more than that it has another host. Every other
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,19 +87,23 @@ class Adoption:
     audit: Audit
     events: Events
 
-    async def left(self, living: Mapping[str, Instance]) -> list[Left]:
-        """What there is of instances that are not of this process.
+    async def left(self) -> dict[str, list[Left]]:
+        """By plugin, what there is of instances that are not of this process; the newest first.
 
         Raises:
             UnavailableError: The engine or the database does not answer.
         """
-        own = {instance.id for instance in living.values()}
-        recorded = [each for each in await self.instances.recorded() if each.id not in own]
-        if not recorded:
-            return []
+        recorded = await self.instances.recorded()
+        own = {each.id for each in self.instances.begun()}
+        if not (recorded := [each for each in recorded if each.id not in own]):
+            return {}
         async with self.database.reading() as tx:
             plugins = await store.all_plugins(tx)
-        return left(recorded, plugins, await self.instances.sandboxes.running())
+        containers = await self.instances.sandboxes.running()
+        by_plugin: defaultdict[str, list[Left]] = defaultdict(list)
+        for each in left(recorded, plugins, containers):
+            by_plugin[each.instance.plugin].append(each)
+        return dict(by_plugin)
 
     async def take_over(
         self, found: Left, taken: Mapping[str, object], *, on_lost: Callable[[], None]

@@ -10,11 +10,12 @@ import asyncio
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -218,10 +219,10 @@ class Instances:
         begun = self._begun.get(instance.id)
         return await self._obituary(begun, "its connection ended") if begun else "its connection ended"
 
-    async def sweep(self) -> None:
-        """Removes every trace of instances that are not of this process: containers, directories, records."""
+    async def sweep(self, spared: Iterable[str] = ()) -> None:
+        """Removes every trace of instances that are neither of this process nor ``spared``, which are ids."""
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
-        living = ChainMap(self._begun, dict(self._begun))
+        living = ChainMap[str, Any](self._begun, dict.fromkeys((*self._begun, *spared)))
         stuck = await self.sandboxes.sweep(living)
         await asyncio.to_thread(directories.sweep, self.directory, living)
         for record in await self.recorded():
