@@ -70,7 +70,10 @@ class Dispatcher:
         self._at_work: dict[asyncio.Task[Any], str] = {}
         """The permission that each host call at work needs."""
         self._cut: set[asyncio.Task[Any]] = set()
-        peer.rights.watch(self._cut_revoked)
+
+    def open(self) -> None:
+        """Cuts what is at work from now on when the right to it is taken back."""
+        self._peer.rights.watch(self._cut_revoked)
 
     def close(self) -> None:
         """Hears of changed rights no more."""

@@ -183,9 +183,7 @@ async def test_calls_stand_in_one_another_only_so_deep(tmp_path):
 
 async def test_a_call_waits_no_longer_than_the_one_it_is_made_for(host):
     with pytest.raises(CallTimedOutError):
-        await host.call(
-            "ask", plugin=A, timeout_s=0.3, other=B, what="sleep", arguments={"seconds": 1}
-        )
+        await host.call("ask", plugin=A, timeout_s=0.3, other=B, what="sleep", arguments={"seconds": 1})
     await host.logged("told to stop", plugin=B)
 
 
