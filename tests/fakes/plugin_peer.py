@@ -18,6 +18,7 @@ import uvloop
 from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
+from wirthforge_host.bus import Bus
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
@@ -174,7 +175,14 @@ def services(database: Database, audit: Audit, events: Events, clock: Clock) -> 
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
     storage = Storage(database)
-    return Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=clock.monotonic)
+    return Services(
+        audit=audit,
+        bus=Bus(database, audit, events, now=clock),
+        events=events,
+        logs=logs,
+        storage=storage,
+        monotonic=clock.monotonic,
+    )
 
 
 @pytest.fixture
@@ -221,6 +229,7 @@ async def bridged(
     yield ends
     ends.peer.close()
     await endpoint.close()
+    await services.bus.close()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

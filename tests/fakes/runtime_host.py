@@ -16,6 +16,7 @@ from typing import Any
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
@@ -77,9 +78,11 @@ async def runtime_host(
 
 
 def _services(database: Database) -> Services:
+    audit, events = Audit(database, now=utc_now), Events(now=utc_now)
     return Services(
-        audit=Audit(database, now=utc_now),
-        events=Events(now=utc_now),
+        audit=audit,
+        bus=Bus(database, audit, events, now=utc_now),
+        events=events,
         logs=Logs(now=utc_now, monotonic=time.monotonic),
         storage=Storage(database),
         monotonic=time.monotonic,
@@ -102,5 +105,6 @@ async def _connected(
         yield RuntimeHost(services, endpoint, session, process)
     finally:
         await endpoint.close()
+        await services.bus.close()
         async with asyncio.timeout(WAIT_S):
             await process.wait()

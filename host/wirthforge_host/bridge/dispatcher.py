@@ -67,6 +67,7 @@ class Dispatcher:
         self._services = services
         self._recording = recording
         self._asker = Asker(peer, services)
+        self.subscriber = self._asker.subscriber
 
     async def call(self, method: str, params: Raw, label_of: Callable[[object], str | None]) -> Any:
         """Does one host call and returns its result, JSON or :class:`msgspec.Raw`.

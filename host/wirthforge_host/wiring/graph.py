@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
@@ -51,6 +52,7 @@ class Wiring:
     database: Database
     engine: ContainerEngine
     audit: Audit
+    bus: Bus
     events: Events
     logs: Logs
     metrics: Metrics
@@ -83,9 +85,11 @@ class Wiring:
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
+            await self.bus.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
+            stack.push_async_callback(self.bus.close)
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
@@ -93,6 +97,7 @@ class Wiring:
                 "reconciler": self.reconciler.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
+                "events": self.bus.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
             }
@@ -142,6 +147,7 @@ def build_wiring(
         database=ground.database,
         engine=engine,
         audit=ground.audit,
+        bus=ground.bus,
         events=ground.events,
         logs=ground.logs,
         metrics=metrics,

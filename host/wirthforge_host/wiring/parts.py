@@ -94,6 +94,7 @@ def instances(
     """What opens and closes sandboxes, with the bridge they speak over."""
     services = Services(
         audit=ground.audit,
+        bus=ground.bus,
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
@@ -151,6 +152,7 @@ def plugins(
         reconciler=reconciler,
         permissions=ground.permissions,
         storage=ground.storage,
+        bus=ground.bus,
         logs=ground.logs,
         trees=ground.trees,
         resources=resources,

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bus import Bus, Subscriber
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
@@ -43,6 +44,7 @@ class Services:
     """What host calls reach."""
 
     audit: Audit
+    bus: Bus
     events: Events
     logs: Logs
     storage: Storage
@@ -55,11 +57,12 @@ class Services:
 class Asker:
     """One connection, as the host calls that come over it see it."""
 
-    __slots__ = ("event_rate", "peer", "services")
+    __slots__ = ("event_rate", "peer", "services", "subscriber")
 
     def __init__(self, peer: Peer, services: Services) -> None:
         self.peer = peer
         self.services = services
+        self.subscriber: Subscriber = services.bus.subscriber(peer.plugin, peer.rights)
         self.event_rate = TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, services.monotonic())
 
 
