@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
@@ -40,6 +42,11 @@ class RuntimeHost:
         self.endpoint = endpoint
         self.session = session
         self.process = process
+
+    async def publish(self, topic: str, data: Any = None) -> int:
+        """Publishes an event as an application does; its id."""
+        encoded = json.dumps(data).encode()
+        return (await self.services.bus.publish("application:test", topic, encoded)).id
 
     async def call(self, function: str, /, **arguments: Any) -> Any:
         """The structured result of a function; a refusal is raised as the plugin answered it."""
@@ -102,6 +109,7 @@ async def _connected(
     try:
         session = await endpoint.accept(timeout_s=WAIT_S)
         await session.open(timeout_s=WAIT_S)
+        await session.subscribe(parse_manifest((project / "plugin.toml").read_bytes()).events.subscriptions)
         yield RuntimeHost(services, endpoint, session, process)
     finally:
         await endpoint.close()

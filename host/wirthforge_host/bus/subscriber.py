@@ -13,7 +13,7 @@ from wirthforge_host.bus.models import BusEvent
 from wirthforge_host.bus.queue import Queue
 from wirthforge_host.permissions import Rights
 from wirthforge_sdk.contracts.events import MAX_SUBSCRIPTIONS, Overflow, Subscription
-from wirthforge_sdk.errors import ConflictError, LimitExceededError, NotFoundError
+from wirthforge_sdk.errors import ConflictError, LimitExceededError
 
 if TYPE_CHECKING:
     from wirthforge_host.bus.service import Bus
@@ -75,15 +75,11 @@ class Subscriber:
         self._wanted[subscription.topic] = subscription
         self._settle()
 
-    def unsubscribe(self, pattern: str) -> None:
-        """Ends a subscription until the next connection.
-
-        Raises:
-            NotFoundError: There is none of this pattern.
-        """
-        if self._wanted.pop(pattern, None) is None:
-            raise NotFoundError(f"there is no subscription of {pattern[:200]}")
+    def unsubscribe(self, pattern: str) -> bool:
+        """Ends a subscription until the next connection; whether there was one of this pattern."""
+        ended = self._wanted.pop(pattern, None) is not None
         self._settle()
+        return ended
 
     def active(self) -> list[tuple[str, int]]:
         """Each subscription at work, and how many events wait in memory for it."""

@@ -130,7 +130,7 @@ params and results (all JSON):
 ``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
 ``host/events.publish`` ``{topic, data}`` → ``{id: int}``;
 ``host/events.subscribe`` ``{topic, queue?: 1..10000, overflow?: drop_oldest|block, timeout_s?}`` → ``{}``;
-``host/events.unsubscribe`` ``{topic}`` → ``{}``;
+``host/events.unsubscribe`` ``{topic}`` → ``{ended: bool}``;
 ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``.
 """
 

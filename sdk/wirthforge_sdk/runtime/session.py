@@ -50,12 +50,14 @@ class Session:
         connection: wire.Connection,
         host: Host,
         execution: Execution,
+        deliveries: Execution,
     ) -> None:
         self._functions = functions
         self._about = about
         self._connection = connection
         self._host = host
         self._execution = execution
+        self._deliveries = deliveries
         self._era: str | None = None
 
     def serve(self) -> None:
@@ -70,6 +72,7 @@ class Session:
         finally:
             self._host.close()
             self._execution.abandon()
+            self._deliveries.abandon()
 
     def _send(self, answers: Iterator[bytes]) -> None:
         """Sends the answers of one batch in few writes: a write costs more than a short call."""
@@ -100,7 +103,8 @@ class Session:
             return None
         if message.id is UNSET:
             if message.method == "notifications/cancelled" and message.params.request_id is not None:
-                self._execution.cancel(message.params.request_id)
+                for work in (self._execution, self._deliveries):
+                    work.cancel(message.params.request_id)
             return None
         if message.id is None:
             return wire.refusal(None, INVALID_REQUEST, "a request's id cannot be null")
@@ -113,6 +117,8 @@ class Session:
         match method:
             case "tools/call":
                 return self._execution.accept(number, params)
+            case "events/deliver":
+                return self._deliveries.accept(number, params)
             case "tools/list":
                 tools = [self._functions[name].tool() for name in sorted(self._functions)]
                 return wire.answer(number, {"tools": tools, **self._cacheable()})

@@ -21,6 +21,7 @@ from wirthforge_sdk.contracts.bridge import (
 )
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from wirthforge_sdk.testing.memory_events import MemoryBus
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -65,6 +66,7 @@ class MemoryHost:
             frozenset(map(parse_rule, grants)), frozenset(map(parse_rule, denied))
         )
         self.storage: dict[str, Any] = dict(storage or {})
+        self.bus = MemoryBus()
         self.events: list[Event] = []
         self.logs: list[LogLine] = []
         self.denials: list[str] = []
@@ -100,7 +102,7 @@ class MemoryHost:
 
     def _check(self, method: str, params: Mapping[str, Any]) -> None:
         need = HOST_CALLS[method]
-        if need == "events.publish":
+        if need in {"events.publish", "events.subscribe"}:
             need = str(Permission.parse(f"{need}:{_text(params, 'topic')}"))
         if need is not None and not self.permissions.allows(need):
             self.denials.append(need)
@@ -141,8 +143,15 @@ class MemoryHost:
         return {"keys": found[:limit], "more": len(found) > limit}
 
     def _publish(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.events.append(Event(_text(params, "topic"), params.get("data")))
-        return {}
+        published = self.bus.publish(params)
+        self.events.append(Event(params["topic"], params["data"]))
+        return published
+
+    def _subscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.subscribe(params)
+
+    def _unsubscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.unsubscribe(params)
 
     def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
@@ -155,6 +164,8 @@ _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/storage.set": ("_set", frozenset({"key", "value"})),
     "host/storage.delete": ("_delete", frozenset({"key"})),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
+    "host/events.subscribe": ("_subscribe", frozenset({"topic", "queue", "overflow", "timeout_s"})),
+    "host/events.unsubscribe": ("_unsubscribe", frozenset({"topic"})),
     "host/permissions.list": ("_permissions", frozenset()),
 }
 """What does each of ``HOST_CALLS``, and the parameters it takes."""

@@ -19,9 +19,11 @@ PARAMETERS = {
     "host/storage.set": {"key": "k", "value": [1]},
     "host/storage.delete": {"key": "k"},
     "host/events.publish": {"topic": "weather.rain", "data": {"mm": 3}},
+    "host/events.subscribe": {"topic": "weather.*"},
+    "host/events.unsubscribe": {"topic": "weather.*"},
     "host/permissions.list": {},
 }
-SCOPE = {"host/events.publish": "weather.rain"}
+SCOPE = {"host/events.publish": "weather.rain", "host/events.subscribe": "weather.*"}
 GUARDED = [method for method, permission in HOST_CALLS.items() if permission is not None]
 FREE = [method for method, permission in HOST_CALLS.items() if permission is None]
 

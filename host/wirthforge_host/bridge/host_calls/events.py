@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import msgspec
 
 from wirthforge_host.bridge.host_calls.forms import EVENTS_PER_S, Asker, HostCall, Parameters
+from wirthforge_host.bus import MAX_EVENT_BYTES
 from wirthforge_sdk.contracts.events import MAX_QUEUE, Overflow, Subscription
-from wirthforge_sdk.errors import LimitExceededError
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 
 class OfPublication(Parameters):
@@ -35,9 +36,11 @@ class OfPattern(Parameters):
 
 async def _publish(asker: Asker, asked: OfPublication) -> dict[str, Any]:
     services = asker.services
+    encoded = msgspec.json.encode(asked.data)
+    if len(encoded) > MAX_EVENT_BYTES:
+        raise InvalidInputError(f"data: over {MAX_EVENT_BYTES} bytes as JSON", field="data")
     if not asker.event_rate.take(1, services.monotonic()):
         raise LimitExceededError(f"over {EVENTS_PER_S:.0f} events a second: publish fewer")
-    encoded = msgspec.json.encode(asked.data)
     event = await services.bus.publish(f"plugin:{asker.peer.plugin}", asked.topic, encoded)
     return {"id": event.id}
 
@@ -52,8 +55,7 @@ async def _subscribe(asker: Asker, asked: OfSubscription) -> dict[str, Any]:
 
 
 async def _unsubscribe(asker: Asker, asked: OfPattern) -> dict[str, Any]:
-    asker.subscriber.unsubscribe(asked.topic)
-    return {}
+    return {"ended": asker.subscriber.unsubscribe(asked.topic)}
 
 
 CALLS = {
