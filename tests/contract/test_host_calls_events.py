@@ -134,7 +134,10 @@ async def test_a_subscription_needs_a_grant_that_covers_its_pattern(opened):
     async with opened("events.subscribe:extra.*") as host:
         with pytest.raises(CallRefusedError) as refused:
             await host.call("subscribe", pattern="extra")
-        assert (refused.value.reason, refused.value.permission) == ("PERMISSION_DENIED", "events.subscribe:extra")
+        assert (refused.value.reason, refused.value.permission) == (
+            "PERMISSION_DENIED",
+            "events.subscribe:extra",
+        )
 
 
 async def test_ids_grow_and_the_hosts_own_topics_are_nobody_elses(opened):

@@ -235,9 +235,7 @@ class Session:
         params = {"name": pattern, "arguments": {"event": event}}
         meta = {META_TIMEOUT_MS: round(timeout_s * 1000)}
         label = f"event:{event['id']}"
-        answer = self._read(
-            await self._ask(DELIVER, params, timeout_s, meta=meta, label=label), _Content
-        )
+        answer = self._read(await self._ask(DELIVER, params, timeout_s, meta=meta, label=label), _Content)
         if answer.is_error:
             said = next((str(part["text"]) for part in answer.content if "text" in part), "")
             raise PluginFailedError(f"{self._plugin} failed at an event of {pattern}: {_clean(said)}")

@@ -1,4 +1,4 @@
-"""Brings the events of one subscription to a plugin: in order on each topic, a bounded number at a time, until acknowledged."""
+"""Brings the events of one subscription to a plugin: in order on each topic, so many at a time, until acknowledged."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ class Delivery:
             del self._tails[topic]
         self._slots.release()
 
-    async def _deliver(
-        self, event: BusEvent, missed: int | None, before: asyncio.Task[None] | None
-    ) -> None:
+    async def _deliver(self, event: BusEvent, missed: int | None, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait({before})
         if not self._allowed(event.topic) or await self._arrived(event, missed):

@@ -231,7 +231,9 @@ class Log:
     async def _write(self) -> None:
         while self._waiting:
             batch, self._waiting = self._waiting[:BATCH], self._waiting[BATCH:]
-            events = [BusEvent(self.next_id(), draft[1], draft[0], self._now(), draft[2]) for draft, _ in batch]
+            events = [
+                BusEvent(self.next_id(), draft[1], draft[0], self._now(), draft[2]) for draft, _ in batch
+            ]
             try:
                 await self._commit(events)
             except Exception as error:  # noqa: BLE001  (whoever waits must learn of any fault)

@@ -23,7 +23,7 @@ class BusEvent:
     One that is sent again has the id it had."""
     topic: str
     publisher: str
-    """``plugin:<name>``, ``application:<token label>`` or ``host``: who the connection is of, never what a message says."""
+    """``plugin:<name>``, ``application:<token label>`` or ``host``: by the connection, never by a message."""
     at: datetime
     encoded: bytes
     """The data as JSON."""

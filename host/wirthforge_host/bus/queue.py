@@ -74,4 +74,6 @@ class Queue:
         self._room.set()
 
     def _has_room(self) -> bool:
-        return self.closed or (len(self._events) + self._reserved < self._bound and self._weight < QUEUE_BYTES)
+        return self.closed or (
+            len(self._events) + self._reserved < self._bound and self._weight < QUEUE_BYTES
+        )

@@ -116,7 +116,9 @@ class Bus:
     def subscriptions(self) -> list[tuple[str, str, int]]:
         """What plugins are subscribed to now: plugin, pattern, events that wait in memory."""
         return sorted(
-            (each.plugin, pattern, waiting) for each in self._subscribers for pattern, waiting in each.active()
+            (each.plugin, pattern, waiting)
+            for each in self._subscribers
+            for pattern, waiting in each.active()
         )
 
     def abandon(self, plugin: str, pattern: str) -> None:
@@ -189,7 +191,9 @@ class Bus:
                         await queue.reserve()
                         held.append(queue)
             if len(held) < len(blocking):
-                raise LimitExceededError("a subscriber that must lose no event has no room: publish it again later")
+                raise LimitExceededError(
+                    "a subscriber that must lose no event has no room: publish it again later"
+                )
             yield
         finally:
             for queue in held:

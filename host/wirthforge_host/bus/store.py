@@ -6,7 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, Row, String, Table, delete, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    delete,
+    func,
+    select,
+    update,
+)
 
 from wirthforge_host.bus.models import BusEvent, Retention
 from wirthforge_host.database import metadata
@@ -164,9 +177,7 @@ async def set_cursors(tx: Transaction, at: Iterable[tuple[tuple[str, str], int]]
     """Writes how far subscriptions are; makes those that are not there."""
     for (plugin, pattern), last in at:
         fresh = tx.insert(cursors).values(plugin=plugin, pattern=pattern, id=last)
-        await tx.execute(
-            fresh.on_conflict_do_update(index_elements=["plugin", "pattern"], set_={"id": last})
-        )
+        await tx.execute(fresh.on_conflict_do_update(index_elements=["plugin", "pattern"], set_={"id": last}))
 
 
 async def remove_cursors(tx: Transaction, plugin: str, patterns: Iterable[str] | None = None) -> int:

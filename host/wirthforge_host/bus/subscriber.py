@@ -51,7 +51,11 @@ class Subscriber:
         durable = {each.topic for each in granted}
         await self._bus.log.abandon(
             self.plugin,
-            [pattern for name, pattern in self._bus.log.cursors if name == self.plugin and pattern not in durable],
+            [
+                pattern
+                for name, pattern in self._bus.log.cursors
+                if name == self.plugin and pattern not in durable
+            ],
         )
         for each in granted:
             await self._bus.log.establish((self.plugin, each.topic))

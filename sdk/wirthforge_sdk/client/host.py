@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
 from wirthforge_sdk.client.events import read_events
+from wirthforge_sdk.client.host_events import Bus
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AuditOut,
@@ -99,9 +100,11 @@ class Observation(Service):
         async for line in self._follow(f"{plugin_path(name)}/logs/stream", after, LogOut):
             yield line
 
-    async def events(self, *, after: int | None = None) -> AsyncIterator[Event]:
+    async def events(
+        self, *, after: int | None = None, topic: str | None = None, plugin: str | None = None
+    ) -> AsyncIterator[Event]:
         """What happens on the host, as it happens; ``after`` repeats recent ones that came after that id."""
-        async for event in self._follow("/v1/events", after, Event):
+        async for event in self._follow("/v1/events", after, Event, {"topic": topic, "plugin": plugin}):
             yield event
 
     async def effective(self, name: str) -> EffectiveOut:
@@ -147,11 +150,13 @@ class Observation(Service):
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
         return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
 
-    async def _follow(self, path: str, after: int | None, shape: type[Sent]) -> AsyncIterator[Sent]:
+    async def _follow(
+        self, path: str, after: int | None, shape: type[Sent], params: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[Sent]:
         headers = {"Accept": "text/event-stream"}
         if after is not None:
             headers["Last-Event-ID"] = str(after)
-        request = Request("GET", path, headers=headers, timeout_s=SILENCE_S)
+        request = Request("GET", path, dict(params or {}), headers=headers, timeout_s=SILENCE_S)
         async with self._connection.opened(request) as response:
             async for event in read_events(response.aiter_bytes()):
                 try:
@@ -197,7 +202,7 @@ class ResourceUse(Observation):
         )
 
 
-class HostClient(ResourceUse):
+class HostClient(ResourceUse, Bus):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -140,7 +140,9 @@ class Manifest(Table):
         wanted += [f"events.subscribe:{each.topic}" for each in self.events.subscriptions]
         unasked = next((need for need in wanted if covered(need, needs) is None), None)
         if unasked:
-            raise ValueError(f"events: no permission asks for {unasked}: add a [[permissions]] table that does")
+            raise ValueError(
+                f"events: no permission asks for {unasked}: add a [[permissions]] table that does"
+            )
         if self.events.subscriptions and self.runtime.type is RuntimeType.MCP:
             raise ValueError("events: an MCP server is sent no events: remove the subscriptions")
         return self

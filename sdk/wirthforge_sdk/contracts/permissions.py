@@ -4,8 +4,8 @@ A permission reads ``area.action`` or ``area.action:scope``. A grant covers what
 ``storage.read``; ``events.publish`` covers ``events.publish:weather``; ``events.publish:weather.*`` covers every
 topic below ``weather``. A denial covers in the same way, and wins over any grant.
 
-The scope of ``events.subscribe`` is a pattern (:mod:`wirthforge_sdk.contracts.topics`): a grant covers a pattern when it
-names every topic that the pattern names. Here too a rule that ends in ``.*`` covers everything below, however deep.
+The scope of ``events.subscribe`` is a pattern (:mod:`wirthforge_sdk.contracts.topics`): a grant covers a pattern when
+it names every topic that the pattern names. Here too a rule that ends in ``.*`` covers everything below, however deep.
 
 All functions here are of values alone: deciding needs no clock and no database.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Set
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
@@ -162,7 +162,7 @@ def covering(need: str) -> tuple[str, ...]:
     return (*rules, name, name.partition(".")[0])
 
 
-def covered(need: str, rules: Set[str]) -> str | None:
+def covered(need: str, rules: AbstractSet[str]) -> str | None:
     """The narrowest of ``rules`` that covers ``need``, or None. ``need`` is a complete permission's text."""
     found = next((rule for rule in covering(need) if rule in rules), None)
     name, _, pattern = need.partition(":")
@@ -174,7 +174,9 @@ def covered(need: str, rules: Set[str]) -> str | None:
         if rule.startswith(f"{_SUBSCRIBE}:") and topics.covers(_reach(rule.partition(":")[2]), pattern)
     )
     # More words are narrower, and of as many, fewer wildcards.
-    narrowest = max(wider, key=lambda rule: (rule.count("."), -rule.count("*") - rule.count("#"), rule), default=None)
+    narrowest = max(
+        wider, key=lambda rule: (rule.count("."), -rule.count("*") - rule.count("#"), rule), default=None
+    )
     return narrowest or found
 
 

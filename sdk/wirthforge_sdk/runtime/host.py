@@ -212,4 +212,3 @@ class Log:
         plain = msgspec.json.encode(fields, enc_hook=repr)
         extra = {"fields": msgspec.Raw(plain)} if fields and len(plain) <= MAX_LOG_BYTES else {}
         self._line.notify("host/log", level=level, message=text, **extra)
-

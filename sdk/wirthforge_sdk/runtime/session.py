@@ -102,13 +102,16 @@ class Session:
             self._host.answered(message)
             return None
         if message.id is UNSET:
-            if message.method == "notifications/cancelled" and message.params.request_id is not None:
-                for work in (self._execution, self._deliveries):
-                    work.cancel(message.params.request_id)
+            self._notified(message.method, message.params)
             return None
         if message.id is None:
             return wire.refusal(None, INVALID_REQUEST, "a request's id cannot be null")
         return self._requested(message.id, message.method, message.params)
+
+    def _notified(self, method: str, params: wire.Params) -> None:
+        if method == "notifications/cancelled" and params.request_id is not None:
+            for work in (self._execution, self._deliveries):
+                work.cancel(params.request_id)
 
     def _requested(self, number: wire.Id, method: str, params: wire.Params) -> bytes | None:
         refused = self._refused_by_era(number, method, params)

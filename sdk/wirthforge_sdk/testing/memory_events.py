@@ -48,7 +48,9 @@ class MemoryBus:
         if params.get("overflow", "drop_oldest") not in {"drop_oldest", "block"}:
             raise InvalidInputError("overflow: must be drop_oldest or block", field="overflow")
         if not isinstance(timeout_s, int | float) or not 0 < timeout_s <= MAX_TIMEOUT_S:
-            raise InvalidInputError(f"timeout_s: must be above 0 and at most {MAX_TIMEOUT_S}", field="timeout_s")
+            raise InvalidInputError(
+                f"timeout_s: must be above 0 and at most {MAX_TIMEOUT_S}", field="timeout_s"
+            )
         if params["topic"] in self.subscriptions:
             raise ConflictError(f"there is a subscription of {params['topic']}: end it first")
         if len(self.subscriptions) >= MAX_SUBSCRIPTIONS:

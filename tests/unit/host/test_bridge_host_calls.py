@@ -6,8 +6,8 @@ import pytest
 
 from tests.fakes.plugin_peer import INSTANCE, PLUGIN, QUOTA, WAIT_S, PluginPeer
 from wirthforge_host.bridge.host_calls import TABLE
-from wirthforge_host.bus import MAX_EVENT_BYTES
 from wirthforge_host.bridge.host_calls.forms import EVENTS_PER_S
+from wirthforge_host.bus import MAX_EVENT_BYTES
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_KEY_BYTES, MAX_LOG_BYTES
 from wirthforge_sdk.contracts.permissions import SCOPES, PermissionSet

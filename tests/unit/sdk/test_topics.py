@@ -130,7 +130,11 @@ def test_what_nobody_may_publish_on_is_no_topic(text):
     ("rule", "covered", "beside"),
     [
         ("events.subscribe:weather.rain", ["weather.rain"], ["weather.*", "weather.rain.#", "weather"]),
-        ("events.subscribe:weather.*", ["weather.rain", "weather.*", "weather.*.#", "weather.a.b"], ["weather", "#"]),
+        (
+            "events.subscribe:weather.*",
+            ["weather.rain", "weather.*", "weather.*.#", "weather.a.b"],
+            ["weather", "#"],
+        ),
         ("events.subscribe:weather.#", ["weather", "weather.*", "weather.#", "weather.a.b"], ["*.a", "#"]),
         ("events.subscribe:*.rain", ["weather.rain", "*.rain"], ["host.rain", "*.*", "weather.#"]),
         ("events.subscribe:#", ["a", "*", "#", "a.#"], ["host.plugin.state", "host.#"]),

@@ -47,9 +47,7 @@ async def _publish(asker: Asker, asked: OfPublication) -> dict[str, Any]:
 
 async def _subscribe(asker: Asker, asked: OfSubscription) -> dict[str, Any]:
     asker.subscriber.subscribe(
-        Subscription(
-            topic=asked.topic, queue=asked.queue, overflow=asked.overflow, timeout_s=asked.timeout_s
-        )
+        Subscription(topic=asked.topic, queue=asked.queue, overflow=asked.overflow, timeout_s=asked.timeout_s)
     )
     return {}
 
