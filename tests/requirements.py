@@ -248,6 +248,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "inheritance",
         "partial",
         tests=(
+            "tests/unit/host/test_bus.py::test_a_revocation_ends_a_subscription_at_once_with_what_is_on_its_way",
             "tests/unit/host/test_plugins.py::test_a_denial_by_area_wins_over_a_grant",
             "tests/unit/host/test_bridge_host_calls.py::test_a_denial_wins_over_the_widest_grant",
         ),

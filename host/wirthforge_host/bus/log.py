@@ -27,7 +27,6 @@ PUBLISHER_BYTES = 64 * 1024 * 1024
 """Kept of one publisher on all topics: whoever floods pushes out only what is their own."""
 SAVE_S = 0.2
 """How long an acknowledgement may wait to be written down; a host that is killed meanwhile sends again."""
-EXPIRE_S = 60.0
 
 _log = structlog.get_logger(__name__)
 
@@ -53,7 +52,8 @@ class Log:
         self._tell = tell
         self._now = now
         # Above every id of an earlier run, and exact in JSON until 2255.
-        self._last = int(now().timestamp() * 1_000_000)
+        self.last = int(now().timestamp() * 1_000_000)
+        """The newest id that was given."""
         self._kept: Patterns[Cursor | str] = Patterns()
         self.wanted: dict[str, Retention] = {}
         """What operators want kept, by pattern."""
@@ -72,7 +72,7 @@ class Log:
             self.wanted = await store.all_kept(tx)
             self.cursors = await store.all_cursors(tx)
             # A clock that was turned back must not give an id twice.
-            self._last = max(self._last, await store.newest(tx))
+            self.last = max(self.last, await store.newest(tx))
             for row in await store.usages(tx):
                 self._topics[row.publisher].add(row.topic)
                 self._dropped[row.publisher, row.topic] = row.dropped_id
@@ -81,15 +81,10 @@ class Log:
         for cursor in self.cursors:
             self._kept.add(cursor[1], cursor)
 
-    @property
-    def last(self) -> int:
-        """The newest id that was given."""
-        return self._last
-
     def next_id(self) -> int:
         """An id above all before."""
-        self._last += 1
-        return self._last
+        self.last += 1
+        return self.last
 
     def keeps(self, topic: str) -> bool:
         """Whether events of a topic are kept: an operator or a durable subscription wants them."""
@@ -130,7 +125,7 @@ class Log:
         """Begins a durable subscription with the next event, unless it has begun."""
         if cursor in self.cursors:
             return
-        self.cursors[cursor] = self._last
+        self.cursors[cursor] = self.last
         self._kept.add(cursor[1], cursor)
         async with self._database.transaction() as tx:
             await store.set_cursors(tx, [(cursor, self.cursors[cursor])])
@@ -191,15 +186,6 @@ class Log:
         async with self._database.reading() as tx:
             return await store.usages(tx)
 
-    async def run(self) -> None:
-        """Drops what is too old, until cancelled."""
-        while True:
-            try:
-                await self.expire()
-            except WirthForgeError as error:
-                _log.warning("bus.not_expired", error=error.message)
-            await asyncio.sleep(EXPIRE_S)
-
     async def expire(self) -> None:
         """Drops what is older than its retention, and forgets topics of which nothing is left to tell."""
         now = self._now()
@@ -207,7 +193,7 @@ class Log:
             for row in await store.usages(tx):
                 age = timedelta(seconds=self._retention(row.topic).age_s)
                 await store.expire(tx, row, now - age)
-            await store.forget_empty(tx, min(self.cursors.values(), default=self._last))
+            await store.forget_empty(tx, min(self.cursors.values(), default=self.last))
             rows = await store.usages(tx)
         self._topics = defaultdict(set)
         for row in rows:

@@ -29,6 +29,7 @@ BLOCK_S = 5.0
 """How long a publisher waits for subscribers that must lose nothing."""
 MAX_DECLARED = 256
 """Patterns that operators may want kept."""
+EXPIRE_S = 60.0
 LEVELS = 4
 """Of arrays and objects around an event's data when it is delivered."""
 
@@ -165,7 +166,12 @@ class Bus:
 
     async def run(self) -> None:
         """Drops what is too old, until cancelled."""
-        await self.log.run()
+        while True:
+            try:
+                await self.log.expire()
+            except WirthForgeError as error:
+                _log.warning("bus.not_expired", error=error.message)
+            await asyncio.sleep(EXPIRE_S)
 
     async def close(self) -> None:
         """Ends all deliveries; returns when what was taken is written."""

@@ -134,11 +134,7 @@ def build_wiring(
     reconciler = parts.reconciler(settings, ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
     containment = Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
+        database=ground.database, audit=ground.audit, states=states, reconciler=reconciler, control=control
     )
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
