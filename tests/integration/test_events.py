@@ -25,6 +25,7 @@ from wirthforge_sdk.client.host import HostClient
 from wirthforge_sdk.contracts.events_api import KeepIn
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import InvalidInputError, PermissionDeniedError
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
 
@@ -223,6 +224,7 @@ import asyncio, sys
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bus import Bus, Retention
 from wirthforge_host.events import Events
+from wirthforge_sdk.files import write_private
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
 
@@ -272,3 +274,41 @@ async def test_what_a_killed_host_answered_for_is_kept(tmp_path):
     assert answered <= set(kept)
     assert kept == sorted(set(kept))
     assert bus.log.next_id() > kept[-1]
+
+
+async def test_the_command_publishes_keeps_replays_and_lists(host, tmp_path):
+    _, secret = await token(host)
+    file = tmp_path / "token"
+    write_private(file, secret.encode(), replace=False)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "WIRTHFORGE_HOST_URL": f"http://127.0.0.1:{host.port}",
+        "WIRTHFORGE_HOST_TOKEN_FILE": str(file),
+    }
+
+    async def run(*arguments):
+        code = "import sys; from wirthforge_sdk.cli.main import main; sys.argv[0] = 'wirthforge'; main()"
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            code,
+            "events",
+            *arguments,
+            "--json",
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+        out, _ = await process.communicate()
+        assert process.returncode == 0
+        return (
+            [json.loads(line) for line in out.splitlines()] if arguments[0] == "replay" else json.loads(out)
+        )
+
+    assert (await run("keep", "a.#"))["topic"] == "a.#"
+    published = await run("publish", "a.b", '{"n": 1}')
+    [event] = await run("replay", "a.*")
+    assert (event["id"], event["data"], event["publisher"]) == (published["id"], {"n": 1}, "application:app")
+    assert [each["topic"] for each in (await run("topics"))["kept"]] == ["a.b"]
+    await run("forget", "a.#")
+    assert (await run("topics"))["keep"] == []

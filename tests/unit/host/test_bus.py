@@ -285,3 +285,21 @@ async def test_many_publishers_share_commits_and_ids_grow_in_the_order_of_commit
     stored, _ = await bus.log.read(0, "#", limit=1000)
     assert [event.id for event in stored] == sorted(ids)
     assert len(set(ids)) == 300
+
+
+async def test_what_is_acknowledged_out_of_order_moves_no_cursor_past_what_is_not(bus):
+    plugin, held = Plugin(bus, "events"), asyncio.Event()
+
+    async def answer(event):
+        if event["topic"] == "a.slow":
+            await held.wait()
+
+    plugin.answer = answer
+    await plugin.begin("a.*", durable=True)
+    await publish(bus, "a.slow", "first")
+    await publish(bus, "a.fast", "second")
+    await plugin.got(2)
+    await asyncio.sleep(0)
+    plugin.subscriber.close()
+    again = await Plugin(bus, "events").begin("a.*", durable=True)
+    assert [event["data"] for event in await again.got(1)] == ["first"]
