@@ -53,6 +53,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=(
             "tests/contract/test_host_calls.py::test_a_host_call_needs_its_permission_and_a_denial_wins",
+            "tests/contract/test_host_calls_events.py::test_a_subscription_needs_a_grant_that_covers_its_pattern",
+            "tests/unit/sdk/test_topics.py::test_a_grant_covers_a_pattern_when_it_names_all_that_the_pattern_names",
             "tests/integration/test_bridge_runtime.py::test_a_host_call_is_denied_then_done_and_recorded_under_the_operators_call",
             "tests/e2e/test_demo.py::test_a_refusal_is_on_record_and_tells_the_caller_nothing",
         ),
@@ -108,12 +110,22 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "CORE-7",
         "event system",
-        "partial",
+        "done",
         tests=(
             "tests/contract/test_host_calls.py::test_a_topic_below_a_granted_one_may_be_published_and_one_beside_it_not",
             "tests/integration/test_host_on_engine.py::test_events_are_streamed_and_continued_where_a_reader_stopped",
+            "tests/unit/sdk/test_topics.py::test_a_star_is_one_word_and_a_hash_any_number_and_neither_reaches_the_host",
+            "tests/unit/host/test_bus.py::test_events_of_a_topic_come_in_order_one_at_a_time_and_topics_do_not_wait_for_each_other",
+            "tests/unit/host/test_bus.py::test_a_full_queue_drops_the_oldest_and_the_next_event_tells_how_many",
+            "tests/unit/host/test_bus.py::test_a_queue_that_blocks_makes_its_publisher_wait_and_then_refuses",
+            "tests/unit/host/test_bus.py::test_a_durable_subscription_goes_on_over_instances_and_hosts_without_a_loss",
+            "tests/unit/host/test_bus.py::test_retention_drops_the_oldest_and_a_reader_that_was_behind_is_told",
+            "tests/contract/test_host_calls_events.py::test_a_plugin_is_sent_what_its_manifest_subscribes_to_and_is_granted",
+            "tests/contract/test_host_calls_events.py::test_a_subscription_can_be_made_and_ended_while_the_plugin_runs",
+            "tests/integration/test_events.py::test_an_application_subscribes_publishes_and_replays_over_a_websocket",
+            "tests/integration/test_events.py::test_a_plugin_that_dies_of_an_event_or_is_stopped_loses_none",
+            "tests/integration/test_events.py::test_what_a_killed_host_answered_for_is_kept",
         ),
-        lacks="subscribing plugins, durable topics",
     ),
     Requirement(
         "CORE-8",
@@ -246,6 +258,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "inheritance",
         "partial",
         tests=(
+            "tests/unit/host/test_bus.py::test_a_revocation_ends_a_subscription_at_once_with_what_is_on_its_way",
             "tests/unit/host/test_plugins.py::test_a_denial_by_area_wins_over_a_grant",
             "tests/unit/host/test_bridge_host_calls.py::test_a_denial_wins_over_the_widest_grant",
             "tests/unit/host/test_permissions.py::test_a_denial_wins_and_more_grants_never_take_anything",

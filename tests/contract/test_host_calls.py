@@ -209,6 +209,8 @@ async def test_parameters_of_the_wrong_type_are_refused(opened, method):
         "host/log": ("level", "message"),
         "host/storage.list": ("prefix",),
         "host/events.publish": ("topic",),
+        "host/events.subscribe": ("topic",),
+        "host/events.unsubscribe": ("topic",),
     }
     params = {field: wrong[field] for field in form.get(method, ("key",))}
     async with opened("storage", "events") as host:

@@ -20,6 +20,7 @@ from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
@@ -181,6 +182,7 @@ def services(database: Database, audit: Audit, events: Events, clock: Clock) -> 
     exchange.connect(OtherPlugins({"demo/other.double": lambda number: 2 * number}))
     return Services(
         audit=audit,
+        bus=Bus(database, audit, events, now=clock),
         events=events,
         logs=logs,
         storage=storage,
@@ -235,6 +237,7 @@ async def bridged(
     yield ends
     ends.peer.close()
     await endpoint.close()
+    await services.bus.close()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

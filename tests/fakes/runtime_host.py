@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
@@ -25,6 +27,7 @@ from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
@@ -44,6 +47,11 @@ class RuntimeHost:
         self.endpoint = endpoint
         self.session = session
         self.process = process
+
+    async def publish(self, topic: str, data: Any = None) -> int:
+        """Publishes an event as an application does; its id."""
+        encoded = json.dumps(data).encode()
+        return (await self.services.bus.publish("application:test", topic, encoded)).id
 
     async def call(self, function: str, /, **arguments: Any) -> Any:
         """The structured result of a function; a refusal is raised as the plugin answered it."""
@@ -127,6 +135,7 @@ def _services(database: Database, plugins: Mapping[str, Callable[..., Any]]) -> 
     return Services(
         exchange=exchange,
         audit=audit,
+        bus=Bus(database, audit, events, now=utc_now),
         events=events,
         requests=Requests(audit=audit, events=events, now=utc_now, monotonic=time.monotonic),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
@@ -153,8 +162,10 @@ async def _connected(
     try:
         session = await endpoint.accept(timeout_s=WAIT_S)
         await session.open(timeout_s=WAIT_S)
+        await session.subscribe(parse_manifest((project / "plugin.toml").read_bytes()).events.subscriptions)
         yield RuntimeHost(services, endpoint, session, process)
     finally:
         await endpoint.close()
+        await services.bus.close()
         async with asyncio.timeout(WAIT_S):
             await process.wait()

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
@@ -54,6 +55,7 @@ class Wiring:
     engine: ContainerEngine
     audit: Audit
     checkpoints: Checkpoints
+    bus: Bus
     events: Events
     logs: Logs
     metrics: Metrics
@@ -87,11 +89,13 @@ class Wiring:
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
+            await self.bus.load()
             await self.plugins.sweep()
             # Begun before the log, to sign what it was in the end.
             await stack.enter_async_context(self.checkpoints.running())
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
+            stack.push_async_callback(self.bus.close)
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
@@ -100,6 +104,7 @@ class Wiring:
                 "permissions": self.permissions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
+                "events": self.bus.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
             }
@@ -144,6 +149,7 @@ def build_wiring(
         engine=engine,
         audit=ground.audit,
         checkpoints=parts.checkpoints(settings, ground),
+        bus=ground.bus,
         events=ground.events,
         logs=ground.logs,
         metrics=metrics,

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
@@ -29,6 +30,7 @@ class Ground:
     policy: SecurityPolicy
     database: Database
     audit: Audit
+    bus: Bus
     events: Events
     logs: Logs
     permissions: Permissions
@@ -51,6 +53,7 @@ class Ground:
             policy=settings.security_policy(),
             database=database,
             audit=audit,
+            bus=Bus(database, audit, events, now=now),
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),

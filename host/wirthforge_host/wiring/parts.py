@@ -96,6 +96,7 @@ def instances(
     """What opens and closes sandboxes, with the bridge they speak over."""
     services = Services(
         audit=ground.audit,
+        bus=ground.bus,
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
@@ -155,6 +156,7 @@ def plugins(
         reconciler=reconciler,
         permissions=ground.permissions,
         storage=ground.storage,
+        bus=ground.bus,
         logs=ground.logs,
         cache=ground.cache,
         trees=ground.trees,

@@ -14,6 +14,7 @@ from wirthforge_sdk.cli import (
     containment,
     demo,
     doctor,
+    events,
     market,
     operator,
     permissions,
@@ -152,6 +153,20 @@ _add(
     },
 )
 app.add_typer(rights, name="permissions", rich_help_panel="Run plugins")
+bus = typer.Typer(help="Publish events, watch them, and have them kept.", no_args_is_help=True)
+_add(
+    bus,
+    None,
+    {
+        "tail": events.tail,
+        "publish": events.publish,
+        "replay": events.replay,
+        "topics": events.topics,
+        "keep": events.keep,
+        "forget": events.forget,
+    },
+)
+app.add_typer(bus, name="events", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

@@ -115,6 +115,8 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/storage.set": "storage.write",
     "host/storage.delete": "storage.write",
     "host/events.publish": "events.publish",
+    "host/events.subscribe": "events.subscribe",
+    "host/events.unsubscribe": None,
     "host/permissions.list": None,
     "host/permissions.request": None,
     "host/plugins.call": "plugins.call",
@@ -128,12 +130,17 @@ params and results (all JSON):
 ``host/storage.set`` ``{key, value}`` → ``{}``;
 ``host/storage.delete`` ``{key}`` → ``{deleted: bool}``;
 ``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
-``host/events.publish`` ``{topic, data}`` → ``{}``;
+``host/events.publish`` ``{topic, data}`` → ``{id: int}``;
+``host/events.subscribe`` ``{topic, queue?: 1..10000, overflow?: drop_oldest|block, timeout_s?}`` → ``{}``;
+``host/events.unsubscribe`` ``{topic}`` → ``{ended: bool}``;
 ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``;
 ``host/permissions.request`` ``{permission, reason: str ≤ 300}`` → ``{}`` once it is granted;
 ``host/plugins.call`` ``{plugin, function, arguments?: object, timeout_s?: number}`` →
 ``{structured: any, content: [object], isError: bool}``.
 """
+
+DELIVER: Final = "events/deliver"
+"""The host's request that brings a plugin one event, as ``docs/bridge.md`` has it."""
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1024 * 1024

@@ -212,18 +212,3 @@ class Log:
         plain = msgspec.json.encode(fields, enc_hook=repr)
         extra = {"fields": msgspec.Raw(plain)} if fields and len(plain) <= MAX_LOG_BYTES else {}
         self._line.notify("host/log", level=level, message=text, **extra)
-
-
-class Events:
-    """The host's event bus."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def publish(self, topic: str, data: Any = None) -> None:
-        """Publishes ``data`` on ``topic``; needs ``events.publish:<topic>``.
-
-        Raises:
-            HostRefusedError: PermissionRefusedError when the topic is not granted.
-        """
-        self._line.call("host/events.publish", topic=topic, data=data)

@@ -19,8 +19,9 @@ from wirthforge_sdk.contracts.bridge import (
     MAX_LOG_BYTES,
     MAX_VALUE_BYTES,
 )
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering, parse_rule
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from wirthforge_sdk.testing.memory_events import MemoryBus
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -76,6 +77,7 @@ class MemoryHost:
         self.approves = {str(Permission.parse(each)) for each in given.get("approves", ())}
         self.requests: list[tuple[str, str]] = []
         """The permissions it asked for as it ran, each with its reason, in order."""
+        self.bus = MemoryBus()
         self.events: list[Event] = []
         self.logs: list[LogLine] = []
         self.denials: list[str] = []
@@ -152,8 +154,15 @@ class MemoryHost:
         return {"keys": found[:limit], "more": len(found) > limit}
 
     def _publish(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.events.append(Event(_text(params, "topic"), params.get("data")))
-        return {}
+        published = self.bus.publish(params)
+        self.events.append(Event(params["topic"], params["data"]))
+        return published
+
+    def _subscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.subscribe(params)
+
+    def _unsubscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.unsubscribe(params)
 
     def _call(self, params: Mapping[str, Any]) -> dict[str, Any]:
         name = _function(params)
@@ -177,7 +186,7 @@ class MemoryHost:
         need, reason = str(Permission.parse(_text(params, "permission"))), _text(params, "reason")
         if not 0 < len(reason) <= MAX_REASON:
             raise InvalidInputError(f"reason: must have 1 to {MAX_REASON} characters", field="reason")
-        denied = not self.permissions.denied.isdisjoint(covering(need))
+        denied = covered(need, self.permissions.denied) is not None
         if not denied and not self.permissions.allows(need):
             self.requests.append((need, reason))
             if need in self.approves:
@@ -197,6 +206,8 @@ _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/storage.set": ("_set", frozenset({"key", "value"})),
     "host/storage.delete": ("_delete", frozenset({"key"})),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
+    "host/events.subscribe": ("_subscribe", frozenset({"topic", "queue", "overflow", "timeout_s"})),
+    "host/events.unsubscribe": ("_unsubscribe", frozenset({"topic"})),
     "host/permissions.list": ("_permissions", frozenset()),
     "host/permissions.request": ("_request", frozenset({"permission", "reason"})),
     "host/plugins.call": ("_call", frozenset({"plugin", "function", "arguments", "timeout_s"})),
@@ -210,6 +221,7 @@ def _function(params: Mapping[str, Any]) -> str:
 
 _SCOPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "host/events.publish": lambda params: _text(params, "topic"),
+    "host/events.subscribe": lambda params: _text(params, "topic"),
     "host/plugins.call": _function,
 }
 """Where the scope of a permission stands in a call's parameters."""
