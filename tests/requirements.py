@@ -121,6 +121,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/contract/test_host_calls.py::test_a_value_that_was_stored_is_found_until_it_is_deleted",
             "tests/unit/host/test_storage.py::test_writers_at_once_do_not_pass_the_quota_together",
+            "tests/unit/host/test_keyring.py::test_it_opens_nowhere_else",
+            "tests/unit/host/test_keyring.py::test_no_bit_of_it_can_be_altered_and_no_byte_cut_off",
+            "tests/unit/host/test_keyring.py::test_what_was_sealed_for_a_forgotten_owner_cannot_be_opened",
+            "tests/unit/host/test_keyring.py::test_renewing_replaces_every_key_destroys_the_master_key_and_loses_nothing",
         ),
         lacks="encryption, key rotation, snapshots",
     ),

@@ -20,6 +20,24 @@ class StorageFullError(LimitExceededError):
     code = "storage_full"
 
 
+class SealBrokenError(UntrustedError):
+    """What is stored is not what was sealed at its place, or its key is gone; the message names the place."""
+
+    code = "seal_broken"
+
+
+class MasterKeyMissingError(UnavailableError):
+    """The master key that the database was written with is not there; the message says where to restore it."""
+
+    code = "master_key_missing"
+
+
+class MasterKeyWrongError(UntrustedError):
+    """The master key is not the one that the database was written with."""
+
+    code = "master_key_wrong"
+
+
 class PluginUnavailableError(UnavailableError):
     """The plugin's instance is not connected, or went away during the call."""
 

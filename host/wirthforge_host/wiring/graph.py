@@ -12,6 +12,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
@@ -51,6 +52,7 @@ class Wiring:
     database: Database
     engine: ContainerEngine
     audit: Audit
+    keyring: Keyring
     events: Events
     logs: Logs
     metrics: Metrics
@@ -75,11 +77,13 @@ class Wiring:
 
         Raises:
             SchemaMissingError: The migrations were not run.
+            MasterKeyMissingError, MasterKeyWrongError: The database was written with another master key.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.close)
             stack.push_async_callback(self.database.dispose)
             await self.database.require_schema(metadata)
+            await self.keyring.load()
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
@@ -128,13 +132,7 @@ def build_wiring(
     control = Control(engine)
     reconciler = parts.reconciler(settings, ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
-    containment = Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
+    containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
         settings=settings,
@@ -142,6 +140,7 @@ def build_wiring(
         database=ground.database,
         engine=engine,
         audit=ground.audit,
+        keyring=ground.keyring,
         events=ground.events,
         logs=ground.logs,
         metrics=metrics,

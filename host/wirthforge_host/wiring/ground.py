@@ -9,6 +9,7 @@ from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.trees import Trees
@@ -26,6 +27,7 @@ class Ground:
     policy: SecurityPolicy
     database: Database
     audit: Audit
+    keyring: Keyring
     events: Events
     logs: Logs
     permissions: Permissions
@@ -45,6 +47,7 @@ class Ground:
             policy=settings.security_policy(),
             database=database,
             audit=audit,
+            keyring=Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit),
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
