@@ -6,6 +6,7 @@ A name is worth having when a caller or an operator acts on it; otherwise raise 
 from __future__ import annotations
 
 from wirthforge_sdk.errors import (
+    ConflictError,
     LimitExceededError,
     NotFoundError,
     PermissionDeniedError,
@@ -18,6 +19,12 @@ class StorageFullError(LimitExceededError):
     """A plugin's stored values would exceed its quota."""
 
     code = "storage_full"
+
+
+class VersionConflictError(ConflictError):
+    """Another version of a value is there than a plugin's call names; ``details["version"]`` is it, 0 for none."""
+
+    code = "version_conflict"
 
 
 class SealBrokenError(UntrustedError):

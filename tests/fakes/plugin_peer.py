@@ -19,6 +19,7 @@ from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
@@ -170,10 +171,10 @@ def short_path() -> Any:
 
 
 @pytest.fixture
-def services(database: Database, audit: Audit, events: Events, clock: Clock) -> Services:
+def services(database: Database, audit: Audit, events: Events, keyring: Keyring, clock: Clock) -> Services:
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
-    storage = Storage(database)
+    storage = Storage(database, keyring, now=clock)
     return Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=clock.monotonic)
 
 

@@ -18,6 +18,7 @@ from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
@@ -69,19 +70,22 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        async with _connected(_services(database), rights, directory / "i", project) as host:
+        audit = Audit(database, now=utc_now)
+        keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
+        await keyring.load()
+        async with _connected(_services(database, audit, keyring), rights, directory / "i", project) as host:
             yield host
     finally:
         await database.dispose()
         shutil.rmtree(directory)
 
 
-def _services(database: Database) -> Services:
+def _services(database: Database, audit: Audit, keyring: Keyring) -> Services:
     return Services(
-        audit=Audit(database, now=utc_now),
+        audit=audit,
         events=Events(now=utc_now),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
-        storage=Storage(database),
+        storage=Storage(database, keyring, now=utc_now),
         monotonic=time.monotonic,
     )
 

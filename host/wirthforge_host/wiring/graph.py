@@ -28,7 +28,7 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
-from wirthforge_host.storage.service import Storage
+from wirthforge_host.storage import Snapshots, Storage, Upkeep
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.service import Threats
 from wirthforge_host.threats.tripwire import Tripwire
@@ -59,6 +59,8 @@ class Wiring:
     tokens: Tokens
     permissions: Permissions
     storage: Storage
+    snapshots: Snapshots
+    storage_upkeep: Upkeep
     plugins: Plugins
     calls: Calls
     installer: Installer
@@ -99,6 +101,7 @@ class Wiring:
                 "resources": self.resources.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
+                "storage": self.storage_upkeep.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -147,6 +150,8 @@ def build_wiring(
         tokens=Tokens(ground.database, ground.audit, now=now),
         permissions=ground.permissions,
         storage=ground.storage,
+        snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
+        storage_upkeep=Upkeep(ground.database, ground.keyring, now=now),
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),

@@ -43,15 +43,16 @@ class Ground:
         audit = Audit(database, now=now)
         events = Events(now=now)
         signals = Signals()
+        keyring = Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit)
         return Ground(
             policy=settings.security_policy(),
             database=database,
             audit=audit,
-            keyring=Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit),
+            keyring=keyring,
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
-            storage=Storage(database),
+            storage=Storage(database, keyring, now=now),
             trees=Trees(settings.data_dir / "releases"),
             signals=signals,
             now=now,
