@@ -22,6 +22,7 @@ from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.bus import Bus
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
@@ -174,10 +175,10 @@ def short_path() -> Any:
 
 
 @pytest.fixture
-def services(database: Database, audit: Audit, events: Events, clock: Clock) -> Services:
+def services(database: Database, audit: Audit, events: Events, keyring: Keyring, clock: Clock) -> Services:
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
-    storage = Storage(database)
+    storage = Storage(database, keyring, now=clock)
     exchange = Exchange()
     exchange.connect(OtherPlugins({"demo/other.double": lambda number: 2 * number}))
     return Services(

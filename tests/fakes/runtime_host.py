@@ -22,6 +22,7 @@ from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
@@ -90,7 +91,10 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        services = _services(database, plugins or {})
+        audit = Audit(database, now=utc_now)
+        keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
+        await keyring.load()
+        services = _services(database, audit, keyring, plugins or {})
         async with (
             _operator(services, rights, frozenset(approves)),
             _connected(services, rights, directory / "i", project) as host,
@@ -128,10 +132,12 @@ async def _operator(services: Services, rights: Rights, approves: frozenset[str]
         task.cancel()
 
 
-def _services(database: Database, plugins: Mapping[str, Callable[..., Any]]) -> Services:
+def _services(
+    database: Database, audit: Audit, keyring: Keyring, plugins: Mapping[str, Callable[..., Any]]
+) -> Services:
     exchange = Exchange()
     exchange.connect(OtherPlugins(plugins))
-    audit, events = Audit(database, now=utc_now), Events(now=utc_now)
+    events = Events(now=utc_now)
     return Services(
         exchange=exchange,
         audit=audit,
@@ -139,7 +145,7 @@ def _services(database: Database, plugins: Mapping[str, Callable[..., Any]]) -> 
         events=events,
         requests=Requests(audit=audit, events=events, now=utc_now, monotonic=time.monotonic),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
-        storage=Storage(database),
+        storage=Storage(database, keyring, now=utc_now),
         monotonic=time.monotonic,
     )
 

@@ -13,6 +13,7 @@ from wirthforge_host.api import (
     plugins,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_host.wiring import Wiring
@@ -39,6 +40,7 @@ def create_app(wiring: Wiring) -> Application:
         observation,
         policy,
         resources,
+        storage,
         threats,
     ):
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))

@@ -106,7 +106,7 @@ class Removal:
     async def _purge(self, tx: Transaction, name: str, operator: Operator) -> bool:
         """Deletes what is kept of a plugin; whether there was anything."""
         kept = [
-            await self.storage.purge(tx, name) > 0,
+            await self.storage.purge(tx, name),
             await self.bus.log.purge(tx, name),
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),

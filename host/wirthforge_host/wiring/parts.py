@@ -145,6 +145,17 @@ def reconciler(
     )
 
 
+def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
+    """What holds plugins back."""
+    return Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+
+
 def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
@@ -195,17 +206,6 @@ def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, metrics: Met
     service = Calls(plugins, reconciler, ground.audit, metrics, ground.cache)
     ground.exchange.connect(service)
     return service
-
-
-def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
-    """What holds plugins back."""
-    return Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
 
 
 def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:

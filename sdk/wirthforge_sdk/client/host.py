@@ -12,6 +12,7 @@ from wirthforge_sdk.client.connection import Connection, Request, given, plugin_
 from wirthforge_sdk.client.host_audit import AuditLog
 from wirthforge_sdk.client.host_events import Bus
 from wirthforge_sdk.client.host_permissions import PermissionUse
+from wirthforge_sdk.client.host_storage import StorageCare
 from wirthforge_sdk.client.streams import Streams
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -168,7 +169,7 @@ class ResourceUse(Observation):
         )
 
 
-class HostClient(ResourceUse, AuditLog, PermissionUse, Bus):
+class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(
