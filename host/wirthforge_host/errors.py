@@ -6,18 +6,14 @@ A name is worth having when a caller or an operator acts on it; otherwise raise 
 from __future__ import annotations
 
 from wirthforge_sdk.errors import (
+    ConflictError,
+    InvalidInputError,
     LimitExceededError,
     NotFoundError,
     PermissionDeniedError,
     UnavailableError,
     UntrustedError,
 )
-
-
-class StorageFullError(LimitExceededError):
-    """A plugin's stored values would exceed its quota."""
-
-    code = "storage_full"
 
 
 class SealBrokenError(UntrustedError):
@@ -36,6 +32,12 @@ class MasterKeyWrongError(UntrustedError):
     """The master key is not the one that the database was written with."""
 
     code = "master_key_wrong"
+
+
+class StorageFullError(LimitExceededError):
+    """A plugin's stored values would exceed its quota."""
+
+    code = "storage_full"
 
 
 class PluginUnavailableError(UnavailableError):
@@ -126,3 +128,21 @@ class AuthorChangedError(UntrustedError):
     """A release is signed by another author than the plugin's first one on this host."""
 
     code = "author_changed"
+
+
+class ConfigurationInvalidError(InvalidInputError):
+    """Values do not fit the schema that the plugin's author wrote."""
+
+    code = "configuration_invalid"
+
+
+class VersionChangedError(ConflictError):
+    """Somebody changed it since the version that was looked at."""
+
+    code = "version_changed"
+
+
+class NotProvisionedError(ConflictError):
+    """A plugin cannot start before its operator sets what it needs; the message names it."""
+
+    code = "not_provisioned"

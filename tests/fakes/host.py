@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 import wirthforge_host.audit.store
+import wirthforge_host.configuration.store
 import wirthforge_host.keyring.store
 import wirthforge_host.permissions.store
 import wirthforge_host.storage.store

@@ -18,7 +18,9 @@ import uvloop
 from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
@@ -170,11 +172,23 @@ def short_path() -> Any:
 
 
 @pytest.fixture
-def services(database: Database, audit: Audit, events: Events, clock: Clock) -> Services:
+async def services(
+    database: Database, audit: Audit, events: Events, clock: Clock, tmp_path: Path
+) -> Services:
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
     storage = Storage(database)
-    return Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=clock.monotonic)
+    keyring = Keyring(database, FileMasterKey(tmp_path / "keys"), audit)
+    await keyring.load()
+    return Services(
+        audit=audit,
+        events=events,
+        logs=logs,
+        storage=storage,
+        configurations=Configurations(database, audit, now=clock),
+        secrets=Secrets(database, keyring, audit, now=clock),
+        monotonic=clock.monotonic,
+    )
 
 
 @pytest.fixture

@@ -16,12 +16,15 @@ from typing import Any
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
@@ -69,19 +72,25 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        async with _connected(_services(database), rights, directory / "i", project) as host:
+        services = await _services(database, directory)
+        async with _connected(services, rights, directory / "i", project) as host:
             yield host
     finally:
         await database.dispose()
         shutil.rmtree(directory)
 
 
-def _services(database: Database) -> Services:
+async def _services(database: Database, directory: Path) -> Services:
+    audit = Audit(database, now=utc_now)
+    keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
+    await keyring.load()
     return Services(
-        audit=Audit(database, now=utc_now),
+        audit=audit,
         events=Events(now=utc_now),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
         storage=Storage(database),
+        configurations=Configurations(database, audit, now=utc_now),
+        secrets=Secrets(database, keyring, audit, now=utc_now),
         monotonic=time.monotonic,
     )
 
@@ -90,8 +99,14 @@ def _services(database: Database) -> Services:
 async def _connected(
     services: Services, rights: Rights, directory: Path, project: Path
 ) -> AsyncIterator[RuntimeHost]:
+    manifest = parse_manifest((project / "plugin.toml").read_bytes())
     peer = Peer(
-        instance="i", plugin=PLUGIN, uid=os.getuid(), rights=rights, storage_bytes=4 * MAX_VALUE_BYTES
+        instance="i",
+        plugin=PLUGIN,
+        uid=os.getuid(),
+        rights=rights,
+        storage_bytes=4 * MAX_VALUE_BYTES,
+        configuration=manifest.configuration,
     )
     endpoint = await Bridge(services).listen(peer, directory, on_lost=lambda: None)
     runtime = ["-m", "wirthforge_sdk.runtime", "--socket", str(directory / "bridge.sock")]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -99,7 +99,7 @@ class Dispatcher:
             act.code = "cancelled"
             raise
         finally:
-            record = act.record(self._peer)
+            record = self._record(act)
             act.params = None
             if act.code == "cancelled":
                 # Nobody waits for this call any more, and who ends it must not wait for room.
@@ -118,6 +118,14 @@ class Dispatcher:
             LimitExceededError: It is over a bound of messages.
         """
         write_line(self._asker, _converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
+
+    def _record(self, act: _Act) -> Record:
+        """What is written down; the plugin chose the names in it, and may have put anything there."""
+        record = act.record(self._peer)
+        clean = self._services.secrets.redacted_json(self._peer.plugin, record.detail)
+        return replace(
+            record, detail=clean if isinstance(clean, dict) else {"code": act.code, "permission": None}
+        )
 
     def _notice_denial(self, act: _Act) -> None:
         denied = Signal(

@@ -7,6 +7,7 @@ The revision is settled once, when the session opens, and never mixed: 2026-07-2
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.configuration.redaction import MARGIN
 from wirthforge_host.errors import (
     CallTimedOutError,
     FunctionMissingError,
@@ -63,6 +65,13 @@ _CODE_OF_NUMBER = {
 """For servers that do not use our codes."""
 
 Form = TypeVar("Form", bound=msgspec.Struct)
+Hide = Callable[[Any], Any]
+"""Takes secrets out of JSON that the plugin wrote."""
+
+
+def _all(value: Any) -> Any:
+    """Hides nothing."""
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +123,10 @@ class _Initialized(msgspec.Struct, rename="camel"):
 class Session:
     """One instance, as its functions' caller sees it. :meth:`open` first."""
 
-    def __init__(self, connection: Connection, plugin: str) -> None:
+    def __init__(self, connection: Connection, plugin: str, hide: Hide = _all) -> None:
         self._connection = connection
         self._plugin = plugin
+        self._hide = hide
         self._meta: dict[str, Any] = {}
         self.protocol = ""
         """The MCP revision spoken, once open."""
@@ -215,7 +225,24 @@ class Session:
             raise PluginFailedError(
                 f"{self._plugin} answered {function} with '{_clean(answer.kind)}', not a result"
             )
+        if answer.is_error:
+            # What went wrong is told to strangers; what a function returns is its own to judge.
+            answer.structured, answer.content = (
+                self._hide(answer.structured),
+                _blocks(self._hide(answer.content)),
+            )
         return ToolResult(answer.is_error, answer.structured, answer.content)
+
+    async def tell(self, method: str, params: dict[str, Any], *, timeout_s: float) -> None:
+        """Tells of a change, and returns when the plugin has taken it.
+
+        Raises:
+            FunctionMissingError: The plugin does not listen to such changes.
+            InvalidInputError: It does not take the change; says why.
+            CallTimedOutError: No answer in time.
+            PluginUnavailableError: The instance is gone.
+        """
+        await self._ask(method, params, timeout_s)
 
     async def _discover(self, timeout_s: float, *, final: bool) -> bool:
         """Whether the plugin speaks the modern revision; with ``final``, no answer is an error."""
@@ -242,7 +269,7 @@ class Session:
             )
         except (ReplyError, CallTimedOutError) as error:
             raise PluginUnavailableError(
-                f"{self._plugin} answers no greeting of MCP: {_clean(str(error))}"
+                f"{self._plugin} answers no greeting of MCP: {_clean(self._hide(str(error)[: MAX_TEXT + MARGIN]))}"
             ) from None
         version = self._read(answer, _Initialized).protocol_version
         if version not in GREETED:
@@ -275,7 +302,8 @@ class Session:
         if code == ErrorCode.PERMISSION_DENIED:
             return PluginLacksPermissionError(f"{self._plugin} lacks a permission it needs for {what}")
         kind = _ERRORS.get(code or "", PluginFailedError)
-        return kind(f"{self._plugin}, {what}: {_clean(failure.message)}", plugin=self._plugin)
+        told = _clean(str(self._hide(failure.message[: MAX_TEXT + MARGIN])))
+        return kind(f"{self._plugin}, {what}: {told}", plugin=self._plugin)
 
     def _function(self, tool: _Tool) -> Function:
         hints = tool.annotations or _Hints()
@@ -317,6 +345,10 @@ def _is_newer(error: ReplyError) -> bool:
         each in GREETED for each in supported if isinstance(each, str)
     )
     return error.failure.code == UNSUPPORTED_VERSION and newer
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    return content if isinstance(content, list) else []
 
 
 def _clean(text: str) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.configuration import Provision
 from wirthforge_host.egress import Egress, EgressEndpoint
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
@@ -88,6 +89,7 @@ class Instances:
     trees: Trees
     settings: Settings
     policy: SecurityPolicy
+    provision: Provision
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -103,10 +105,12 @@ class Instances:
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
             PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
+            NotProvisionedError: A required setting or secret is missing; names it.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
         # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
         admit(record.release.manifest, self.policy)
+        await self.provision.require(record.release.manifest)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
@@ -292,6 +296,7 @@ class Instances:
             uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=begun.limits.storage_bytes,
+            configuration=record.release.manifest.configuration,
         )
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
         if record.release.manifest.destinations():
@@ -359,13 +364,8 @@ class Instances:
                     parts.append("it ran out of memory")
                 elif state is not None and not state.running:
                     parts.append(f"its process ended with exit code {state.exit_code}")
-        errors = [
-            line.message.strip()
-            for line in self.logs.tail(begun.record.plugin, limit=20)
-            if line.level == "error" and line.instance == begun.record.id and line.message.strip()
-        ]
-        if errors:
-            parts.append(f"its last error: {errors[-1].splitlines()[-1][:300]}")
+        if last := self.logs.last_error(begun.record.plugin, begun.record.id):
+            parts.append(f"its last error: {last[:300]}")
         return "; ".join(parts)
 
     async def _end(self, begun: _Begun) -> None:

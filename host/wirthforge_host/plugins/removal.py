@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.configuration import Provision
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Permissions
 from wirthforge_host.plugins import store
@@ -32,6 +33,7 @@ class Removal:
     reconciler: Reconciler
     permissions: Permissions
     storage: Storage
+    provision: Provision
     logs: Logs
     trees: Trees
     resources: Resources
@@ -47,9 +49,10 @@ class Removal:
             await self._disable(name, operator)
 
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
-        """Stops and forgets the plugin; with ``purge`` also its values, decisions, log and author pin.
+        """Stops and forgets the plugin, and its secrets.
 
-        What an uninstalled plugin left can be purged later.
+        With ``purge`` its values, configuration, decisions, log and author pin go, too. What an uninstalled plugin
+        left can be purged later.
 
         Raises:
             NotFoundError: It is not on this host; with ``purge``, nothing of it is.
@@ -73,6 +76,8 @@ class Removal:
                         f"{name} is {record.state.value}: its sandbox is not gone yet, try again", plugin=name
                     )
                 await store.remove_plugin(tx, name)
+                # A secret is kept for who needs it, and for nobody else.
+                await self.provision.purge(tx, name, configuration=False)
                 if purge:
                     await self._purge(tx, name, operator)
                 await self.audit.append(
@@ -103,6 +108,7 @@ class Removal:
         """Deletes what is kept of a plugin; whether there was anything."""
         kept = [
             await self.storage.purge(tx, name) > 0,
+            await self.provision.purge(tx, name, configuration=True) > 0,
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),
         ]

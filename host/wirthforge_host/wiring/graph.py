@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.configuration import Secrets
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
@@ -19,6 +20,7 @@ from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
@@ -59,7 +61,9 @@ class Wiring:
     tokens: Tokens
     permissions: Permissions
     storage: Storage
+    secrets: Secrets
     plugins: Plugins
+    provisioning: Provisioning
     calls: Calls
     installer: Installer
     instances: Instances
@@ -87,6 +91,7 @@ class Wiring:
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
+            await self.secrets.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
@@ -147,7 +152,9 @@ def build_wiring(
         tokens=Tokens(ground.database, ground.audit, now=now),
         permissions=ground.permissions,
         storage=ground.storage,
+        secrets=ground.secrets,
         plugins=plugins,
+        provisioning=parts.provisioning(ground, plugins, reconciler),
         calls=Calls(plugins, reconciler, ground.audit, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,

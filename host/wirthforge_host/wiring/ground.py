@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.configuration import Configurations, Provision, Secrets
 from wirthforge_host.events import Events
 from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
@@ -32,9 +33,16 @@ class Ground:
     logs: Logs
     permissions: Permissions
     storage: Storage
+    configurations: Configurations
+    secrets: Secrets
     trees: Trees
     signals: Signals
     now: Callable[[], datetime]
+
+    @property
+    def provision(self) -> Provision:
+        """Whether what releases need is set."""
+        return Provision(database=self.database, configurations=self.configurations, secrets=self.secrets)
 
     @staticmethod
     def of(settings: Settings, now: Callable[[], datetime]) -> Ground:
@@ -43,15 +51,18 @@ class Ground:
         audit = Audit(database, now=now)
         events = Events(now=now)
         signals = Signals()
+        keyring = Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit)
         return Ground(
             policy=settings.security_policy(),
             database=database,
             audit=audit,
-            keyring=Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit),
+            keyring=keyring,
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
             storage=Storage(database),
+            configurations=Configurations(database, audit, now=now),
+            secrets=Secrets(database, keyring, audit, now=now),
             trees=Trees(settings.data_dir / "releases"),
             signals=signals,
             now=now,

@@ -14,6 +14,7 @@ from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
@@ -97,6 +98,8 @@ def instances(
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
         monotonic=time.monotonic,
         signals=ground.signals,
     )
@@ -115,6 +118,7 @@ def instances(
         trees=ground.trees,
         settings=settings,
         policy=ground.policy,
+        provision=ground.provision,
         now=ground.now,
     )
 
@@ -162,6 +166,7 @@ def plugins(
         reconciler=reconciler,
         permissions=ground.permissions,
         storage=ground.storage,
+        provision=ground.provision,
         logs=ground.logs,
         trees=ground.trees,
         resources=resources,
@@ -176,7 +181,22 @@ def plugins(
         removal=removal,
         trees=ground.trees,
         resources=resources,
+        provision=ground.provision,
         policy=ground.policy,
+        now=ground.now,
+    )
+
+
+def provisioning(ground: Ground, plugins: Plugins, reconciler: Reconciler) -> Provisioning:
+    """What operators set for plugins."""
+    return Provisioning(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
+        plugins=plugins,
+        reconciler=reconciler,
         now=ground.now,
     )
 

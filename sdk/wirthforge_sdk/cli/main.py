@@ -10,6 +10,7 @@ import typer
 from wirthforge_sdk.cli import (
     account,
     author,
+    configuration,
     containment,
     demo,
     doctor,
@@ -121,6 +122,33 @@ _add(
     },
 )
 app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
+configurations = typer.Typer(
+    help="Set a plugin's configuration, and look at what was set.", no_args_is_help=True
+)
+_add(
+    configurations,
+    None,
+    {
+        "get": configuration.get,
+        "set": configuration.set_values,
+        "edit": configuration.edit,
+        "history": configuration.history,
+        "diff": configuration.diff,
+        "rollback": configuration.rollback,
+    },
+)
+app.add_typer(configurations, name="config", rich_help_panel="Run plugins")
+secrets = typer.Typer(help="Set a plugin's secrets, which nobody can read back.", no_args_is_help=True)
+_add(
+    secrets,
+    None,
+    {
+        "list": configuration.list_secrets,
+        "set": configuration.set_secret,
+        "remove": configuration.remove_secret,
+    },
+)
+app.add_typer(secrets, name="secrets", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
 from wirthforge_sdk.client.events import read_events
+from wirthforge_sdk.client.host_configuration import Provisions
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AuditOut,
@@ -163,7 +164,7 @@ class Observation(Service):
                     ) from error
 
 
-class ResourceUse(Observation):
+class ResourceUse(Observation, Provisions):
     """What plugins use, and may use."""
 
     async def usages(self) -> UsagesOut:

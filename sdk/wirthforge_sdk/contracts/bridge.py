@@ -116,6 +116,8 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/storage.delete": "storage.write",
     "host/events.publish": "events.publish",
     "host/permissions.list": None,
+    "host/config.get": "config.read",
+    "host/secrets.get": "secrets.read",
 }
 """Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one,
 is taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.publish:a.b``.
@@ -127,8 +129,16 @@ params and results (all JSON):
 ``host/storage.delete`` ``{key}`` → ``{deleted: bool}``;
 ``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
 ``host/events.publish`` ``{topic, data}`` → ``{}``;
-``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``.
+``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``;
+``host/config.get`` ``{}`` → ``{version: int, values: object}``;
+``host/secrets.get`` ``{name}`` → ``{found: bool, value: str | null}``.
 """
+
+CONFIG_CHANGED: Final = "wf/config.changed"
+"""A request of the host: ``{version: int, values: object}`` → ``{}``, or an error that says why they do not suit."""
+SECRETS_CHANGED: Final = "wf/secrets.changed"
+"""A request of the host: ``{names: [str]}`` → ``{}``. What they are now is asked for with ``host/secrets.get``."""
+MAX_SECRET_BYTES: Final = 32 * 1024
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1024 * 1024

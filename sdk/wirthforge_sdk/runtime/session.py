@@ -6,7 +6,7 @@ its first request that is answered without error, as MCP 2026-07-28 asks of serv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Function
 from wirthforge_sdk.runtime.host import Host
+from wirthforge_sdk.runtime.settings import METHODS as CHANGES
 
 HANDSHAKE_REVISIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LEGACY})
 FLUSH_BYTES = 64 * 1024
@@ -50,12 +51,14 @@ class Session:
         connection: wire.Connection,
         host: Host,
         execution: Execution,
+        changed: Callable[[wire.Id, str, wire.Params], bytes | None],
     ) -> None:
         self._functions = functions
         self._about = about
         self._connection = connection
         self._host = host
         self._execution = execution
+        self._changed = changed
         self._era: str | None = None
 
     def serve(self) -> None:
@@ -113,6 +116,8 @@ class Session:
         match method:
             case "tools/call":
                 return self._execution.accept(number, params)
+            case _ if method in CHANGES:
+                return self._changed(number, method, params)
             case "tools/list":
                 tools = [self._functions[name].tool() for name in sorted(self._functions)]
                 return wire.answer(number, {"tools": tools, **self._cacheable()})

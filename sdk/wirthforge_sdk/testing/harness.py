@@ -6,12 +6,16 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
+from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, SECRETS_CHANGED
+from wirthforge_sdk.contracts.configuration import Configuration
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import Plugin
 from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
 from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
+from wirthforge_sdk.testing.memory_settings import MemorySettings
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
 
 TIMEOUT_S = 30.0
@@ -21,6 +25,21 @@ class FunctionFailedError(UnavailableError):
     """The function raised; the message is what a caller sees: the exception's type and text."""
 
     code = "function_failed"
+
+
+class Operated(TypedDict, total=False):
+    """What the operator of a plugin under test did."""
+
+    grants: Iterable[str]
+    """Rules that are granted."""
+    denied: Iterable[str]
+    """Rules that are denied; they win."""
+    storage: Mapping[str, Any] | None
+    """What is stored to begin with."""
+    config: Mapping[str, Any]
+    """What is set. Of a project, the manifest's schema checks it and fills in defaults."""
+    secrets: Mapping[str, str]
+    """The secrets that are set, by name."""
 
 
 class PluginHarness:
@@ -36,22 +55,17 @@ class PluginHarness:
         sandbox:
             in a process of its own, from its ``plugin.toml``. Dependencies that are not in its ``vendor/``
             are taken from this Python's.
-        grants: Rules the operator granted.
-        denied: Rules the operator denied; they win.
-        storage: What is stored to begin with.
         timeout_s: How long a call may take.
+        **operated: What its operator did, see :class:`Operated`.
     """
 
     def __init__(
-        self,
-        subject: Plugin | str | Path,
-        *,
-        grants: Iterable[str] = (),
-        denied: Iterable[str] = (),
-        storage: Mapping[str, Any] | None = None,
-        timeout_s: float = TIMEOUT_S,
+        self, subject: Plugin | str | Path, *, timeout_s: float = TIMEOUT_S, **operated: Unpack[Operated]
     ) -> None:
-        self.host = MemoryHost(grants, denied, storage)
+        settings = MemorySettings(_schema_of(subject), operated.get("config"), operated.get("secrets"))
+        self.host = MemoryHost(
+            operated.get("grants", ()), operated.get("denied", ()), operated.get("storage"), settings
+        )
         self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
         self._timeout_s = timeout_s
         self._end: HostEnd | None = None
@@ -93,6 +107,26 @@ class PluginHarness:
     def call_now(self, function: str, /, **arguments: Any) -> dict[str, Any]:
         """As :meth:`call`, for tests without asyncio."""
         return _returned(self._plugin.ask("tools/call", _call(function, arguments)))
+
+    def configure(self, **values: Any) -> None:
+        """Sets these values and no others, as an operator does, and tells the plugin.
+
+        Raises:
+            InvalidInputError: One does not fit the manifest's schema.
+            CallRefusedError: The plugin's ``on_config_change`` raised; they stay set.
+        """
+        self.host.settings.configure(values)
+        answer = self.host.settings.config_answer()
+        self._plugin.ask(CONFIG_CHANGED, answer)
+
+    def set_secret(self, name: str, value: str) -> None:
+        """Sets a secret and tells the plugin.
+
+        Raises:
+            CallRefusedError: The plugin's ``on_secret_change`` raised.
+        """
+        self.host.settings.secrets[name] = value
+        self._plugin.ask(SECRETS_CHANGED, {"names": [name]})
 
     def functions(self) -> list[dict[str, Any]]:
         """What it offers, as MCP tools: ``name``, ``inputSchema`` and the rest."""
@@ -140,6 +174,12 @@ class PluginHarness:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.stop)
+
+
+def _schema_of(subject: Plugin | str | Path) -> Configuration | None:
+    if isinstance(subject, Plugin):
+        return None
+    return parse_manifest((Path(subject) / "plugin.toml").read_bytes()).configuration
 
 
 def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:

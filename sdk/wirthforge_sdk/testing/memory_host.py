@@ -21,6 +21,7 @@ from wirthforge_sdk.contracts.bridge import (
 )
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from wirthforge_sdk.testing.memory_settings import MemorySettings
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
@@ -50,6 +51,7 @@ class MemoryHost:
         grants: Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``.
         denied: Rules the operator denied; they win.
         storage: What is stored to begin with.
+        settings: What the operator set.
 
     Raises:
         InvalidInputError: A rule is none.
@@ -60,7 +62,9 @@ class MemoryHost:
         grants: Iterable[str] = (),
         denied: Iterable[str] = (),
         storage: Mapping[str, Any] | None = None,
+        settings: MemorySettings | None = None,
     ) -> None:
+        self.settings = settings or MemorySettings()
         self.permissions = PermissionSet(
             frozenset(map(parse_rule, grants)), frozenset(map(parse_rule, denied))
         )
@@ -100,8 +104,8 @@ class MemoryHost:
 
     def _check(self, method: str, params: Mapping[str, Any]) -> None:
         need = HOST_CALLS[method]
-        if need == "events.publish":
-            need = str(Permission.parse(f"{need}:{_text(params, 'topic')}"))
+        if need in _SCOPED:
+            need = str(Permission.parse(f"{need}:{_text(params, _SCOPED[need])}"))
         if need is not None and not self.permissions.allows(need):
             self.denials.append(need)
             raise PermissionDeniedError(f"the permission {need} is not granted", permission=need)
@@ -144,9 +148,18 @@ class MemoryHost:
         self.events.append(Event(_text(params, "topic"), params.get("data")))
         return {}
 
+    def _config(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.settings.config_answer()
+
+    def _secret(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.settings.secret_answer(_text(params, "name"))
+
     def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
 
+
+_SCOPED = {"events.publish": "topic", "secrets.read": "name"}
+"""Permissions with a scope, and the parameter that it stands in."""
 
 _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/log": ("_log", frozenset({"level", "message", "fields"})),
@@ -156,6 +169,8 @@ _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/storage.delete": ("_delete", frozenset({"key"})),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
     "host/permissions.list": ("_permissions", frozenset()),
+    "host/config.get": ("_config", frozenset()),
+    "host/secrets.get": ("_secret", frozenset({"name"})),
 }
 """What does each of ``HOST_CALLS``, and the parameters it takes."""
 

@@ -33,6 +33,16 @@ SCOPES = {
     "kill": Scope.OPERATE,
     "quarantine": Scope.OPERATE,
     "end_all": Scope.OPERATE,
+    "configuration": Scope.READ,
+    "replace_configuration": Scope.OPERATE,
+    "merge_configuration": Scope.OPERATE,
+    "configuration_form": Scope.READ,
+    "configuration_history": Scope.READ,
+    "configuration_differences": Scope.READ,
+    "roll_back_configuration": Scope.OPERATE,
+    "secrets": Scope.READ,
+    "set_secret": Scope.OPERATE,
+    "remove_secret": Scope.OPERATE,
     "effective": Scope.READ,
     "call": Scope.CALL,
     "grants": Scope.READ,
@@ -136,7 +146,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     routers = [route.original_router for route in api.client._transport.app.routes[1:]]
     for route in (route for router in routers for route in router.routes):
         assert isinstance(route, APIRoute)
-        path = route.path.format(namespace="demo", name="none", grant="0", alert="1")
+        path = route.path.format(namespace="demo", name="none", grant="0", alert="1", secret="s")
         found += [(route.name, method, path) for method in route.methods]
     return found
 

@@ -14,12 +14,14 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.signals import Signals
 from wirthforge_host.storage import Storage
+from wirthforge_sdk.contracts.configuration import Configuration
 
 EVENTS_PER_S = 50.0
 """Events one instance may publish a second, on average; twice that at once."""
@@ -36,6 +38,8 @@ class Peer:
     rights: Rights
     storage_bytes: int
     """Its quota."""
+    configuration: Configuration | None = None
+    """What its release lets an operator set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,8 @@ class Services:
     events: Events
     logs: Logs
     storage: Storage
+    configurations: Configurations
+    secrets: Secrets
     monotonic: Callable[[], float]
     """Seconds, for rates."""
     signals: Signals = field(default_factory=Signals)
