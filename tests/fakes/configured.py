@@ -12,9 +12,11 @@ from wirthforge_sdk.contracts.manifest import Function
 NEEDS = ("config.read", "secrets.read:api_key")
 
 SOURCE = """
+import base64
 import os
 import threading
 from typing import Any
+from urllib.parse import quote
 from wirthforge_sdk.runtime import Plugin
 
 plugin = Plugin()
@@ -60,6 +62,15 @@ def fail(before: str = "", after: str = "") -> str:
     print(f"asking with {before}{key}{after}")
     plugin.log.warning(f"key {key}", headers={"authorization": f"Bearer {before}{key}"}, key=key)
     raise RuntimeError(f"the server refused {before}{key}{after}")
+
+
+@plugin.function
+def coded() -> str:
+    "Fails with a secret in other writings."
+    key = plugin.secrets["api_key"].encode()
+    basic = base64.b64encode(b"user:" + key).decode()
+    plugin.log.info(key.hex(), authorization=f"Basic {basic}")
+    raise RuntimeError(f"{key.hex()} {basic} {quote(key, safe='')}")
 
 
 @plugin.function

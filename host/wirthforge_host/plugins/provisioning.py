@@ -16,6 +16,7 @@ from wirthforge_host.configuration import Configurations, Secrets, Version
 from wirthforge_host.configuration.form import fields_of
 from wirthforge_host.configuration.service import effective, found_wrong
 from wirthforge_host.configuration.versions import Revision, differences, merged
+from wirthforge_host.errors import FunctionMissingError
 from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.models import PluginRecord
@@ -218,6 +219,8 @@ class Provisioning:
         elif ran:
             try:
                 await instance.session.tell(method, params, timeout_s=TELL_S)
+            except FunctionMissingError:
+                pass  # it listens to no changes
             except WirthForgeError as error:
                 outcome, reason = Outcome.FAILED, error.message
         return DeliveryOut(version=version, outcome=outcome, reason=reason, at=self.now())
