@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,12 @@ class RuntimeHost:
 
 @asynccontextmanager
 async def runtime_host(
-    project: Path, granted: Iterable[str] = (), denied: Iterable[str] = ()
+    project: Path,
+    granted: Iterable[str] = (),
+    denied: Iterable[str] = (),
+    prepare: Callable[[Services], Awaitable[None]] | None = None,
 ) -> AsyncIterator[RuntimeHost]:
-    """Runs the plugin in ``project`` behind a real bridge, until the block ends."""
+    """Runs the plugin in ``project`` behind a real bridge, until the block ends; ``prepare`` comes before it starts."""
     directory = Path(tempfile.mkdtemp(prefix="wf"))
     database = Database(f"sqlite+aiosqlite:///{directory / 'host.sqlite3'}")
     rights = Rights()
@@ -73,6 +76,8 @@ async def runtime_host(
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
         services = await _services(database, directory)
+        if prepare is not None:
+            await prepare(services)
         async with _connected(services, rights, directory / "i", project) as host:
             yield host
     finally:

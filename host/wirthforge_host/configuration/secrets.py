@@ -16,6 +16,8 @@ from wirthforge_sdk.contracts.bridge import MAX_SECRET_BYTES
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError
 from wirthforge_sdk.serving.database import Database, Transaction
 
+OWNER = "secrets:"
+"""How an owner begins, as the keyring knows it."""
 REMEMBERED = 32
 """Values of one plugin that are taken out of what it writes: those in force, and the last that were replaced."""
 
@@ -38,7 +40,9 @@ class Secrets:
         self._forms: dict[str, tuple[str, ...]] = {}
 
     async def load(self) -> None:
-        """Learns what to take out of what plugins write."""
+        """Seals anew what an old key sealed, and learns what to take out of what plugins write."""
+        for owner in await self._keyring.unsettled(OWNER):
+            await self._seal_anew(owner.removeprefix(OWNER))
         async with self._database.reading() as tx:
             for plugin, name, sealed in await store.all_sealed(tx):
                 self._learn(plugin, await self._opened(tx, plugin, name, sealed))
@@ -96,6 +100,18 @@ class Secrets:
         """The same of JSON."""
         return redacted_json(value, self._forms.get(plugin, ()))
 
+    async def _seal_anew(self, plugin: str) -> None:
+        owner = _owner(plugin)
+        async with self._database.transaction() as tx:
+            await self._keyring.lock(tx, owner)
+            for name, what in (await store.kept(tx, plugin)).items():
+                sealed = await store.sealed(tx, plugin, name) or b""
+                value = await self._keyring.open(tx, owner, _place(name), sealed)
+                await store.put(
+                    tx, plugin, name, await self._keyring.seal(tx, owner, _place(name), value), what
+                )
+            await self._keyring.retire(tx, owner)
+
     async def _opened(self, tx: Transaction, plugin: str, name: str, sealed: bytes) -> str:
         return (await self._keyring.open(tx, _owner(plugin), _place(name), sealed)).decode()
 
@@ -113,7 +129,7 @@ class Secrets:
 
 
 def _owner(plugin: str) -> str:
-    return f"secrets:{plugin}"
+    return f"{OWNER}{plugin}"
 
 
 def _place(name: str) -> tuple[str, ...]:

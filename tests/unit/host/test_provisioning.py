@@ -328,6 +328,19 @@ async def test_a_plugin_that_is_not_there_has_nothing_set(kept):
             await ask
 
 
+async def test_after_a_renewal_of_keys_secrets_are_sealed_anew_and_the_old_keys_are_gone(running):
+    wiring = running.host.wiring
+    async with wiring.database.reading() as tx:
+        before = await tx.scalar(text("SELECT sealed FROM secrets"))
+    await wiring.keyring.renew("operator:me")
+    assert await wiring.keyring.unsettled("secrets:") == [f"secrets:{PLUGIN}"]
+    await wiring.secrets.load()
+    assert await wiring.keyring.unsettled("secrets:") == []
+    async with wiring.database.reading() as tx:
+        assert await tx.scalar(text("SELECT sealed FROM secrets")) != before
+    assert await wiring.secrets.get(PLUGIN, "api_key") == KEY
+
+
 async def test_a_secret_that_is_moved_to_another_place_does_not_open(running):
     wiring = running.host.wiring
     async with wiring.database.transaction() as tx:
