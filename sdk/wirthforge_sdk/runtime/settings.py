@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 from wirthforge_sdk.contracts.bridge import (
     CONFIG_CHANGED,
     INVALID_PARAMS,
-    MAX_LOG_BYTES,
     SECRETS_CHANGED,
     ErrorCode,
 )
 from wirthforge_sdk.runtime import wire
+from wirthforge_sdk.runtime.execution import sentence
 from wirthforge_sdk.runtime.host import Line
 from wirthforge_sdk.runtime.workers import Workers
 
@@ -132,6 +132,6 @@ def _heard(number: wire.Id, handler: Callable[[Any], object], told: Any) -> byte
     try:
         handler(told)
     except BaseException as error:  # noqa: BLE001 - an author's sys.exit() must not end a worker
-        reason = f"{type(error).__name__}: {error}"[:MAX_LOG_BYTES]
+        reason = sentence(error)
         return wire.refusal(number, INVALID_PARAMS, reason, {"code": ErrorCode.INVALID_PARAMETERS})
     return wire.answer(number, {})

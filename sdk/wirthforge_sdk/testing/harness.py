@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -179,7 +180,9 @@ class PluginHarness:
 def _schema_of(subject: Plugin | str | Path) -> Configuration | None:
     if isinstance(subject, Plugin):
         return None
-    return parse_manifest((Path(subject) / "plugin.toml").read_bytes()).configuration
+    data = (Path(subject) / "plugin.toml").read_bytes()
+    # A project that is not ready to be built can be tested; one with a configuration has the rest, too.
+    return parse_manifest(data).configuration if "configuration" in tomllib.loads(data.decode()) else None
 
 
 def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
