@@ -5,8 +5,12 @@ import stat
 
 import pytest
 
+from tests.fakes.packages import make_package
 from tests.fakes.runtime_host import PLUGIN, runtime_host
+from tests.fakes.world import world_on_engine
 from wirthforge_host.configuration.redaction import REDACTED
+from wirthforge_sdk.contracts.configuration_api import Outcome
+from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.errors import UnavailableError
 
 MANIFEST = f"""
@@ -54,6 +58,9 @@ for line in sys.stdin:
     method = message.get("method")
     if method == "initialize":
         result = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": {"name": "old", "version": "1"}}
+    elif method == "tools/list":
+        tool = {"name": "look", "description": "Looks.", "inputSchema": {"type": "object"}}
+        result = {"tools": [tool]}
     elif method == "tools/call":
         told = seen()
         print("the key is", told["key"], file=sys.stderr)
@@ -112,3 +119,32 @@ async def test_without_its_grant_there_is_no_file(project, tmp_path):
         with pytest.raises(UnavailableError):
             await host.session.call("look", {}, timeout_s=5, call_id="c")
     assert not (tmp_path / "memory" / "secrets").exists()
+
+
+@pytest.mark.engine
+async def test_in_its_container_the_file_is_in_memory_and_its_name_in_the_environment(tmp_path):
+    package = make_package(
+        runtime='type = "mcp"\nentry = "plugin"',
+        source=SERVER,
+        functions=[Function(name="look", description="Looks.", input_schema={"type": "object"})],
+        permissions=["secrets.read:api-key"],
+    )
+    async with world_on_engine(tmp_path / "h", package) as host:
+        await host.install()
+        waiting = await host.approve("secrets.read:api-key")
+        assert "the secret api-key is not set" in waiting.cause
+        made = await host.wiring.provisioning.set_secret(waiting.name, "api-key", KEY, host.operator)
+        assert made.delivery.outcome is Outcome.APPLIED
+        told = (await host.call("look")).structured
+        assert told == {
+            "key": KEY,
+            "mode": "0o400",
+            "directory": ["0o700", True],
+            "names": ["API_KEY_FILE"],
+            "in environment": False,
+        }
+        again = await host.wiring.provisioning.set_secret(waiting.name, "api-key", "another", host.operator)
+        assert again.delivery.outcome is Outcome.AT_NEXT_START
+        await host.disable()
+        await host.enable()
+        assert (await host.call("look")).structured["key"] == "another"

@@ -50,7 +50,12 @@ def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
     first = fetched(connections, project.secrets)
     if first is None:
         return 0
-    child = start(project, told={**left_in_files(first.secrets), **proxies})
+    try:
+        files = left_in_files(first.secrets)
+    except OSError as error:
+        log.write("error", f"a secret cannot be put into a file: {error}", {})
+        return Exit.CODE_FAILED
+    child = start(project, told={**files, **proxies})
     ways = chain([(first.connection, first.said)], ((each, each.batches()) for each in connections))
     printed = Printed(log, "warning")
     handover = Handover()
