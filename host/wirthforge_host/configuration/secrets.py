@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+
+import structlog
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.configuration import store
 from wirthforge_host.configuration.redaction import forms_of, redacted, redacted_json
 from wirthforge_host.configuration.store import Kept
+from wirthforge_host.errors import SealBrokenError
 from wirthforge_host.keyring import Keyring
 from wirthforge_sdk.contracts.bridge import MAX_SECRET_BYTES
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError
@@ -20,6 +24,8 @@ OWNER = "secrets:"
 """How an owner begins, as the keyring knows it."""
 REMEMBERED = 32
 """Values of one plugin that are taken out of what it writes: those in force, and the last that were replaced."""
+
+log = structlog.get_logger()
 
 
 class Secrets:
@@ -40,12 +46,17 @@ class Secrets:
         self._forms: dict[str, tuple[str, ...]] = {}
 
     async def load(self) -> None:
-        """Seals anew what an old key sealed, and learns what to take out of what plugins write."""
+        """Seals anew what an old key sealed, and learns what to take out of what plugins write.
+
+        A secret that was tampered with is told of, and keeps nobody else's plugin from starting.
+        """
         for owner in await self._keyring.unsettled(OWNER):
-            await self._seal_anew(owner.removeprefix(OWNER))
+            with _told():
+                await self._seal_anew(owner.removeprefix(OWNER))
         async with self._database.reading() as tx:
             for plugin, name, sealed in await store.all_sealed(tx):
-                self._learn(plugin, await self._opened(tx, plugin, name, sealed))
+                with _told():
+                    self._learn(plugin, await self._opened(tx, plugin, name, sealed))
 
     async def get(self, plugin: str, name: str) -> str | None:
         """The secret, or None when it is not set."""
@@ -126,6 +137,14 @@ class Secrets:
     def _forget(self, plugin: str) -> None:
         self._known.pop(plugin, None)
         self._forms.pop(plugin, None)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except SealBrokenError as error:
+        log.error("secret.broken", error=error.message)  # noqa: TRY400 (the message has all, and no value)
 
 
 def _owner(plugin: str) -> str:

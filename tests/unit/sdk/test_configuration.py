@@ -275,14 +275,27 @@ KEYWORDS = [
     *("title", "description", "default", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern"),
     *("format", "items", "minItems", "maxItems", "uniqueItems", "properties", "required"),
 ]
+WORDS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.lists(st.text(max_size=5))
+)
 KINDS = st.sampled_from(["string", "number", "integer", "boolean", "array", "object"])
 SETTINGS = st.recursive(
     st.fixed_dictionaries({"type": KINDS}),
     lambda inner: st.builds(
         lambda kind, more: {"type": kind, **more},
         KINDS,
-        st.dictionaries(st.sampled_from(KEYWORDS), JSON | inner | st.dictionaries(st.just("a"), inner)),
+        st.dictionaries(
+            st.sampled_from(KEYWORDS),
+            WORDS | inner | st.dictionaries(st.just("a"), inner, max_size=1),
+            max_size=4,
+        ),
     ),
+    max_leaves=6,
 )
 
 
