@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -120,12 +121,11 @@ class Dispatcher:
         write_line(self._asker, _converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
 
     def _record(self, act: _Act) -> Record:
-        """What is written down; the plugin chose the names in it, and may have put anything there."""
+        """What is written down. Method, scope and names of parameters the plugin chose: its secrets are not in them."""
         record = act.record(self._peer)
-        clean = self._services.secrets.redacted_json(self._peer.plugin, record.detail)
-        return replace(
-            record, detail=clean if isinstance(clean, dict) else {"code": act.code, "permission": None}
-        )
+        chosen = {name: record.detail[name] for name in ("method", "permission", "parameters")}
+        hide = partial(self._services.secrets.redacted_json, self._peer.plugin)
+        return replace(record, detail={**record.detail, **{name: hide(chosen[name]) for name in chosen}})
 
     def _notice_denial(self, act: _Act) -> None:
         denied = Signal(
