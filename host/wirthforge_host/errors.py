@@ -16,6 +16,18 @@ from wirthforge_sdk.errors import (
 )
 
 
+class StorageFullError(LimitExceededError):
+    """A plugin's stored values would exceed its quota."""
+
+    code = "storage_full"
+
+
+class VersionConflictError(ConflictError):
+    """Another version of a value is there than a plugin's call names; ``details["version"]`` is it, 0 for none."""
+
+    code = "version_conflict"
+
+
 class SealBrokenError(UntrustedError):
     """What is stored is not what was sealed at its place, or its key is gone; the message names the place."""
 
@@ -32,12 +44,6 @@ class MasterKeyWrongError(UntrustedError):
     """The master key is not the one that the database was written with."""
 
     code = "master_key_wrong"
-
-
-class StorageFullError(LimitExceededError):
-    """A plugin's stored values would exceed its quota."""
-
-    code = "storage_full"
 
 
 class PluginUnavailableError(UnavailableError):

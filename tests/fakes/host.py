@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.fakes.clock import Clock
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_sdk.serving.database import Database
 
 
@@ -39,6 +41,14 @@ async def database(closed_database: Database) -> AsyncIterator[Database]:
 def audit(database: Database, clock: Clock) -> Audit:
     """The audit log; nothing writes in the background."""
     return Audit(database, now=clock, linger_s=0)
+
+
+@pytest.fixture
+async def keyring(database: Database, audit: Audit, tmp_path: Path) -> Keyring:
+    """With its master key in a file."""
+    opened = Keyring(database, FileMasterKey(tmp_path / "keys"), audit)
+    await opened.load()
+    return opened
 
 
 @pytest.fixture

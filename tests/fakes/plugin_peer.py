@@ -20,7 +20,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.events import Events
-from wirthforge_host.keyring import FileMasterKey, Keyring
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
@@ -172,19 +172,13 @@ def short_path() -> Any:
 
 
 @pytest.fixture
-async def services(
-    database: Database, audit: Audit, events: Events, clock: Clock, tmp_path: Path
-) -> Services:
+def services(database: Database, audit: Audit, events: Events, keyring: Keyring, clock: Clock) -> Services:
     """What host calls reach."""
-    logs = Logs(now=clock, monotonic=clock.monotonic)
-    storage = Storage(database)
-    keyring = Keyring(database, FileMasterKey(tmp_path / "keys"), audit)
-    await keyring.load()
     return Services(
         audit=audit,
         events=events,
-        logs=logs,
-        storage=storage,
+        logs=Logs(now=clock, monotonic=clock.monotonic),
+        storage=Storage(database, keyring, now=clock),
         configurations=Configurations(database, audit, now=clock),
         secrets=Secrets(database, keyring, audit, now=clock),
         monotonic=clock.monotonic,

@@ -93,7 +93,7 @@ async def _services(database: Database, directory: Path) -> Services:
         audit=audit,
         events=Events(now=utc_now),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
-        storage=Storage(database),
+        storage=Storage(database, keyring, now=utc_now),
         configurations=Configurations(database, audit, now=utc_now),
         secrets=Secrets(database, keyring, audit, now=utc_now),
         monotonic=time.monotonic,

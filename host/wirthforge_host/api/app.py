@@ -10,6 +10,7 @@ from wirthforge_host.api import (
     plugins,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_host.wiring import Wiring
@@ -26,6 +27,17 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION)
     app.state.wiring = wiring
-    for module in (plugins, configuration, containment, calls, observation, policy, resources, threats):
+    routers = (
+        plugins,
+        configuration,
+        containment,
+        calls,
+        observation,
+        policy,
+        resources,
+        storage,
+        threats,
+    )
+    for module in routers:
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
     return app

@@ -16,6 +16,7 @@ from wirthforge_host.bridge.messages import Id
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, ErrorCode
 from wirthforge_sdk.errors import (
+    ConflictError,
     InvalidInputError,
     LimitExceededError,
     NotFoundError,
@@ -34,6 +35,7 @@ _CODES: dict[type[WirthForgeError], ErrorCode] = {
     InvalidInputError: ErrorCode.INVALID_PARAMETERS,
     PermissionDeniedError: ErrorCode.PERMISSION_DENIED,
     NotFoundError: ErrorCode.FUNCTION_NOT_FOUND,
+    ConflictError: ErrorCode.CONFLICT,
     LimitExceededError: ErrorCode.RESOURCE_EXHAUSTED,
 }
 """The rest is a trouble of ours, of which a plugin learns no more than the sentence."""

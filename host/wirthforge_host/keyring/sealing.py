@@ -23,6 +23,8 @@ VERSION: Final = 1
 NONCE_BYTES: Final = 12
 TAG_BYTES: Final = 16
 HEADER: Final = struct.Struct(">BI")
+MAX_NUMBER: Final = 2**31 - 1
+"""Of a key: what an integer of Postgres holds."""
 OVERHEAD: Final = HEADER.size + NONCE_BYTES + TAG_BYTES
 MAX_USES: Final = 2**28
 """Seals of one key, after which the owner gets another. With random nonces SP 800-38D, 8.3, allows 2^32, where two
@@ -82,7 +84,7 @@ def number_of(sealed: bytes) -> int | None:
     if len(sealed) < OVERHEAD:
         return None
     version, number = HEADER.unpack_from(sealed)
-    return number if version == VERSION else None
+    return number if version == VERSION and number <= MAX_NUMBER else None
 
 
 def broken(owner: str, context: Context, reason: str = "is not what was sealed there") -> SealBrokenError:

@@ -107,7 +107,7 @@ class Removal:
     async def _purge(self, tx: Transaction, name: str, operator: Operator) -> bool:
         """Deletes what is kept of a plugin; whether there was anything."""
         kept = [
-            await self.storage.purge(tx, name) > 0,
+            await self.storage.purge(tx, name),
             await self.provision.purge(tx, name, configuration=True) > 0,
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),

@@ -30,7 +30,7 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
-from wirthforge_host.storage.service import Storage
+from wirthforge_host.storage import Snapshots, Storage, Upkeep
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.service import Threats
 from wirthforge_host.threats.tripwire import Tripwire
@@ -62,6 +62,8 @@ class Wiring:
     permissions: Permissions
     storage: Storage
     secrets: Secrets
+    snapshots: Snapshots
+    storage_upkeep: Upkeep
     plugins: Plugins
     provisioning: Provisioning
     calls: Calls
@@ -104,6 +106,7 @@ class Wiring:
                 "resources": self.resources.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
+                "storage": self.storage_upkeep.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -153,6 +156,8 @@ def build_wiring(
         permissions=ground.permissions,
         storage=ground.storage,
         secrets=ground.secrets,
+        snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
+        storage_upkeep=Upkeep(ground.database, ground.keyring, now=now),
         plugins=plugins,
         provisioning=parts.provisioning(ground, plugins, reconciler),
         calls=Calls(plugins, reconciler, ground.audit, metrics),

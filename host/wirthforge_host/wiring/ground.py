@@ -60,7 +60,7 @@ class Ground:
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
-            storage=Storage(database),
+            storage=Storage(database, keyring, now=now),
             configurations=Configurations(database, audit, now=now),
             secrets=Secrets(database, keyring, audit, now=now),
             trees=Trees(settings.data_dir / "releases"),

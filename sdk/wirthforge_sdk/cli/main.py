@@ -18,6 +18,7 @@ from wirthforge_sdk.cli import (
     operator,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_sdk.cli.output import command
@@ -149,6 +150,19 @@ _add(
     },
 )
 app.add_typer(secrets, name="secrets", rich_help_panel="Run plugins")
+stores = typer.Typer(help="Care for what plugins stored.", no_args_is_help=True)
+_add(
+    stores,
+    None,
+    {
+        "snapshots": storage.snapshots,
+        "snapshot": storage.snapshot,
+        "restore": storage.restore,
+        "delete": storage.delete,
+        "rotate": storage.rotate,
+    },
+)
+app.add_typer(stores, name="storage", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

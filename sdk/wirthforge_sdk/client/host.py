@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
 from wirthforge_sdk.client.events import read_events
 from wirthforge_sdk.client.host_configuration import Provisions
+from wirthforge_sdk.client.host_storage import StorageCare
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AuditOut,
@@ -198,7 +199,7 @@ class ResourceUse(Observation, Provisions):
         )
 
 
-class HostClient(ResourceUse):
+class HostClient(ResourceUse, StorageCare):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

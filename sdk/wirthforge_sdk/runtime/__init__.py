@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         HostUnavailableError,
         InvalidHostCallError,
         PermissionRefusedError,
+        VersionConflictError,
     )
     from wirthforge_sdk.runtime.plugin import Plugin
 
@@ -34,6 +35,7 @@ __all__ = [
     "InvalidHostCallError",
     "PermissionRefusedError",
     "Plugin",
+    "VersionConflictError",
 ]
 
 

@@ -11,9 +11,10 @@ from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, SECRETS_CHANGED
 from wirthforge_sdk.runtime.calls import CURRENT
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Annotations, Function, Options, function_of
-from wirthforge_sdk.runtime.host import Events, Host, Line, Log, Permissions, Storage
+from wirthforge_sdk.runtime.host import Events, Host, Line, Log, Permissions
 from wirthforge_sdk.runtime.session import About, Session
 from wirthforge_sdk.runtime.settings import Changes, Config, Secrets
+from wirthforge_sdk.runtime.storage import Storage
 from wirthforge_sdk.runtime.wire import Connection
 from wirthforge_sdk.runtime.workers import Crew
 

@@ -65,6 +65,12 @@ SCOPES = {
     "limit": Scope.OPERATE,
     "recommendations": Scope.READ,
     "follow_recommendations": Scope.OPERATE,
+    "rotation": Scope.READ,
+    "rotate": Scope.OPERATE,
+    "snapshots": Scope.READ,
+    "snapshot": Scope.OPERATE,
+    "restore": Scope.OPERATE,
+    "remove": Scope.OPERATE,
 }
 """What each operation needs; one that is not here fails a test below."""
 

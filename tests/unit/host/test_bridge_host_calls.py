@@ -18,6 +18,7 @@ PARAMETERS = {
     "host/storage.list": {},
     "host/storage.set": {"key": "k", "value": [1]},
     "host/storage.delete": {"key": "k"},
+    "host/storage.batch": {"acts": [{"act": "set", "key": "k", "value": 1}]},
     "host/events.publish": {"topic": "weather.rain", "data": {"mm": 3}},
     "host/permissions.list": {},
     "host/config.get": {},
@@ -88,15 +89,21 @@ async def test_stored_values_come_back(bridged):
     value = {"a": [1, 2.5, None, "é\x00"], "b": 10**30}
     assert (await bridged.peer.asked("host/storage.get", key="k"))["result"] == {
         "found": False,
+        "version": 0,
         "value": None,
     }
-    assert (await bridged.peer.asked("host/storage.set", key="k", value=value))["result"] == {}
+    assert (await bridged.peer.asked("host/storage.set", key="k", value=value))["result"] == {"version": 1}
     assert (await bridged.peer.asked("host/storage.get", key="k"))["result"] == {
         "found": True,
+        "version": 1,
         "value": value,
     }
     await bridged.peer.asked("host/storage.set", key="l", value=None)
-    assert (await bridged.peer.asked("host/storage.get", key="l"))["result"] == {"found": True, "value": None}
+    assert (await bridged.peer.asked("host/storage.get", key="l"))["result"] == {
+        "found": True,
+        "version": 2,
+        "value": None,
+    }
     listed = await bridged.peer.asked("host/storage.list", prefix="k", limit=1)
     assert listed["result"] == {"keys": ["k"], "more": False}
     assert (await bridged.peer.asked("host/storage.delete", key="k"))["result"] == {"deleted": True}

@@ -1,7 +1,7 @@
 """Configurations, a row for each version, and sealed secrets.
 
-Revision ID: 0005_configuration
-Revises: 0004_keyring
+Revision ID: 0006_configuration
+Revises: 0005_sealed_storage
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005_configuration"
-down_revision = "0004_keyring"
+revision = "0006_configuration"
+down_revision = "0005_sealed_storage"
 branch_labels = None
 depends_on = None
 
