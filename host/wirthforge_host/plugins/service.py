@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.configuration import Provision
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
@@ -37,6 +38,9 @@ from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
+MAX_CAUSE = 2000
+"""Characters of what a plugin waits for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
@@ -51,6 +55,7 @@ class Plugins:
     removal: Removal
     trees: Trees
     resources: Resources
+    provision: Provision
     policy: SecurityPolicy
     now: Callable[[], datetime]
 
@@ -121,6 +126,16 @@ class Plugins:
                 if record.state is State.AWAITING_APPROVAL and record.enabled:
                     await self._start_or_wait(tx, record, operator, cause="approved")
             self.reconciler.retries.forget(name)
+            await self.reconciler.settle(name)
+
+    async def reconsider(self, name: str, operator: Operator) -> None:
+        """Starts a plugin that waited, if what it waited for has been set now."""
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                if record.state is State.AWAITING_APPROVAL and record.enabled:
+                    await self._start_or_wait(tx, record, operator, cause="all is set")
+            self.reconciler.retries.unhindered(name)
             await self.reconciler.settle(name)
 
     async def enable(self, name: str, operator: Operator) -> None:
@@ -226,8 +241,10 @@ class Plugins:
     ) -> None:
         """Lets a plugin start that has all it requires; else it waits, and its cause tells for what."""
         rules = await self.permissions.compiled(tx, record.name, record.release.digest)
-        missing = [need for need in record.release.manifest.required() if not rules.allows(need)]
-        waiting = _what_is_missing(missing, rules) if missing else cause
+        undecided = [need for need in record.release.manifest.required() if not rules.allows(need)]
+        unset = await self.provision.lacking(tx, record.release.manifest)
+        missing = [*filter(None, [_what_is_missing(undecided, rules)]), *unset]
+        waiting = "; ".join(missing)[:MAX_CAUSE] if missing else cause
         if record.state is not State.AWAITING_APPROVAL or (missing and record.cause != waiting):
             record = await self.states.move_in(
                 tx, record, State.AWAITING_APPROVAL, cause=waiting, actor=operator.actor

@@ -16,6 +16,7 @@ from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
@@ -100,6 +101,8 @@ def instances(
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
         monotonic=time.monotonic,
         signals=ground.signals,
         exchange=ground.exchange,
@@ -120,6 +123,7 @@ def instances(
         trees=ground.trees,
         settings=settings,
         policy=ground.policy,
+        provision=ground.provision,
         now=ground.now,
     )
 
@@ -168,6 +172,7 @@ def plugins(
         permissions=ground.permissions,
         storage=ground.storage,
         bus=ground.bus,
+        provision=ground.provision,
         logs=ground.logs,
         cache=ground.cache,
         trees=ground.trees,
@@ -183,7 +188,23 @@ def plugins(
         removal=removal,
         trees=ground.trees,
         resources=resources,
+        provision=ground.provision,
         policy=ground.policy,
+        now=ground.now,
+    )
+
+
+def provisioning(ground: Ground, plugins: Plugins, reconciler: Reconciler) -> Provisioning:
+    """What operators set for plugins."""
+    return Provisioning(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        cache=ground.cache,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
+        plugins=plugins,
+        reconciler=reconciler,
         now=ground.now,
     )
 
