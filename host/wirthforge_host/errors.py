@@ -6,6 +6,8 @@ A name is worth having when a caller or an operator acts on it; otherwise raise 
 from __future__ import annotations
 
 from wirthforge_sdk.errors import (
+    ConflictError,
+    InvalidInputError,
     LimitExceededError,
     NotFoundError,
     PermissionDeniedError,
@@ -20,10 +22,40 @@ class StorageFullError(LimitExceededError):
     code = "storage_full"
 
 
+class VersionConflictError(ConflictError):
+    """Another version of a value is there than a plugin's call names; ``details["version"]`` is it, 0 for none."""
+
+    code = "version_conflict"
+
+
+class SealBrokenError(UntrustedError):
+    """What is stored is not what was sealed at its place, or its key is gone; the message names the place."""
+
+    code = "seal_broken"
+
+
+class MasterKeyMissingError(UnavailableError):
+    """The master key that the database was written with is not there; the message says where to restore it."""
+
+    code = "master_key_missing"
+
+
+class MasterKeyWrongError(UntrustedError):
+    """The master key is not the one that the database was written with."""
+
+    code = "master_key_wrong"
+
+
 class PluginUnavailableError(UnavailableError):
     """The plugin's instance is not connected, or went away during the call."""
 
     code = "plugin_unavailable"
+
+
+class PluginQuarantinedError(PluginUnavailableError):
+    """The plugin is held until an operator looked at it."""
+
+    code = "plugin_quarantined"
 
 
 class PluginFailedError(UnavailableError):
@@ -42,6 +74,18 @@ class FunctionMissingError(NotFoundError):
     """The plugin has no such function."""
 
     code = "function_missing"
+
+
+class CallCycleError(InvalidInputError):
+    """A function would be called again by way of others while it runs."""
+
+    code = "call_cycle"
+
+
+class CallAbandonedError(LimitExceededError):
+    """The call that this one was made for is over: nobody waits for either."""
+
+    code = "call_abandoned"
 
 
 class CallTimedOutError(LimitExceededError):
@@ -114,3 +158,21 @@ class AuthorChangedError(UntrustedError):
     """A release is signed by another author than the plugin's first one on this host."""
 
     code = "author_changed"
+
+
+class ConfigurationInvalidError(InvalidInputError):
+    """Values do not fit the schema that the plugin's author wrote."""
+
+    code = "configuration_invalid"
+
+
+class VersionChangedError(ConflictError):
+    """Somebody changed it since the version that was looked at."""
+
+    code = "version_changed"
+
+
+class NotProvisionedError(ConflictError):
+    """A plugin cannot start before its operator sets what it needs; the message names it."""
+
+    code = "not_provisioned"

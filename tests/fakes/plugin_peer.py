@@ -16,14 +16,20 @@ import pytest
 import uvloop
 
 from tests.fakes.clock import Clock
+from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
+from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
+from wirthforge_sdk.contracts.audit_api import AuditOut
 from wirthforge_sdk.contracts.bridge import MODERN
-from wirthforge_sdk.contracts.host_api import AuditOut
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.database import Database
 
@@ -170,11 +176,24 @@ def short_path() -> Any:
 
 
 @pytest.fixture
-def services(database: Database, audit: Audit, events: Events, clock: Clock) -> Services:
+def services(database: Database, audit: Audit, events: Events, keyring: Keyring, clock: Clock) -> Services:
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
-    storage = Storage(database)
-    return Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=clock.monotonic)
+    storage = Storage(database, keyring, now=clock)
+    exchange = Exchange()
+    exchange.connect(OtherPlugins({"demo/other.double": lambda number: 2 * number}))
+    return Services(
+        audit=audit,
+        bus=Bus(database, audit, events, now=clock),
+        events=events,
+        logs=logs,
+        storage=storage,
+        configurations=Configurations(database, audit, now=clock),
+        secrets=Secrets(database, keyring, audit, now=clock),
+        monotonic=clock.monotonic,
+        exchange=exchange,
+        requests=Requests(audit=audit, events=events, now=clock, monotonic=clock.monotonic),
+    )
 
 
 @pytest.fixture
@@ -188,6 +207,7 @@ def peer_of() -> Callable[..., Peer]:
             "uid": os.getuid(),
             "rights": Rights(),
             "storage_bytes": QUOTA,
+            "asks": frozenset({"ui.notify"}),
         }
         return Peer(**{**values, **changes})
 
@@ -221,6 +241,7 @@ async def bridged(
     yield ends
     ends.peer.close()
     await endpoint.close()
+    await services.bus.close()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
@@ -29,6 +37,8 @@ from wirthforge_sdk.testing import CallRefusedError
 
 WAIT_S = 20.0
 PLUGIN = "tests/probe"
+ASKS = frozenset({"ui.notify", "storage.read"})
+"""What its release names."""
 
 
 class RuntimeHost:
@@ -39,6 +49,11 @@ class RuntimeHost:
         self.endpoint = endpoint
         self.session = session
         self.process = process
+
+    async def publish(self, topic: str, data: Any = None) -> int:
+        """Publishes an event as an application does; its id."""
+        encoded = json.dumps(data).encode()
+        return (await self.services.bus.publish("application:test", topic, encoded)).id
 
     async def call(self, function: str, /, **arguments: Any) -> Any:
         """The structured result of a function; a refusal is raised as the plugin answered it."""
@@ -59,9 +74,18 @@ class RuntimeHost:
 
 @asynccontextmanager
 async def runtime_host(
-    project: Path, granted: Iterable[str] = (), denied: Iterable[str] = ()
+    project: Path,
+    granted: Iterable[str] = (),
+    denied: Iterable[str] = (),
+    plugins: Mapping[str, Callable[..., Any]] | None = None,
+    approves: Iterable[str] = (),
+    prepare: Callable[[Services], Awaitable[None]] | None = None,
 ) -> AsyncIterator[RuntimeHost]:
-    """Runs the plugin in ``project`` behind a real bridge, until the block ends."""
+    """Runs the plugin in ``project`` behind a real bridge, until the block ends.
+
+    ``plugins`` stand for functions of other plugins, by ``namespace/name.function``; ``approves`` are the permissions
+    that an operator grants when they are asked for, and no other. ``prepare`` comes before the plugin starts.
+    """
     directory = Path(tempfile.mkdtemp(prefix="wf"))
     database = Database(f"sqlite+aiosqlite:///{directory / 'host.sqlite3'}")
     rights = Rights()
@@ -69,19 +93,64 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        async with _connected(_services(database), rights, directory / "i", project) as host:
+        services = await _services(database, directory, plugins or {})
+        if prepare is not None:
+            await prepare(services)
+        async with (
+            _operator(services, rights, frozenset(approves)),
+            _connected(services, rights, directory / "i", project) as host,
+        ):
             yield host
     finally:
         await database.dispose()
         shutil.rmtree(directory)
 
 
-def _services(database: Database) -> Services:
+@asynccontextmanager
+async def _operator(services: Services, rights: Rights, approves: frozenset[str]) -> AsyncIterator[None]:
+    """Answers what is asked for, as it comes."""
+
+    async def answer() -> None:
+        async with services.events.subscribe() as events:
+            listening.set()
+            decided = 1
+            async for event in events:
+                if event.type != "permission.requested":
+                    continue
+                if (need := event.data["permission"]) in approves:
+                    decided += 1
+                    current = rights.permissions
+                    rights.replace(PermissionSet(current.granted | {need}, current.denied), decided=decided)
+                else:
+                    await services.requests.refuse(event.data["id"], actor="a test", reason="no")
+
+    listening = asyncio.Event()
+    task = asyncio.create_task(answer())
+    await listening.wait()
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+async def _services(
+    database: Database, directory: Path, plugins: Mapping[str, Callable[..., Any]]
+) -> Services:
+    audit, events = Audit(database, now=utc_now), Events(now=utc_now)
+    keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
+    await keyring.load()
+    exchange = Exchange()
+    exchange.connect(OtherPlugins(plugins))
     return Services(
-        audit=Audit(database, now=utc_now),
-        events=Events(now=utc_now),
+        exchange=exchange,
+        audit=audit,
+        bus=Bus(database, audit, events, now=utc_now),
+        events=events,
+        requests=Requests(audit=audit, events=events, now=utc_now, monotonic=time.monotonic),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
-        storage=Storage(database),
+        storage=Storage(database, keyring, now=utc_now),
+        configurations=Configurations(database, audit, now=utc_now),
+        secrets=Secrets(database, keyring, audit, now=utc_now),
         monotonic=time.monotonic,
     )
 
@@ -90,8 +159,15 @@ def _services(database: Database) -> Services:
 async def _connected(
     services: Services, rights: Rights, directory: Path, project: Path
 ) -> AsyncIterator[RuntimeHost]:
+    manifest = parse_manifest((project / "plugin.toml").read_bytes())
     peer = Peer(
-        instance="i", plugin=PLUGIN, uid=os.getuid(), rights=rights, storage_bytes=4 * MAX_VALUE_BYTES
+        instance="i",
+        plugin=PLUGIN,
+        uid=os.getuid(),
+        rights=rights,
+        storage_bytes=4 * MAX_VALUE_BYTES,
+        asks=ASKS,
+        configuration=manifest.configuration,
     )
     endpoint = await Bridge(services).listen(peer, directory, on_lost=lambda: None)
     runtime = ["-m", "wirthforge_sdk.runtime", "--socket", str(directory / "bridge.sock")]
@@ -99,8 +175,10 @@ async def _connected(
     try:
         session = await endpoint.accept(timeout_s=WAIT_S)
         await session.open(timeout_s=WAIT_S)
+        await session.subscribe(parse_manifest((project / "plugin.toml").read_bytes()).events.subscriptions)
         yield RuntimeHost(services, endpoint, session, process)
     finally:
         await endpoint.close()
+        await services.bus.close()
         async with asyncio.timeout(WAIT_S):
             await process.wait()

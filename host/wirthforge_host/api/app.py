@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from wirthforge_host.api import (
+    audit,
     calls,
+    configuration,
     containment,
+    event_socket,
+    events,
     functions,
     observation,
+    permissions,
     plugins,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_host.wiring import Wiring
@@ -26,6 +32,22 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION)
     app.state.wiring = wiring
-    for module in (plugins, functions, containment, calls, observation, policy, resources, threats):
+    routers = (
+        plugins,
+        functions,
+        configuration,
+        containment,
+        calls,
+        permissions,
+        audit,
+        events,
+        observation,
+        policy,
+        resources,
+        storage,
+        threats,
+    )
+    for module in routers:
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
+    app.include_router(event_socket.router)
     return app

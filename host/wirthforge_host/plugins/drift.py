@@ -12,7 +12,7 @@ from wirthforge_sdk.contracts.identifiers import digest_of
 from wirthforge_sdk.contracts.manifest import Function
 
 IS_NEW, IS_GONE = "is new", "is gone"
-IGNORED = {"timeout_s"}
+IGNORED = {"timeout_s", "cache_s", "calls_per_s"}
 """What a plugin does not tell over the bridge."""
 
 

@@ -35,7 +35,7 @@ async def connected(endpoint: Endpoint, exited: asyncio.Event, *, timeout_s: flo
 async def examine(
     session: Session, record: PluginRecord, approved: Sequence[Function], *, timeout_s: float
 ) -> Offer:
-    """Opens the session and returns what it offers, when the plugin is found right.
+    """Opens the session; returns what it offers when the plugin is found right and is sent events.
 
     Of an MCP server, functions that differ are quarantined; a plugin of ours then does not start.
 
@@ -67,6 +67,7 @@ async def examine(
         )
     if manifest.health is not None:
         await _test(session, manifest.health)
+    await session.subscribe(manifest.events.subscriptions)
     return offer
 
 

@@ -10,15 +10,17 @@ import asyncio
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.configuration import Provision
 from wirthforge_host.egress import Egress, EgressEndpoint
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
@@ -88,6 +90,7 @@ class Instances:
     trees: Trees
     settings: Settings
     policy: SecurityPolicy
+    provision: Provision
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -103,10 +106,12 @@ class Instances:
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
             PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
+            NotProvisionedError: A required setting or secret is missing; names it.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
         # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
         admit(record.release.manifest, self.policy)
+        await self.provision.require(record.release.manifest)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
@@ -134,7 +139,7 @@ class Instances:
         """Takes over an instance that a host before this one left. When it fails, it stays as it was.
 
         Raises:
-            ConflictError: It is not what a start would make now.
+            ConflictError: It is not what a start would make now, and cannot be made so while it runs.
             SandboxMismatchError: It is not locked down as it was made.
             FunctionDriftError: It offers other functions than those that were signed and approved.
             PluginUnavailableError: It did not connect again, greet or pass its self-test.
@@ -186,20 +191,19 @@ class Instances:
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
             limits=begun.limits,
             pid=pid,
+            cpu_share=begun.sandbox.cpu_share,
         )
         await self.functions.begin(instance)
         return instance
 
     async def close(self, instance: Instance) -> None:
         """Ends an instance and returns when nothing of it is left."""
-        begun = self._begun.get(instance.id)
-        if begun is not None:
+        if begun := self._begun.get(instance.id):
             await self._end(begun)
 
     async def leave(self, instance: Instance) -> None:
         """Lets go of an instance that the next host shall adopt."""
-        begun = self._begun.get(instance.id)
-        if begun is not None:
+        if begun := self._begun.get(instance.id):
             await self._leave(begun)
 
     def begun(self) -> list[InstanceRecord]:
@@ -224,10 +228,10 @@ class Instances:
         begun = self._begun.get(instance.id)
         return await self._obituary(begun, "its connection ended") if begun else "its connection ended"
 
-    async def sweep(self) -> None:
-        """Removes every trace of instances that are not of this process: containers, directories, records."""
+    async def sweep(self, spared: Iterable[str] = ()) -> None:
+        """Removes every trace of instances that are neither of this process nor ``spared``, which are ids."""
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
-        living = ChainMap(self._begun, dict(self._begun))
+        living = ChainMap[str, Any](self._begun, dict.fromkeys((*self._begun, *spared)))
         stuck = await self.sandboxes.sweep(living)
         await asyncio.to_thread(directories.sweep, self.directory, living)
         for record in await self.recorded():
@@ -297,6 +301,8 @@ class Instances:
             uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=begun.limits.storage_bytes,
+            asks=frozenset(request.need for request in record.release.manifest.permissions),
+            configuration=record.release.manifest.configuration,
         )
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
         if record.release.manifest.destinations():
@@ -346,17 +352,10 @@ class Instances:
                         await begun.exited.wait()
             with suppress(UnavailableError):
                 state = await self.engine.state(begun.sandbox.container_id)
-                if state is not None and state.oom_killed:
-                    parts.append("it ran out of memory")
-                elif state is not None and not state.running:
-                    parts.append(f"its process ended with exit code {state.exit_code}")
-        errors = [
-            line.message.strip()
-            for line in self.logs.tail(begun.record.plugin, limit=20)
-            if line.level == "error" and line.instance == begun.record.id and line.message.strip()
-        ]
-        if errors:
-            parts.append(f"its last error: {errors[-1].splitlines()[-1][:300]}")
+                if state is not None and state.ending:
+                    parts.append(state.ending)
+        if last := self.logs.last_error(begun.record.plugin, begun.record.id):
+            parts.append(f"its last error: {last[:300]}")
         return "; ".join(parts)
 
     async def _end(self, begun: _Begun) -> None:

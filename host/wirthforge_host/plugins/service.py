@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.configuration import Provision
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
@@ -31,12 +32,15 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     State,
 )
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
+
+MAX_CAUSE = 2000
+"""Characters of what a plugin waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +56,7 @@ class Plugins:
     removal: Removal
     trees: Trees
     resources: Resources
+    provision: Provision
     policy: SecurityPolicy
     now: Callable[[], datetime]
 
@@ -122,6 +127,16 @@ class Plugins:
                 if record.state is State.AWAITING_APPROVAL and record.enabled:
                     await self._start_or_wait(tx, record, operator, cause="approved")
             self.reconciler.retries.forget(name)
+            await self.reconciler.settle(name)
+
+    async def reconsider(self, name: str, operator: Operator) -> None:
+        """Starts a plugin that waited, if what it waited for has been set now."""
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                if record.state is State.AWAITING_APPROVAL and record.enabled:
+                    await self._start_or_wait(tx, record, operator, cause="all is set")
+            self.reconciler.retries.unhindered(name)
             await self.reconciler.settle(name)
 
     async def enable(self, name: str, operator: Operator) -> None:
@@ -239,8 +254,10 @@ class Plugins:
     ) -> None:
         """Lets a plugin start that has all it requires; else it waits, and its cause tells for what."""
         rules = await self.permissions.compiled(tx, record.name, record.release.digest)
-        missing = [need for need in record.release.manifest.required() if not rules.allows(need)]
-        waiting = _what_is_missing(missing, rules) if missing else cause
+        undecided = [need for need in record.release.manifest.required() if not rules.allows(need)]
+        unset = await self.provision.lacking(tx, record.release.manifest)
+        missing = [*filter(None, [_what_is_missing(undecided, rules)]), *unset]
+        waiting = "; ".join(missing)[:MAX_CAUSE] if missing else cause
         if record.state is not State.AWAITING_APPROVAL or (missing and record.cause != waiting):
             record = await self.states.move_in(
                 tx, record, State.AWAITING_APPROVAL, cause=waiting, actor=operator.actor
@@ -296,7 +313,7 @@ def _quarantined(instance: Instance) -> list[QuarantinedFunction]:
 
 
 def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
-    denied = [need for need in missing if not rules.denied.isdisjoint(covering(need))]
+    denied = [need for need in missing if covered(need, rules.denied) is not None]
     undecided = [need for need in missing if need not in denied]
     told = {"it cannot start without what was denied": denied, "to be decided": undecided}
     return "; ".join(f"{what}: {', '.join(needs)}" for what, needs in told.items() if needs)

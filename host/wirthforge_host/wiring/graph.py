@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
-from wirthforge_host.audit.service import Audit
+from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.database import metadata
-from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
-from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
-from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.answers import Answers
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
@@ -27,37 +26,33 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
-from wirthforge_host.storage.service import Storage
+from wirthforge_host.storage import Snapshots, Upkeep
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.service import Threats
 from wirthforge_host.threats.tripwire import Tripwire
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_host.wiring import parts
 from wirthforge_host.wiring.ground import Ground
-from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.clock import utc_now
-from wirthforge_sdk.serving.database import Database
 
 TOKEN_FILE = "operator.token"  # noqa: S105 (a file's name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """All that the admin API offers, and what it is made of."""
+class Wiring(Ground):
+    """All that the admin API offers, and the ground that it stands on."""
 
     settings: Settings
-    policy: SecurityPolicy
-    database: Database
     engine: ContainerEngine
-    audit: Audit
-    events: Events
-    logs: Logs
+    checkpoints: Checkpoints
     metrics: Metrics
     tokens: Tokens
-    permissions: Permissions
-    storage: Storage
+    snapshots: Snapshots
+    storage_upkeep: Upkeep
     plugins: Plugins
+    answers: Answers
+    provisioning: Provisioning
     calls: Calls
     installer: Installer
     instances: Instances
@@ -75,27 +70,37 @@ class Wiring:
 
         Raises:
             SchemaMissingError: The migrations were not run.
+            MasterKeyMissingError, MasterKeyWrongError: The database was written with another master key.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.close)
             stack.push_async_callback(self.database.dispose)
             await self.database.require_schema(metadata)
+            await self.keyring.load()
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
+            await self.bus.load()
+            await self.secrets.load()
             await self.plugins.sweep()
+            # Begun before the log, to sign what it was in the end.
+            await stack.enter_async_context(self.checkpoints.running())
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
+            stack.push_async_callback(self.bus.close)
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
             tasks = {
                 "reconciler": self.reconciler.run(),
                 "functions": self.instances.functions.run(),
+                "permissions": self.permissions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
+                "events": self.bus.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
+                "storage": self.storage_upkeep.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -129,28 +134,21 @@ def build_wiring(
     control = Control(engine)
     reconciler = parts.reconciler(settings, ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
-    containment = Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
+    containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
+        **{each.name: getattr(ground, each.name) for each in fields(Ground)},
         settings=settings,
-        policy=ground.policy,
-        database=ground.database,
         engine=engine,
-        audit=ground.audit,
-        events=ground.events,
-        logs=ground.logs,
+        checkpoints=parts.checkpoints(settings, ground),
         metrics=metrics,
         tokens=Tokens(ground.database, ground.audit, now=now),
-        permissions=ground.permissions,
-        storage=ground.storage,
+        snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
+        storage_upkeep=Upkeep(ground.database, ground.keyring, now=now),
         plugins=plugins,
-        calls=Calls(plugins, reconciler, ground.audit, metrics),
+        answers=Answers(requests=ground.requests, plugins=plugins),
+        provisioning=parts.provisioning(ground, plugins, reconciler),
+        calls=parts.calls(ground, plugins, reconciler, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Configurations, Provision, Secrets
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.cache import Cache
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.settings import Settings
 from wirthforge_host.signals import Signals
@@ -26,13 +32,25 @@ class Ground:
     policy: SecurityPolicy
     database: Database
     audit: Audit
+    bus: Bus
+    keyring: Keyring
     events: Events
     logs: Logs
     permissions: Permissions
+    requests: Requests
     storage: Storage
+    cache: Cache
+    exchange: Exchange
+    configurations: Configurations
+    secrets: Secrets
     trees: Trees
     signals: Signals
     now: Callable[[], datetime]
+
+    @property
+    def provision(self) -> Provision:
+        """Whether what releases need is set."""
+        return Provision(database=self.database, configurations=self.configurations, secrets=self.secrets)
 
     @staticmethod
     def of(settings: Settings, now: Callable[[], datetime]) -> Ground:
@@ -41,14 +59,22 @@ class Ground:
         audit = Audit(database, now=now)
         events = Events(now=now)
         signals = Signals()
+        keyring = Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit)
         return Ground(
             policy=settings.security_policy(),
             database=database,
             audit=audit,
+            bus=Bus(database, audit, events, now=now),
+            keyring=keyring,
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
-            storage=Storage(database),
+            requests=Requests(audit=audit, events=events, now=now, monotonic=time.monotonic),
+            storage=Storage(database, keyring, now=now),
+            cache=Cache(time.monotonic),
+            exchange=Exchange(),
+            configurations=Configurations(database, audit, now=now),
+            secrets=Secrets(database, keyring, audit, now=now),
             trees=Trees(settings.data_dir / "releases"),
             signals=signals,
             now=now,

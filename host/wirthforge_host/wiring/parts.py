@@ -7,14 +7,17 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from wirthforge_host.audit.checkpoints import Checkpoints, own_key
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
+from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.service import Plugins
@@ -106,11 +109,16 @@ def instances(
     """What opens and closes sandboxes, with the bridge they speak over."""
     services = Services(
         audit=ground.audit,
+        bus=ground.bus,
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
         monotonic=time.monotonic,
         signals=ground.signals,
+        exchange=ground.exchange,
+        requests=ground.requests,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
     return Instances(
@@ -128,6 +136,7 @@ def instances(
         trees=ground.trees,
         settings=settings,
         policy=ground.policy,
+        provision=ground.provision,
         now=ground.now,
     )
 
@@ -153,6 +162,17 @@ def reconciler(
     )
 
 
+def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
+    """What holds plugins back."""
+    return Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+
+
 def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
@@ -164,7 +184,10 @@ def plugins(
         reconciler=reconciler,
         permissions=ground.permissions,
         storage=ground.storage,
+        bus=ground.bus,
+        provision=ground.provision,
         logs=ground.logs,
+        cache=ground.cache,
         trees=ground.trees,
         resources=resources,
     )
@@ -178,7 +201,23 @@ def plugins(
         removal=removal,
         trees=ground.trees,
         resources=resources,
+        provision=ground.provision,
         policy=ground.policy,
+        now=ground.now,
+    )
+
+
+def provisioning(ground: Ground, plugins: Plugins, reconciler: Reconciler) -> Provisioning:
+    """What operators set for plugins."""
+    return Provisioning(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        cache=ground.cache,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
+        plugins=plugins,
+        reconciler=reconciler,
         now=ground.now,
     )
 
@@ -193,6 +232,24 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
         audit=ground.audit,
         events=ground.events,
         policy=ground.policy,
+    )
+
+
+def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, metrics: Metrics) -> Calls:
+    """Who makes calls, also those of plugins."""
+    service = Calls(plugins, reconciler, ground.audit, metrics, ground.cache)
+    ground.exchange.connect(service)
+    return service
+
+
+def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:
+    """What signs the audit log."""
+    return Checkpoints(
+        ground.database,
+        ground.audit,
+        own_key(settings.data_dir / "audit.key"),
+        f"wirthforge/audit/{settings.host_id or own_id(settings.data_dir / 'host.id')}",
+        now=ground.now,
     )
 
 

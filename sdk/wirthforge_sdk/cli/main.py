@@ -10,15 +10,20 @@ import typer
 from wirthforge_sdk.cli import (
     account,
     add,
+    audit,
     author,
+    configuration,
     containment,
     demo,
     doctor,
+    events,
     functions,
     market,
     operator,
+    permissions,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_sdk.cli.output import command
@@ -55,6 +60,7 @@ _add(
         "verify": author.verify,
         "publish": author.publish,
         "schemas": author.schemas,
+        "suggest-manifest": permissions.suggest_manifest,
     },
 )
 _add(app, "Find plugins", {"search": market.search, "info": market.info})
@@ -71,7 +77,6 @@ _add(
         "enable": operator.enable,
         "disable": operator.disable,
         "uninstall": operator.uninstall,
-        "audit": operator.audit,
     },
 )
 _add(
@@ -123,6 +128,89 @@ _add(
     },
 )
 app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
+audits = typer.Typer(help="Search, follow, verify and export the audit log of a host.", no_args_is_help=True)
+_add(
+    audits,
+    None,
+    {
+        "search": audit.search,
+        "tail": audit.tail,
+        "verify": audit.verify,
+        "checkpoint": audit.checkpoint,
+        "export": audit.export,
+    },
+)
+app.add_typer(audits, name="audit", rich_help_panel="Run plugins")
+rights = typer.Typer(help="See and decide what plugins may do.", no_args_is_help=True)
+_add(
+    rights,
+    None,
+    {
+        "pending": permissions.pending,
+        "approve": permissions.approve,
+        "deny": permissions.deny,
+        "rules": permissions.rules,
+        "revoke": permissions.revoke,
+        "why": permissions.why,
+        "used": permissions.used,
+        "unused": permissions.unused,
+    },
+)
+app.add_typer(rights, name="permissions", rich_help_panel="Run plugins")
+bus = typer.Typer(help="Publish events, watch them, and have them kept.", no_args_is_help=True)
+_add(
+    bus,
+    None,
+    {
+        "tail": events.tail,
+        "publish": events.publish,
+        "replay": events.replay,
+        "topics": events.topics,
+        "keep": events.keep,
+        "forget": events.forget,
+    },
+)
+app.add_typer(bus, name="events", rich_help_panel="Run plugins")
+configurations = typer.Typer(
+    help="Set a plugin's configuration, and look at what was set.", no_args_is_help=True
+)
+_add(
+    configurations,
+    None,
+    {
+        "get": configuration.get,
+        "set": configuration.set_values,
+        "edit": configuration.edit,
+        "history": configuration.history,
+        "diff": configuration.diff,
+        "rollback": configuration.rollback,
+    },
+)
+app.add_typer(configurations, name="config", rich_help_panel="Run plugins")
+secrets = typer.Typer(help="Set a plugin's secrets, which nobody can read back.", no_args_is_help=True)
+_add(
+    secrets,
+    None,
+    {
+        "list": configuration.list_secrets,
+        "set": configuration.set_secret,
+        "remove": configuration.remove_secret,
+    },
+)
+app.add_typer(secrets, name="secrets", rich_help_panel="Run plugins")
+stores = typer.Typer(help="Care for what plugins stored.", no_args_is_help=True)
+_add(
+    stores,
+    None,
+    {
+        "snapshots": storage.snapshots,
+        "snapshot": storage.snapshot,
+        "restore": storage.restore,
+        "delete": storage.delete,
+        "rotate": storage.rotate,
+    },
+)
+app.add_typer(stores, name="storage", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

@@ -12,6 +12,7 @@ from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
 from wirthforge_sdk.contracts.manifest import Function, Sentence
 from wirthforge_sdk.contracts.permissions import PermissionText
+from wirthforge_sdk.contracts.permissions_api import MAX_EXPIRY_S
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.versions import VersionText
 from wirthforge_sdk.contracts.wire import Body, Shape
@@ -97,6 +98,8 @@ class ApprovalIn(Body):
     grant: Annotated[list[PermissionText], Field(max_length=64)] = []
     deny: Annotated[list[PermissionText], Field(max_length=64)] = []
     reason: Sentence = "approved by the operator"
+    expires_in_s: Annotated[float | None, Field(gt=0, le=MAX_EXPIRY_S)] = None
+    """How long the decision holds; None: until it is revoked."""
 
 
 class GrantOut(Shape):
@@ -111,6 +114,7 @@ class GrantOut(Shape):
     granter: str
     reason: str
     created_at: datetime
+    expires_at: datetime | None
 
 
 class HoldIn(Body):
@@ -154,22 +158,8 @@ class CallOut(Shape):
     content: list[dict[str, Any]]
     """``content`` of the MCP result."""
     duration_ms: float
-
-
-class AuditOut(Shape):
-    """One record of the audit log."""
-
-    id: int
-    at: datetime
-    actor: str
-    """``operator:<token label>``, ``plugin:<name>``, or ``host``."""
-    action: str
-    """``plugin.install``, ``permission.grant``, ``host_call`` and so on."""
-    outcome: str
-    """``allowed``, ``denied`` or ``failed``."""
-    plugin: str | None
-    detail: dict[str, Any]
-    """Shapes and names, never values of arguments."""
+    cached: bool
+    """It was returned before, for the same arguments."""
 
 
 class LogOut(Shape):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import difflib
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from wirthforge_sdk.contracts import toml
+from wirthforge_sdk.contracts.configuration import Configuration, Setting
+from wirthforge_sdk.contracts.events import Events, Subscription
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, PluginName
-from wirthforge_sdk.contracts.permissions import Permission, PermissionText
+from wirthforge_sdk.contracts.permissions import Permission, PermissionText, covered
 from wirthforge_sdk.contracts.resources import Resources
 from wirthforge_sdk.contracts.versions import RangeText, VersionText
 from wirthforge_sdk.errors import ManifestInvalidError
@@ -26,6 +28,7 @@ from wirthforge_sdk.errors import ManifestInvalidError
 MAX_MANIFEST_BYTES = 256 * 1024
 MAX_MANIFEST_DOTS = 128
 MAX_FUNCTIONS_BYTES = 1024 * 1024
+MAX_CACHE_S = 86_400.0
 
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
 JsonSchema = dict[str, Any]
@@ -130,6 +133,14 @@ class Health(Table):
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
 
+class SecretRequest(NamedTuple):
+    """A secret that a release asks for, with the permission ``secrets.read:name``."""
+
+    name: str
+    reason: str
+    optional: bool
+
+
 class Compatibility(Table):
     """The ``[compatibility]`` table."""
 
@@ -154,7 +165,10 @@ class Manifest(Table):
     permissions: Annotated[list[PermissionRequest], Field(max_length=64)] = []
     resources: Resources = Resources()
     dependencies: Annotated[dict[PluginName, RangeText], Field(max_length=64)] = {}
+    configuration: Configuration | None = None
+    """What the operator sets: JSON Schema 2020-12 of an object, as far as a form can show it."""
     health: Health | None = None
+    events: Events = Events()
     compatibility: Compatibility = Compatibility()
 
     @model_validator(mode="after")
@@ -167,9 +181,43 @@ class Manifest(Table):
             raise ValueError("a plugin cannot depend on itself")
         return self
 
+    @model_validator(mode="after")
+    def _events_are_asked_for(self) -> Manifest:
+        needs = frozenset(request.need for request in self.permissions)
+        wanted = [f"events.publish:{topic}" for topic in self.events.publishes]
+        wanted += [f"events.subscribe:{each.topic}" for each in self.events.subscriptions]
+        unasked = next((need for need in wanted if covered(need, needs) is None), None)
+        if unasked:
+            raise ValueError(
+                f"events: no permission asks for {unasked}: add a [[permissions]] table that does"
+            )
+        if self.events.subscriptions and self.runtime.type is RuntimeType.MCP:
+            raise ValueError("events: an MCP server is sent no events: remove the subscriptions")
+        return self
+
+    @model_validator(mode="after")
+    def _configuration_can_be_read(self) -> Manifest:
+        if self.configuration is None:
+            return self
+        if self.runtime.type is RuntimeType.MCP:
+            raise ValueError(
+                "configuration: an MCP server cannot read it: remove it, and use runtime.arguments"
+            )
+        if "config.read" not in [request.need for request in self.permissions]:
+            raise ValueError("configuration: the plugin cannot read it: ask for the permission config.read")
+        return self
+
     def required(self) -> tuple[str, ...]:
         """The permissions it cannot start without."""
         return tuple(request.need for request in self.permissions if not request.optional)
+
+    def secrets(self) -> tuple[SecretRequest, ...]:
+        """The secrets it asks for."""
+        return tuple(
+            SecretRequest(request.need.partition(":")[2], request.reason, request.optional)
+            for request in self.permissions
+            if request.need.startswith("secrets.read:")
+        )
 
     def destinations(self) -> tuple[str, ...]:
         """``host:port`` of every ``net.connect`` it asks for, sorted."""
@@ -195,6 +243,23 @@ class Function(Table):
     output_schema: JsonSchema | None = None
     annotations: Annotations = Annotations()
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    cache_s: Annotated[float, Field(ge=0, le=MAX_CACHE_S)] = 0.0
+    """How long what it returned for the same arguments may be returned again; 0: never."""
+    calls_per_s: Annotated[float | None, Field(gt=0, le=100_000)] = None
+    """How often it may be called, on average; twice that at once. None: as often as the plugin."""
+
+    @model_validator(mode="after")
+    def _cached_changes_nothing(self) -> Function:
+        if self.cache_s and not self.annotations.read_only:
+            raise ValueError(
+                f"function '{self.name}' is cached and not read-only: what changes something must run each time"
+            )
+        return self
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether a call that may have run can be made once more."""
+        return self.annotations.idempotent or self.annotations.read_only
 
 
 def parse_manifest(data: bytes) -> Manifest:
@@ -277,5 +342,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _known_keys() -> list[str]:
-    tables = (Manifest, Runtime, PermissionRequest, Health, Compatibility, Resources, Function, Annotations)
-    return [key for table in tables for key in table.model_fields]
+    asked = (PermissionRequest, Health, Compatibility, Resources, Events, Subscription)
+    tables: tuple[type[BaseModel], ...] = (Manifest, Runtime, *asked, Function, Annotations)
+    known = [key for table in tables for key in table.model_fields]
+    return [*known, *(field.alias or name for name, field in Setting.model_fields.items())]

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import IO
 
 from wirthforge_sdk.contracts.bridge import Exit
 from wirthforge_sdk.runtime.connecting import NoHostError
+from wirthforge_sdk.runtime.fetching import fetched, left_in_files
 from wirthforge_sdk.runtime.handover import Handover
 from wirthforge_sdk.runtime.host import Log
 from wirthforge_sdk.runtime.output import Printed
@@ -30,16 +32,16 @@ NODE = "/opt/wirthforge/node"
 
 
 def start(
-    project: Project, errors: int = subprocess.PIPE, inherited: Mapping[str, str] = MappingProxyType({})
+    project: Project, errors: int = subprocess.PIPE, told: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
-    """Starts the server as :func:`command_of` says. Of our environment it has what is ``inherited`` alone."""
+    """Starts the server as :func:`command_of` says. Of our environment it has what it is ``told`` alone."""
     return subprocess.Popen(
         command_of(project),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=HOME,
-        env={**project.environment, **_surroundings(project), **inherited},
+        env={**project.environment, **_surroundings(project), **told},
     )
 
 
@@ -69,12 +71,21 @@ def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
     """Runs the server until it ends or the host ends the instance; returns the exit code."""
     # The host's: the ways out, where the release asks for connections, and the bound of a Node.js heap.
     given = {name: value for name, value in os.environ.items() if _is_given(name)}  # noqa: TID251
-    child = start(project, inherited=given)
+    first = fetched(connections, project.secrets)
+    if first is None:
+        return 0
+    try:
+        files = left_in_files(first.secrets)
+    except OSError as error:
+        log.write("error", f"a secret cannot be put into a file: {error}", {})
+        return Exit.CODE_FAILED
+    child = start(project, told={**files, **given})
+    ways = chain([(first.connection, first.said)], ((each, each.batches()) for each in connections))
     printed = Printed(log, "warning")
     handover = Handover()
     reasons: list[Exit] = []
     threads = [
-        threading.Thread(target=_feed, args=(connections, handover, child, reasons), daemon=True),
+        threading.Thread(target=_feed, args=(ways, handover, child, reasons), daemon=True),
         threading.Thread(target=_answer, args=(handover, child, printed), daemon=True),
         threading.Thread(target=_listen, args=(child.stderr, printed), daemon=True),
     ]
@@ -93,7 +104,7 @@ def _is_given(name: str) -> bool:
 
 
 def _feed(
-    connections: Iterator[Connection],
+    ways: Iterator[tuple[Connection, Iterator[list[bytes]]]],
     handover: Handover,
     child: subprocess.Popen[bytes],
     reasons: list[Exit],
@@ -101,9 +112,9 @@ def _feed(
     """Hosts to server, until there is none; then the server has a moment to end by itself."""
     assert child.stdin is not None  # noqa: S101 - start() asks for all three pipes
     try:
-        for connection in connections:
+        for connection, said in ways:
             _write(child.stdin, handover.begin(connection))
-            for lines in connection.batches():
+            for lines in said:
                 passing, answers = handover.from_host(lines)
                 _write(child.stdin, passing)
                 if answers:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+import tomllib
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
+from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, DELIVER, SECRETS_CHANGED
+from wirthforge_sdk.contracts.configuration import Configuration
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import Plugin
+from wirthforge_sdk.runtime.errors import FunctionFailedError
 from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
-from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
+from wirthforge_sdk.testing.memory_host import Event, Given, LogLine, MemoryHost
+from wirthforge_sdk.testing.memory_settings import MemorySettings
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
 
 TIMEOUT_S = 30.0
-
-
-class FunctionFailedError(UnavailableError):
-    """The function raised; the message is what a caller sees: the exception's type and text."""
-
-    code = "function_failed"
 
 
 class PluginHarness:
@@ -36,23 +35,21 @@ class PluginHarness:
         sandbox:
             in a process of its own, from its ``plugin.toml``. Dependencies that are not in its ``vendor/``
             are taken from this Python's.
-        grants: Rules the operator granted.
-        denied: Rules the operator denied; they win.
-        storage: What is stored to begin with.
         timeout_s: How long a call may take.
+        **given: What its host has to begin with: ``grants``, ``denied``, ``storage`` and the rest of :class:`Given`.
     """
 
     def __init__(
         self,
         subject: Plugin | str | Path,
         *,
-        grants: Iterable[str] = (),
-        denied: Iterable[str] = (),
-        storage: Mapping[str, Any] | None = None,
         timeout_s: float = TIMEOUT_S,
+        **given: Unpack[Given],
     ) -> None:
-        self.host = MemoryHost(grants, denied, storage)
+        settings = MemorySettings(_schema_of(subject), given.get("config"), given.get("secrets"))
+        self.host = MemoryHost(settings, **given)
         self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
+        self.host.bus.subscriptions = _subscriptions(subject)
         self._timeout_s = timeout_s
         self._end: HostEnd | None = None
 
@@ -90,9 +87,46 @@ class PluginHarness:
         answer = await asyncio.to_thread(self._plugin.begin, "tools/call", _call(function, arguments))
         return _returned(await asyncio.wait_for(asyncio.wrap_future(answer), self._timeout_s))
 
+    async def publish(self, topic: str, data: Any = None, *, publisher: str = "plugin:tests/other") -> int:
+        """Publishes an event on the host's bus, as somebody else; to how many subscriptions it was delivered.
+
+        Raises:
+            FunctionFailedError: A handler raised.
+            CallRefusedError: A delivery was refused: there is no handler of the subscription.
+            TimeoutError: A handler took longer than the harness's ``timeout_s``.
+        """
+        return await asyncio.to_thread(self.publish_now, topic, data, publisher=publisher)
+
+    def publish_now(self, topic: str, data: Any = None, *, publisher: str = "plugin:tests/other") -> int:
+        """As :meth:`publish`, for tests without asyncio."""
+        deliveries = self.host.bus.deliveries(topic, data, publisher, self.host.permissions)
+        for params in deliveries:
+            _returned(self._plugin.ask(DELIVER, params))
+        return len(deliveries)
+
     def call_now(self, function: str, /, **arguments: Any) -> dict[str, Any]:
         """As :meth:`call`, for tests without asyncio."""
         return _returned(self._plugin.ask("tools/call", _call(function, arguments)))
+
+    def configure(self, **values: Any) -> None:
+        """Sets these values and no others, as an operator does, and tells the plugin.
+
+        Raises:
+            InvalidInputError: One does not fit the manifest's schema.
+            CallRefusedError: The plugin's ``on_config_change`` raised; they stay set.
+        """
+        self.host.settings.configure(values)
+        answer = self.host.settings.config_answer()
+        self._plugin.ask(CONFIG_CHANGED, answer)
+
+    def set_secret(self, name: str, value: str) -> None:
+        """Sets a secret and tells the plugin.
+
+        Raises:
+            CallRefusedError: The plugin's ``on_secret_change`` raised.
+        """
+        self.host.settings.secrets[name] = value
+        self._plugin.ask(SECRETS_CHANGED, {"names": [name]})
 
     def functions(self) -> list[dict[str, Any]]:
         """What it offers, as MCP tools: ``name``, ``inputSchema`` and the rest."""
@@ -140,6 +174,22 @@ class PluginHarness:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.stop)
+
+
+def _subscriptions(subject: Plugin | str | Path) -> list[str]:
+    """What it is subscribed to: by its manifest, or where it has none, all that it has handlers of."""
+    if isinstance(subject, Plugin):
+        return list(subject.events.handlers)
+    table = tomllib.loads((Path(subject) / "plugin.toml").read_text(encoding="utf-8"))
+    return [each["topic"] for each in table.get("events", {}).get("subscriptions", [])]
+
+
+def _schema_of(subject: Plugin | str | Path) -> Configuration | None:
+    if isinstance(subject, Plugin):
+        return None
+    data = (Path(subject) / "plugin.toml").read_bytes()
+    # A project that is not ready to be built can be tested; one with a configuration has the rest, too.
+    return parse_manifest(data).configuration if "configuration" in tomllib.loads(data.decode()) else None
 
 
 def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:

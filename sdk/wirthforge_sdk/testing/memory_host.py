@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
-from wirthforge_sdk.contracts.bridge import (
-    HOST_CALLS,
-    MAX_KEY_BYTES,
-    MAX_LOG_BYTES,
-    MAX_VALUE_BYTES,
-)
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, parse_rule
+from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_LOG_BYTES
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from wirthforge_sdk.testing.memory_events import MemoryBus
+from wirthforge_sdk.testing.memory_settings import MemorySettings
+from wirthforge_sdk.testing.memory_storage import FIELDS, MemoryStorage, acts_of
+from wirthforge_sdk.testing.memory_storage import text as _text
 
-MAX_PAGE = 1000
-DEFAULT_PAGE = 100
+MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +41,53 @@ class LogLine:
     fields: Mapping[str, Any]
 
 
+class Given(TypedDict, total=False):
+    """What a host has to begin with."""
+
+    grants: Iterable[str]
+    """Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``."""
+    denied: Iterable[str]
+    """Rules the operator denied; they win."""
+    storage: Mapping[str, Any]
+    """What is stored."""
+    plugins: Mapping[str, Callable[..., Any]]
+    """What answers for functions of other plugins, by ``namespace/name.function``; called with arguments by name."""
+    config: Mapping[str, Any]
+    """What is set. Of a project, the manifest's schema checks it and fills in defaults."""
+    secrets: Mapping[str, str]
+    """The secrets that are set, by name."""
+    approves: Iterable[str]
+    """Permissions that the operator grants when the plugin asks for them as it runs; others are denied."""
+
+
 class MemoryHost:
     """One plugin's host.
-
-    Args:
-        grants: Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``.
-        denied: Rules the operator denied; they win.
-        storage: What is stored to begin with.
 
     Raises:
         InvalidInputError: A rule is none.
     """
 
-    def __init__(
-        self,
-        grants: Iterable[str] = (),
-        denied: Iterable[str] = (),
-        storage: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, settings: MemorySettings | None = None, **given: Unpack[Given]) -> None:
+        self.settings = settings or MemorySettings()
         self.permissions = PermissionSet(
-            frozenset(map(parse_rule, grants)), frozenset(map(parse_rule, denied))
+            frozenset(map(parse_rule, given.get("grants", ()))),
+            frozenset(map(parse_rule, given.get("denied", ()))),
         )
-        self.storage: dict[str, Any] = dict(storage or {})
+        self.stored = MemoryStorage(given.get("storage", {}))
+        self.plugins = dict(given.get("plugins", {}))
+        self.approves = {str(Permission.parse(each)) for each in given.get("approves", ())}
+        self.requests: list[tuple[str, str]] = []
+        """The permissions it asked for as it ran, each with its reason, in order."""
+        self.bus = MemoryBus()
         self.events: list[Event] = []
         self.logs: list[LogLine] = []
         self.denials: list[str] = []
         """Every permission that was needed and not granted, in order."""
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        """What is stored in the space without a name, by key."""
+        return self.stored.spaces[""]
 
     def grant(self, rule: str) -> None:
         """Grants a rule, at once."""
@@ -100,11 +119,15 @@ class MemoryHost:
 
     def _check(self, method: str, params: Mapping[str, Any]) -> None:
         need = HOST_CALLS[method]
-        if need == "events.publish":
-            need = str(Permission.parse(f"{need}:{_text(params, 'topic')}"))
-        if need is not None and not self.permissions.allows(need):
-            self.denials.append(need)
-            raise PermissionDeniedError(f"the permission {need} is not granted", permission=need)
+        if need is not None and method in _SCOPES:
+            need = str(Permission.parse(f"{need}:{_SCOPES[method](params)}"))
+        if need is not None:
+            self._need(need)
+
+    def _need(self, permission: str) -> None:
+        if not self.permissions.allows(permission):
+            self.denials.append(permission)
+            raise PermissionDeniedError(f"the permission {permission} is not granted", permission=permission)
 
     def _log(self, params: Mapping[str, Any]) -> dict[str, Any]:
         level, message = _text(params, "level"), _text(params, "message")
@@ -115,60 +138,107 @@ class MemoryHost:
         return {}
 
     def _get(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        key = _key(params)
-        return {"found": key in self.storage, "value": self.storage.get(key)}
+        return self.stored.get(params)
 
     def _set(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        key = _key(params)
-        if "value" not in params:
-            raise InvalidInputError("value: missing", field="value")
-        if len(msgspec.json.encode(params["value"])) > MAX_VALUE_BYTES:
-            raise InvalidInputError(f"value: over {MAX_VALUE_BYTES} bytes as JSON", field="value")
-        self.storage[key] = params["value"]
-        return {}
+        return self.stored.set(params)
 
     def _delete(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        absent = object()
-        return {"deleted": self.storage.pop(_key(params), absent) is not absent}
+        return self.stored.delete(params)
 
     def _list(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        limit = params.get("limit", DEFAULT_PAGE)
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise InvalidInputError(f"limit: must be 1 to {MAX_PAGE}", field="limit")
-        prefix, after = (_text({field: "", **params}, field) for field in ("prefix", "after"))
-        # By code points, which is the order of the UTF-8 bytes.
-        found = sorted(key for key in self.storage if key.startswith(prefix) and key > after)
-        return {"keys": found[:limit], "more": len(found) > limit}
+        return self.stored.list(params)
+
+    def _batch(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        if any(act["act"] == "get" for act in acts_of(params)):
+            self._need("storage.read")
+        return self.stored.batch(params)
 
     def _publish(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.events.append(Event(_text(params, "topic"), params.get("data")))
+        published = self.bus.publish(params)
+        self.events.append(Event(params["topic"], params["data"]))
+        return published
+
+    def _subscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.subscribe(params)
+
+    def _unsubscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.unsubscribe(params)
+
+    def _call(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        name = _function(params)
+        arguments = params.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise InvalidInputError("arguments: must be an object", field="arguments")
+        if name not in self.plugins:
+            raise NotFoundError(f"there is no function {name}")
+        try:
+            value = self.plugins[name](**arguments)
+        except Exception as error:  # noqa: BLE001 (what stands for a function may fail in any way)
+            return {"structured": None, "content": _said(f"{type(error).__name__}: {error}"), "isError": True}
+        structured = value if isinstance(value, dict) else {"result": value}
+        return {
+            "structured": structured,
+            "content": _said(msgspec.json.encode(structured).decode()),
+            "isError": False,
+        }
+
+    def _request(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        need, reason = str(Permission.parse(_text(params, "permission"))), _text(params, "reason")
+        if not 0 < len(reason) <= MAX_REASON:
+            raise InvalidInputError(f"reason: must have 1 to {MAX_REASON} characters", field="reason")
+        denied = covered(need, self.permissions.denied) is not None
+        if not denied and not self.permissions.allows(need):
+            self.requests.append((need, reason))
+            if need in self.approves:
+                self.grant(need)
+        if not self.permissions.allows(need):
+            raise PermissionDeniedError(f"the permission {need} was denied", permission=need)
         return {}
+
+    def _config(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.settings.config_answer()
+
+    def _secret(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.settings.secret_answer(_text(params, "name"))
 
     def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
 
 
+"""Permissions with a scope, and the parameter that it stands in."""
+
 _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/log": ("_log", frozenset({"level", "message", "fields"})),
-    "host/storage.get": ("_get", frozenset({"key"})),
-    "host/storage.list": ("_list", frozenset({"prefix", "after", "limit"})),
-    "host/storage.set": ("_set", frozenset({"key", "value"})),
-    "host/storage.delete": ("_delete", frozenset({"key"})),
+    "host/storage.get": ("_get", FIELDS["get"]),
+    "host/storage.list": ("_list", FIELDS["list"]),
+    "host/storage.set": ("_set", FIELDS["set"]),
+    "host/storage.delete": ("_delete", FIELDS["delete"]),
+    "host/storage.batch": ("_batch", FIELDS["batch"]),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
+    "host/events.subscribe": ("_subscribe", frozenset({"topic", "queue", "overflow", "timeout_s"})),
+    "host/events.unsubscribe": ("_unsubscribe", frozenset({"topic"})),
     "host/permissions.list": ("_permissions", frozenset()),
+    "host/permissions.request": ("_request", frozenset({"permission", "reason"})),
+    "host/plugins.call": ("_call", frozenset({"plugin", "function", "arguments", "timeout_s"})),
+    "host/config.get": ("_config", frozenset()),
+    "host/secrets.get": ("_secret", frozenset({"name"})),
 }
 """What does each of ``HOST_CALLS``, and the parameters it takes."""
 
 
-def _text(params: Mapping[str, Any], field: str) -> str:
-    value = params.get(field)
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{field}: must be a string", field=field)
-    return value
+def _function(params: Mapping[str, Any]) -> str:
+    return f"{_text(params, 'plugin')}.{_text(params, 'function')}"
 
 
-def _key(params: Mapping[str, Any]) -> str:
-    key = _text(params, "key")
-    if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
-        raise InvalidInputError(f"key: must be 1 to {MAX_KEY_BYTES} bytes of UTF-8", field="key")
-    return key
+_SCOPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "host/events.publish": lambda params: _text(params, "topic"),
+    "host/events.subscribe": lambda params: _text(params, "topic"),
+    "host/plugins.call": _function,
+    "host/secrets.get": lambda params: _text(params, "name"),
+}
+"""Where the scope of a permission stands in a call's parameters."""
+
+
+def _said(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}]

@@ -6,8 +6,8 @@ import pytest
 
 from tests.fakes.plugin_peer import INSTANCE, PLUGIN, QUOTA, WAIT_S, PluginPeer
 from wirthforge_host.bridge.host_calls import TABLE
-from wirthforge_host.bridge.host_calls.events import MAX_EVENT_BYTES
 from wirthforge_host.bridge.host_calls.forms import EVENTS_PER_S
+from wirthforge_host.bus import MAX_EVENT_BYTES
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_KEY_BYTES, MAX_LOG_BYTES
 from wirthforge_sdk.contracts.permissions import SCOPES, PermissionSet
@@ -18,12 +18,26 @@ PARAMETERS = {
     "host/storage.list": {},
     "host/storage.set": {"key": "k", "value": [1]},
     "host/storage.delete": {"key": "k"},
+    "host/storage.batch": {"acts": [{"act": "set", "key": "k", "value": 1}]},
     "host/events.publish": {"topic": "weather.rain", "data": {"mm": 3}},
+    "host/events.subscribe": {"topic": "weather.*"},
+    "host/events.unsubscribe": {"topic": "weather.*"},
     "host/permissions.list": {},
+    "host/permissions.request": {"permission": "ui.notify", "reason": "to tell of rain"},
+    "host/plugins.call": {"plugin": "demo/other", "function": "double", "arguments": {"number": 2}},
+    "host/config.get": {},
+    "host/secrets.get": {"name": "api_key"},
 }
-SCOPE = {"host/events.publish": "weather.rain"}
+SCOPE = {
+    "host/events.publish": "weather.rain",
+    "host/events.subscribe": "weather.*",
+    "host/plugins.call": "demo/other.double",
+    "host/secrets.get": "api_key",
+}
 GUARDED = [method for method, permission in HOST_CALLS.items() if permission is not None]
 FREE = [method for method, permission in HOST_CALLS.items() if permission is None]
+ANSWERED = [method for method in FREE if method != "host/permissions.request"]
+"""Without anybody's doing."""
 
 
 def permission_of(method):
@@ -65,11 +79,12 @@ async def test_a_call_with_its_permission_is_done_and_recorded(bridged, method):
 @pytest.mark.requirement("PERM-3")
 @pytest.mark.parametrize("method", GUARDED)
 async def test_a_denial_wins_over_the_widest_grant(bridged, method):
-    bridged.grant("storage", "events", denied=(permission_of(method),))
+    areas = ("storage", "events", "plugins", "config", "secrets")
+    bridged.grant(*areas, denied=(permission_of(method),))
     assert await bridged.peer.code(method, **PARAMETERS[method]) == "PERMISSION_DENIED"
 
 
-@pytest.mark.parametrize("method", FREE)
+@pytest.mark.parametrize("method", ANSWERED)
 async def test_a_call_that_needs_no_permission_is_done_for_any_plugin(bridged, method):
     assert "result" in await bridged.peer.asked(method, **PARAMETERS[method])
 
@@ -86,15 +101,21 @@ async def test_stored_values_come_back(bridged):
     value = {"a": [1, 2.5, None, "é\x00"], "b": 10**30}
     assert (await bridged.peer.asked("host/storage.get", key="k"))["result"] == {
         "found": False,
+        "version": 0,
         "value": None,
     }
-    assert (await bridged.peer.asked("host/storage.set", key="k", value=value))["result"] == {}
+    assert (await bridged.peer.asked("host/storage.set", key="k", value=value))["result"] == {"version": 1}
     assert (await bridged.peer.asked("host/storage.get", key="k"))["result"] == {
         "found": True,
+        "version": 1,
         "value": value,
     }
     await bridged.peer.asked("host/storage.set", key="l", value=None)
-    assert (await bridged.peer.asked("host/storage.get", key="l"))["result"] == {"found": True, "value": None}
+    assert (await bridged.peer.asked("host/storage.get", key="l"))["result"] == {
+        "found": True,
+        "version": 2,
+        "value": None,
+    }
     listed = await bridged.peer.asked("host/storage.list", prefix="k", limit=1)
     assert listed["result"] == {"keys": ["k"], "more": False}
     assert (await bridged.peer.asked("host/storage.delete", key="k"))["result"] == {"deleted": True}
@@ -296,3 +317,50 @@ async def test_a_fault_of_ours_in_one_call_leaves_the_others_alone(bridged, serv
 
 async def test_a_ping_of_an_old_server_is_answered(bridged):
     assert (await bridged.peer.asked("ping"))["result"] == {}
+
+
+class Endless:
+    """Calls of other plugins that nobody answers."""
+
+    def __init__(self):
+        self.entered, self.left = asyncio.Event(), asyncio.Event()
+
+    async def call_for(self, *_, **__):
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
+
+@pytest.mark.requirement("PERM-4")
+async def test_a_revocation_cuts_the_host_calls_that_need_it_and_no_other(bridged, services):
+    endless = Endless()
+    services.exchange.connect(endless)
+    bridged.grant("plugins.call:demo/other.double")
+    bridged.peer.ask("host/plugins.call", 1, **PARAMETERS["host/plugins.call"])
+    async with asyncio.timeout(WAIT_S):
+        await endless.entered.wait()
+        bridged.grant("plugins.call:demo/other.double", "storage")
+        assert "result" in await bridged.peer.asked("host/storage.list", 2)
+        bridged.grant("storage")
+        answer = await bridged.peer.receive()
+        await endless.left.wait()
+    needed = "plugins.call:demo/other.double"
+    assert answer["error"]["data"] == {"permission": needed, "code": "PERMISSION_DENIED"}
+    denied = [each for each in await bridged.recorded() if each.outcome == "denied"]
+    assert [each.detail["permission"] for each in denied] == [needed]
+
+
+async def test_a_permission_is_asked_for_only_as_the_release_names_it(bridged):
+    asked = {"permission": "storage.read", "reason": "to look"}
+    assert await bridged.peer.code("host/permissions.request", **asked) == "INVALID_PARAMETERS"
+    bridged.grant("ui.notify")
+    assert (
+        await bridged.peer.asked("host/permissions.request", 2, **PARAMETERS["host/permissions.request"])
+    )["result"] == {}
+    bridged.grant(denied=("ui",))
+    refused = await bridged.peer.asked(
+        "host/permissions.request", 3, **PARAMETERS["host/permissions.request"]
+    )
+    assert refused["error"]["data"] == {"permission": "ui.notify", "code": "PERMISSION_DENIED"}

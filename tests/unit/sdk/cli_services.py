@@ -63,6 +63,15 @@ WAITING = {
     "functions": [FUNCTION],
     "instance": None,
 }
+SNAPSHOT = {
+    "id": 7,
+    "plugin": "acme/weather",
+    "digest": DIGEST,
+    "created_at": AT,
+    "entries": 2,
+    "size_bytes": 64,
+}
+ROTATION: dict[str, Any] = {"done": True, "plugins_left": [], "values_sealed": 3, "broken": {}}
 RUNNING = WAITING | {
     "state": "running",
     "cause": "approved",
@@ -74,6 +83,7 @@ CALLED = {
     "structured": {"sky": "blue"},
     "content": [{"type": "text", "text": "blue"}],
     "duration_ms": 1.5,
+    "cached": False,
 }
 LOG = {
     "id": 7,
@@ -83,6 +93,44 @@ LOG = {
     "level": "warning",
     "message": "it rains",
     "fields": {"mm": 3},
+}
+REQUEST = {
+    "id": "0a",
+    "plugin": "acme/weather",
+    "instance": "i",
+    "permission": "storage.read",
+    "meaning": "read its own stored values",
+    "reason": "to look",
+    "asked_at": AT,
+    "waiting": 1,
+}
+GRANT = {
+    "id": "0b",
+    "plugin": "acme/weather",
+    "rule": "storage",
+    "effect": "grant",
+    "digest": DIGEST,
+    "granter": "operator:me",
+    "reason": "because",
+    "created_at": AT,
+    "expires_at": AT,
+}
+UNUSED = {"id": "0b", "plugin": "acme/weather", "rule": "ui.notify", "granter": "operator:me", "since": AT}
+USE = {"plugin": "acme/weather", "permission": "storage.read", "allowed": 3, "denied": 0, "last_at": AT}
+WHY = {
+    "plugin": "acme/weather",
+    "permission": "storage.read",
+    "allowed": True,
+    "verdict": "it may",
+    "rules": ["storage granted"],
+}
+VERIFIED = {
+    "entries": 3,
+    "of": 3,
+    "checkpoints": 1,
+    "first_bad": None,
+    "problem": None,
+    "is_done": True,
 }
 AUDIT = {
     "id": 9,
@@ -226,7 +274,7 @@ def serving(answers: dict[str, Any]) -> Iterator[Services]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 (the library's names)
+        do_POST = do_PATCH = do_PUT = do_DELETE = do_GET  # noqa: N815 (the library's names)
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -337,10 +385,25 @@ def host_answers() -> dict[str, Any]:
         f"PUT {at}/resources": LIMITED,
         f"GET {at}/recommendations": SUGGESTED,
         f"POST {at}/recommendations/apply": LIMITED,
+        f"GET {at}/snapshots": page(SNAPSHOT),
+        f"POST {at}/snapshots": SNAPSHOT,
+        f"POST {at}/snapshots/7/restore": SNAPSHOT,
+        f"DELETE {at}/snapshots/7": {},
+        "POST /v1/storage/rotation": ROTATION | {"done": False, "plugins_left": ["acme/weather"]},
+        "GET /v1/storage/rotation": ROTATION,
         "POST /v1/installs": WAITING,
         "POST /v1/permissions": RUNNING,
+        "GET /v1/permissions": page(GRANT),
+        "DELETE /v1/permissions/0b": {},
+        "GET /v1/permissions/requests": page(REQUEST),
+        "POST /v1/permissions/requests/0a": REQUEST,
+        "GET /v1/permissions/why": WHY,
+        "GET /v1/permissions/uses": page(USE),
+        "GET /v1/permissions/unused": page(UNUSED),
         "POST /v1/calls": CALLED,
         "GET /v1/audit": page(AUDIT),
+        "POST /v1/audit/checkpoints": {"origin": "wirthforge/audit/h", "key": "ed25519:k", "note": "a\n"},
+        "POST /v1/audit/verification": f"event: verified\ndata: {json.dumps(VERIFIED)}\n\n",
         "GET /v1/policy": {"cap": {"pids": 100}},
         "GET /healthz": {"status": "ok", "checks": {}},
         "GET /readyz": {"status": "ok", "checks": {"database": "ok", "engine": "ok", "image": "ok"}},
