@@ -687,6 +687,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
             "tests/security/test_attacks.py::test_an_attack_is_stopped_by_a_layer_and_is_on_record",
+            "tests/security/test_api_fuzz.py::test_nothing_that_is_asked_of_the_admin_api_breaks_it",
         ),
     ),
     Requirement(

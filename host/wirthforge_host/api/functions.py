@@ -18,5 +18,6 @@ async def approve_function(
 ) -> PluginOut:
     """Lets a quarantined function be called, exactly as it was looked at."""
     plugin = f"{namespace}/{name}"
-    await wiring.plugins.approve_function(plugin, body, operator)
+    live = wiring.reconciler.live(plugin)
+    await wiring.instances.functions.approve(plugin, live, body, operator)
     return await wiring.plugins.get(plugin)
