@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from wirthforge_host.api import calls, containment, observation, plugins, policy, resources, threats
+from wirthforge_host.api import (
+    approvals,
+    calls,
+    containment,
+    mcp,
+    observation,
+    plugins,
+    policy,
+    resources,
+    threats,
+    tokens,
+)
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.serving.application import Application
 from wirthforge_sdk.serving.problems import declared
@@ -17,6 +28,17 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION)
     app.state.wiring = wiring
-    for module in (plugins, containment, calls, observation, policy, resources, threats):
+    for module in (
+        plugins,
+        containment,
+        calls,
+        observation,
+        policy,
+        resources,
+        threats,
+        tokens,
+        approvals,
+        mcp,
+    ):
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
     return app

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.tokens import store
+from wirthforge_sdk.contracts.tool_sets import MAX_PATTERNS, covers, is_pattern, within
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, UnauthenticatedError, UnavailableError
 from wirthforge_sdk.files import write_private
@@ -35,6 +36,8 @@ class Scope(StrEnum):
 
 
 ALL_SCOPES = frozenset(Scope)
+TOOLS = "call:"
+"""Begins a scope that is good for some functions only, over MCP: ``call:`` and a pattern (``contracts.tool_sets``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +46,25 @@ class Operator:
 
     label: str
     scopes: frozenset[Scope]
+    tools: frozenset[str] = frozenset()
+    """Patterns of the functions that the token may call over MCP, where it lacks ``call``."""
+    token: str = field(default="", compare=False)
+    """The token's id; two may have one label."""
 
     @property
     def actor(self) -> str:
         """As the audit log names them."""
         return f"operator:{self.label}"
+
+    def may_call(self, plugin: str, function: str) -> bool:
+        """Whether the token is good for this function over MCP."""
+        return Scope.CALL in self.scopes or any(covers(each, plugin, function) for each in self.tools)
+
+    def may_give(self, scope: str) -> bool:
+        """Whether a token of theirs may have ``scope``: none may do more than the one it was made with."""
+        if not scope.startswith(TOOLS):
+            return scope in self.scopes
+        return Scope.CALL in self.scopes or within(scope.removeprefix(TOOLS), self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +73,8 @@ class Token:
 
     id: str
     label: str
-    scopes: frozenset[Scope]
+    scopes: frozenset[str]
+    """Each a :class:`Scope`, or one that begins with :data:`TOOLS`."""
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -86,19 +104,19 @@ class Tokens:
         async with self._database.reading() as tx:
             rows = await store.every(tx)
         self._live = {
-            row.digest: _Live(Operator(row.label, _scopes(row.scopes)), row.expires_at)
+            row.digest: _Live(_operator(row.id, row.label, row.scopes.split()), row.expires_at)
             for row in rows
             if row.revoked_at is None
         }
 
     async def create(
-        self, *, label: str, scopes: Iterable[Scope], expires_at: datetime | None = None, by: str
+        self, *, label: str, scopes: Iterable[str], expires_at: datetime | None = None, by: str
     ) -> tuple[Token, str]:
         """Makes a token; returns it and its secret, which nobody can read again.
 
         Args:
             label: 1 to 60 letters, digits, spaces and ``._-``; appears in the audit log.
-            scopes: At least one.
+            scopes: At least one: a :class:`Scope`, or :data:`TOOLS` and a pattern.
             expires_at: None: it does not expire.
             by: Actor, for the audit log.
 
@@ -126,7 +144,14 @@ class Tokens:
         async with self._database.reading() as tx:
             rows = await store.every(tx)
         return [
-            Token(row.id, row.label, _scopes(row.scopes), row.created_at, row.expires_at, row.revoked_at)
+            Token(
+                row.id,
+                row.label,
+                frozenset(row.scopes.split()),
+                row.created_at,
+                row.expires_at,
+                row.revoked_at,
+            )
             for row in rows
         ]
 
@@ -161,15 +186,14 @@ class Tokens:
         return True
 
     async def _create(
-        self, tx: Transaction, *, label: str, scopes: frozenset[Scope], expires_at: datetime | None, by: str
+        self, tx: Transaction, *, label: str, scopes: frozenset[str], expires_at: datetime | None, by: str
     ) -> tuple[Token, str]:
         now = self._now()
         if not _LABEL.fullmatch(label):
             raise InvalidInputError(
                 "label: must be 1 to 60 letters, digits, spaces, dots, hyphens and underscores", field="label"
             )
-        if not scopes:
-            raise InvalidInputError("scopes: name at least one of read, operate, call", field="scopes")
+        _check(scopes)
         if expires_at is not None and expires_at <= now:
             raise InvalidInputError("expires_at: must be in the future", field="expires_at")
         secret = new_token("h")
@@ -188,7 +212,7 @@ class Tokens:
         await self._audit.append(
             tx, Record(actor=by, action="token.create", outcome=Outcome.ALLOWED, detail=detail)
         )
-        live = _Live(Operator(label, scopes), expires_at)
+        live = _Live(_operator(token.id, label, scopes), expires_at)
         tx.after_commit(lambda: self._live.update({token_digest(secret): live}))
         return token, secret
 
@@ -196,8 +220,28 @@ class Tokens:
         self._live.pop(digest, None)
 
 
-def _scopes(text: str) -> frozenset[Scope]:
-    return frozenset(Scope(name) for name in text.split())
+def _operator(token: str, label: str, scopes: Iterable[str]) -> Operator:
+    named = frozenset(scopes)
+    tools = frozenset(each for each in named if each.startswith(TOOLS))
+    patterns = frozenset(each.removeprefix(TOOLS) for each in tools)
+    return Operator(label, frozenset(map(Scope, named - tools)), patterns, token)
+
+
+def _check(scopes: frozenset[str]) -> None:
+    tools = {each for each in scopes if each.startswith(TOOLS)}
+    strange = sorted(
+        {each for each in scopes - tools if each not in ALL_SCOPES}
+        | {each for each in tools if not is_pattern(each.removeprefix(TOOLS))}
+    )
+    if not scopes or strange:
+        wrong = f"there is no '{strange[0][:100]}'; " if strange else ""
+        raise InvalidInputError(
+            f"scopes: {wrong}name at least one of read, operate, call, or call:namespace/name.function with * for "
+            "anything within a part",
+            field="scopes",
+        )
+    if len(tools) > MAX_PATTERNS:
+        raise InvalidInputError(f"scopes: at most {MAX_PATTERNS} sets of functions", field="scopes")
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Column, Row, String, Table, func, insert, select, update
+from sqlalchemy import Column, Row, String, Table, Text, func, insert, select, update
 
 from wirthforge_host.database import metadata
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
@@ -15,7 +15,7 @@ tokens = Table(
     Column("id", String(32), primary_key=True),
     Column("label", String(60), nullable=False),
     Column("digest", String(71), nullable=False, unique=True),
-    Column("scopes", String(100), nullable=False),
+    Column("scopes", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),

@@ -13,6 +13,8 @@ from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
+from wirthforge_host.mcp.approvals import Approvals
+from wirthforge_host.mcp.server import Server
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.calls import Calls
@@ -68,6 +70,8 @@ class Wiring:
     alerts: Alerts
     threats: Threats
     tripwire: Tripwire
+    approvals: Approvals
+    mcp: Server
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -83,6 +87,7 @@ class Wiring:
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
+            await self.approvals.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
@@ -95,6 +100,7 @@ class Wiring:
                 "resources": self.resources.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
+                "mcp": self.mcp.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -136,6 +142,8 @@ def build_wiring(
         control=control,
     )
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
+    calls = Calls(plugins, reconciler, ground.audit, metrics)
+    approvals = parts.approvals(ground)
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -149,7 +157,7 @@ def build_wiring(
         permissions=ground.permissions,
         storage=ground.storage,
         plugins=plugins,
-        calls=Calls(plugins, reconciler, ground.audit, metrics),
+        calls=calls,
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
@@ -159,6 +167,8 @@ def build_wiring(
         alerts=alerts,
         threats=parts.threats(ground, alerts, containment),
         tripwire=parts.tripwire(ground, instances),
+        approvals=approvals,
+        mcp=parts.mcp(ground, reconciler, calls, approvals),
     )
 
 

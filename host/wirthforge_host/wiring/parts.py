@@ -10,8 +10,14 @@ from pathlib import Path
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
+from wirthforge_host.mcp.approvals import Approvals
+from wirthforge_host.mcp.elicitation import Offers
+from wirthforge_host.mcp.server import Server
+from wirthforge_host.mcp.sessions import Sessions
+from wirthforge_host.mcp.tools import Tools
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
+from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -181,6 +187,19 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
         events=ground.events,
         policy=ground.policy,
     )
+
+
+def approvals(ground: Ground) -> Approvals:
+    """Who says yes to calls that wait for one."""
+    timeout_s = ground.policy.mcp.ask_timeout_s
+    return Approvals(ground.database, ground.audit, ground.events, timeout_s=timeout_s, now=ground.now)
+
+
+def mcp(ground: Ground, reconciler: Reconciler, calls: Calls, approvals: Approvals) -> Server:
+    """The host as an MCP server."""
+    policy = ground.policy.mcp
+    tools = Tools(reconciler, calls, approvals, ground.events, policy)
+    return Server(tools, Sessions(time.monotonic), Offers(time.monotonic, policy.ask_timeout_s))
 
 
 def own_id(path: Path) -> str:
