@@ -113,7 +113,7 @@ class McpHost:
 
     async def approve_pending(self, *, always: bool = False, yes: bool = True) -> str:
         """Decides on the next call that waits, once there is one; returns who asked."""
-        approvals = self.host.wiring.approvals
+        approvals = self.host.wiring.mcp.approvals
         async with asyncio.timeout(10), self.host.wiring.events.subscribe() as events:
             while not approvals.pending():
                 await anext(events)

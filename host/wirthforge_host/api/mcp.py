@@ -12,8 +12,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from wirthforge_host.api.security import Wired, operator_of
+from wirthforge_host.mcp.answers import Answer, Flow, Visitor
 from wirthforge_host.mcp.protocol import STATUS, RefusedError
-from wirthforge_host.mcp.server import Answer, Flow, Visitor
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.errors import PermissionDeniedError, UnauthenticatedError
 
@@ -67,7 +67,7 @@ async def mcp_message(request: Request, visitor: Visiting, wiring: Wired) -> Res
     except RefusedError as refusal:
         return _refused(refusal)
     if isinstance(found, Flow):
-        return _Flowing(found, lambda: wiring.mcp.is_alive(request.headers, visitor))
+        return _Flowing(found, lambda: wiring.mcp.greeted.is_alive(request.headers, visitor))
     return _whole(found)
 
 
@@ -77,17 +77,17 @@ async def mcp_stream(request: Request, visitor: Visiting, wiring: Wired) -> Resp
     if not _accepts(request, "text/event-stream"):
         return _refused(RefusedError(-32600, "accept text/event-stream", status=406))
     try:
-        found = wiring.mcp.read_on(request.headers, visitor)
+        found = wiring.mcp.greeted.read_on(request.headers, visitor)
     except RefusedError as refusal:
         return _refused(refusal)
-    return _Flowing(found, lambda: wiring.mcp.is_alive(request.headers, visitor))
+    return _Flowing(found, lambda: wiring.mcp.greeted.is_alive(request.headers, visitor))
 
 
 @router.delete("/mcp")
 async def mcp_end(request: Request, visitor: Visiting, wiring: Wired) -> Response:
     """Ends a session."""
     try:
-        wiring.mcp.end(request.headers, visitor)
+        wiring.mcp.greeted.end(request.headers, visitor)
     except RefusedError as refusal:
         return _refused(refusal)
     return Response(status_code=204)

@@ -22,7 +22,6 @@ from wirthforge_sdk.contracts.bridge import (
     MAX_CALL_ELEMENTS,
     META_CAPABILITIES,
     META_PROTOCOL,
-    META_SERVER,
     METHOD_NOT_FOUND,
     MODERN,
     PARSE_ERROR,
@@ -34,8 +33,6 @@ GREETED: Final = ("2025-03-26", "2025-06-18", LEGACY)
 """Revisions that begin with ``initialize`` and travel over streamable HTTP, oldest first."""
 PRIMED: Final = LEGACY
 """Since this revision a stream may begin with an event that has an id and no message."""
-__all__ = ["META_CAPABILITIES", "META_SERVER"]  # what a message carries, also for who answers it
-
 HEADER_MISMATCH: Final = -32020
 SESSION_MISSING: Final = -32000
 META_SUBSCRIPTION: Final = "io.modelcontextprotocol/subscriptionId"

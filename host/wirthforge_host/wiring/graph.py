@@ -13,7 +13,6 @@ from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
-from wirthforge_host.mcp.approvals import Approvals
 from wirthforge_host.mcp.server import Server
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
@@ -70,7 +69,6 @@ class Wiring:
     alerts: Alerts
     threats: Threats
     tripwire: Tripwire
-    approvals: Approvals
     mcp: Server
 
     @asynccontextmanager
@@ -87,7 +85,7 @@ class Wiring:
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
-            await self.approvals.load()
+            await self.mcp.load()
             await self.plugins.sweep()
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
@@ -142,8 +140,6 @@ def build_wiring(
         control=control,
     )
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
-    calls = Calls(plugins, reconciler, ground.audit, metrics)
-    approvals = parts.approvals(ground)
     return Wiring(
         settings=settings,
         policy=ground.policy,
@@ -157,7 +153,7 @@ def build_wiring(
         permissions=ground.permissions,
         storage=ground.storage,
         plugins=plugins,
-        calls=calls,
+        calls=(calls := Calls(plugins, reconciler, ground.audit, metrics)),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
@@ -167,8 +163,7 @@ def build_wiring(
         alerts=alerts,
         threats=parts.threats(ground, alerts, containment),
         tripwire=parts.tripwire(ground, instances),
-        approvals=approvals,
-        mcp=parts.mcp(ground, reconciler, calls, approvals),
+        mcp=parts.mcp(ground, reconciler, calls),
     )
 
 

@@ -189,17 +189,14 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
     )
 
 
-def approvals(ground: Ground) -> Approvals:
-    """Who says yes to calls that wait for one."""
-    timeout_s = ground.policy.mcp.ask_timeout_s
-    return Approvals(ground.database, ground.audit, ground.events, timeout_s=timeout_s, now=ground.now)
-
-
-def mcp(ground: Ground, reconciler: Reconciler, calls: Calls, approvals: Approvals) -> Server:
+def mcp(ground: Ground, reconciler: Reconciler, calls: Calls) -> Server:
     """The host as an MCP server."""
     policy = ground.policy.mcp
+    approvals = Approvals(
+        ground.database, ground.audit, ground.events, timeout_s=policy.ask_timeout_s, now=ground.now
+    )
     tools = Tools(reconciler, calls, approvals, ground.events, policy)
-    return Server(tools, Sessions(time.monotonic), Offers(time.monotonic, policy.ask_timeout_s))
+    return Server(tools, approvals, Sessions(time.monotonic), Offers(time.monotonic, policy.ask_timeout_s))
 
 
 def own_id(path: Path) -> str:
