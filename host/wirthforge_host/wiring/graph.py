@@ -132,13 +132,7 @@ def build_wiring(
     control = Control(engine)
     reconciler = parts.reconciler(settings, ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
-    containment = Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
+    containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
         settings=settings,

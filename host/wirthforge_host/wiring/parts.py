@@ -146,6 +146,17 @@ def reconciler(
     )
 
 
+def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
+    """What holds plugins back."""
+    return Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+
+
 def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
