@@ -6,9 +6,9 @@ import asyncio
 import json
 import os
 import subprocess
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,7 +100,8 @@ class McpHost:
 
     host: World
     address: str
-    tokens: dict[str, str] = field(default_factory=dict)
+    app: Any
+    """What serves."""
 
     @property
     def url(self) -> str:
@@ -127,13 +128,18 @@ class McpHost:
 
 @asynccontextmanager
 async def mcp_host(
-    directory: Path, *packages: bytes, real: bool = False, **options: Any
+    directory: Path,
+    *packages: bytes,
+    real: bool = False,
+    wrap: Callable[[Any], Any] = lambda app: app,
+    **options: Any,
 ) -> AsyncIterator[McpHost]:
     """A host whose plugins are installed and run, on a port of its own; ``real``: in containers."""
     opened = world_on_engine if real else world
     async with opened(directory, *packages, **options) as host:
+        app = wrap(create_app(host.wiring))
         config = uvicorn.Config(
-            create_app(host.wiring), port=0, http=BoundedProtocol, ws="none", lifespan="off", log_config=None,
+            app, port=0, http=BoundedProtocol, ws="none", lifespan="off", log_config=None,
             timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = uvicorn.Server(config)
@@ -144,7 +150,7 @@ async def mcp_host(
                 await asyncio.sleep(0)
         port = server.servers[0].sockets[0].getsockname()[1]
         try:
-            yield McpHost(host, f"http://127.0.0.1:{port}")
+            yield McpHost(host, f"http://127.0.0.1:{port}", app)
         finally:
             server.should_exit = True
             await serving

@@ -111,7 +111,7 @@ async def connected():
             tell("connected", revision=begun.protocolVersion, server=begun.serverInfo.name)
             yield Old(session, changed)
     else:
-        from mcp import Client  # 1.x has none
+        from mcp import Client  # noqa: PLC0415 (1.x has none)
 
         mode = "legacy" if ASKED["era"] == "legacy" else "auto"
         # The transport is entered by the client itself.

@@ -51,6 +51,9 @@ entry = "weather:plugin"
 """The least that a ``plugin.toml`` says; what is added to it goes on with ``[runtime]``."""
 
 
+PYTHON = 'type = "python"\nentry = "plugin:plugin"'
+
+
 @cache
 def author_key() -> SigningKey:
     """One key for every test that does not care whose it is."""
@@ -71,6 +74,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     readme: str = "# Hello\n",
     extra: str = "",
     files: Mapping[str, str] | None = None,
+    runtime: str = PYTHON,
 ) -> bytes:
     """A signed package. Equal arguments with the same key give equal bytes.
 
@@ -87,6 +91,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         readme: ``README.md``.
         extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
         files: More files, texts by path.
+        runtime: The table ``[runtime]``.
     """
     # JSON strings and lists are TOML strings and lists.
     lines = [
@@ -98,8 +103,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         'authors = ["Ada Example <ada@example.org>"]',
         'license = "MIT"',
         "[runtime]",
-        'type = "python"',
-        'entry = "plugin:plugin"',
+        runtime,
     ]
     for need in permissions:
         lines += ["[[permissions]]", f"need = {json.dumps(need)}", 'reason = "A test needs it."']

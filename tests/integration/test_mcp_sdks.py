@@ -110,5 +110,3 @@ async def test_an_unmodified_sdk_lists_calls_waits_for_a_yes_and_hears_of_change
             await saw("done")
         callers = {each.actor for each in await served.host.audited("call", plugin=PLUGIN)}
         assert callers == {f"operator:{era} over {transport}"}
-
-

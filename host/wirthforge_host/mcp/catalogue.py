@@ -21,7 +21,6 @@ PAGE_TOOLS: Final = 100
 PAGE_BYTES: Final = 1024 * 1024
 """Of the tools on one page, as JSON; one tool alone may be more."""
 
-_KEPT = {"\n", "\t"}
 _HIDDEN = {"Cc", "Cf", "Co"}
 
 
@@ -114,5 +113,11 @@ def page(tools: Sequence[Tool], after: str | None) -> tuple[list[Tool], str | No
 
 
 def visible(text: str) -> str:
-    """``text`` without control and format characters, which a model reads and a person does not see."""
-    return "".join(each for each in text if each in _KEPT or unicodedata.category(each) not in _HIDDEN)
+    """``text`` without what a model reads and a person does not see: control and format characters."""
+    return "\n".join("\t".join(map(_visible, line.split("\t"))) for line in text.split("\n"))
+
+
+def _visible(text: str) -> str:
+    if text.isprintable():  # nearly all is, and told so at once
+        return text
+    return "".join(each for each in text if unicodedata.category(each) not in _HIDDEN)

@@ -63,7 +63,7 @@ class Greeted:
                 return told(number, listed(self._tools, params, visitor))
             case "tools/call":
                 return self._begin(session, number, params, visitor)
-        raise RefusedError(METHOD_NOT_FOUND, "there is no such method", status=200)
+        raise RefusedError(METHOD_NOT_FOUND, "there is no such method")
 
     def read_on(self, headers: Mapping[str, str], visitor: Visitor) -> Flow:
         """The stream of what belongs to no request, or the one that ``Last-Event-ID`` is of.
@@ -127,9 +127,9 @@ class Greeted:
     def _begin(self, session: Session, number: Id, params: Mapping[str, Any], visitor: Visitor) -> Flow:
         tool, arguments = found(self._tools, params, visitor)
         if number in session.calls:
-            raise RefusedError(INVALID_REQUEST, "this id is open", status=200)
+            raise RefusedError(INVALID_REQUEST, "this id is open")
         if len(session.calls) >= MAX_OPEN_CALLS:
-            raise RefusedError(INTERNAL_ERROR, f"{MAX_OPEN_CALLS} calls of this session are open", status=200)
+            raise RefusedError(INTERNAL_ERROR, f"{MAX_OPEN_CALLS} calls of this session are open")
         name, stream = session.open_stream()
         exchange = Exchange(
             visitor.caller,

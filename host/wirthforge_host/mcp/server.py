@@ -51,9 +51,11 @@ class Server:
             LimitExceededError: There are too many sessions.
         """
         message = protocol.read(body)
-        era = self._modern if protocol.is_modern(message, headers) else self.greeted
+        is_modern = protocol.is_modern(message, headers)
         try:
-            return era.post(message, headers, visitor)
+            return (self._modern if is_modern else self.greeted).post(message, headers, visitor)
         except RefusedError as refusal:
             refusal.id = None if message.id is UNSET else message.id
+            if not is_modern:
+                refusal.status = refusal.status or 200  # an error was an answer like another
             raise
