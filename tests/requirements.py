@@ -533,6 +533,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/unit/sdk/test_cli.py::test_every_command_has_json_and_help",
             "tests/unit/sdk/test_cli.py::test_the_exit_code_tells_the_kind_of_error",
+            "tests/integration/test_mcp_operator.py::test_an_operator_makes_a_token_decides_on_its_calls_and_revokes_it",
         ),
         lacks="dev, test, check, stats, upgrade, rollback",
     ),
@@ -643,8 +644,18 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "BEY-1",
         "Model Context Protocol in and out",
         "partial",
-        tests=("tests/e2e/test_demo.py::test_an_unmodified_mcp_server_answers",),
-        lacks="MCP out, `add mcp`, Node servers",
+        tests=(
+            "tests/e2e/test_demo.py::test_an_unmodified_mcp_server_answers",
+            "tests/integration/test_mcp_sdks.py::test_an_unmodified_sdk_lists_calls_waits_for_a_yes_and_hears_of_changes",
+            "tests/integration/test_mcp_endpoint.py::test_a_token_decides_what_is_listed_and_what_is_called",
+            "tests/integration/test_mcp_endpoint.py::test_changes_are_told_to_whose_tools_they_are_and_to_nobody_else",
+            "tests/integration/test_mcp_endpoint.py::test_a_cancelled_call_reaches_the_plugin_and_gets_no_answer",
+            "tests/integration/test_mcp_endpoint.py::test_a_no_is_an_error_that_a_model_can_read_and_is_on_record",
+            "tests/integration/test_mcp_endpoint.py::test_always_holds_for_this_token_function_and_release_and_until_it_is_taken_back",
+            "tests/integration/test_mcp_operator.py::test_an_operator_makes_a_token_decides_on_its_calls_and_revokes_it",
+            "tests/unit/sdk/test_tool_sets.py::test_what_may_destroy_or_reach_out_is_asked_about",
+        ),
+        lacks="`add mcp`, Node servers, progress of a plugin's call to an MCP client",
     ),
     Requirement(
         "BEY-2",

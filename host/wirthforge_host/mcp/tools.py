@@ -17,7 +17,7 @@ from wirthforge_host.mcp.elicitation import is_yes
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.sandbox.models import LABEL_DIGEST
-from wirthforge_host.tokens.service import Operator
+from wirthforge_host.tokens.service import Operator, Scope
 from wirthforge_sdk.contracts.host_api import CallIn
 from wirthforge_sdk.contracts.policy import Mcp
 from wirthforge_sdk.contracts.tool_sets import Decision
@@ -25,6 +25,8 @@ from wirthforge_sdk.errors import ConflictError, UnauthenticatedError, WirthForg
 
 LOOK_S: Final = 1.0
 """How late a change may be seen that no event told of: a gate that opens just after its event."""
+MAX_PATTERN_SETS: Final = 256
+"""Sets of patterns whose tools are remembered."""
 BEAT_S: Final = 10.0
 """How often a client is told that its call still waits for a yes."""
 
@@ -55,16 +57,24 @@ class Tools:
         self._policy = policy
         self._known: Sequence[tuple[str, str]] = ()
         self._tools: Mapping[str, Tool] = {}
+        self._of_patterns: dict[frozenset[str], Mapping[str, Tool]] = {}
         self._listeners: set[Callable[[Sequence[Tool]], None]] = set()
 
     def visible(self, caller: Operator) -> Mapping[str, Tool]:
         """What ``caller`` may call, by name and in the order of names."""
         self._look()
-        return {
-            name: tool
-            for name, tool in self._tools.items()
-            if caller.may_call(tool.plugin, tool.function.name)
-        }
+        if Scope.CALL in caller.scopes:
+            return self._tools
+        if caller.tools not in self._of_patterns:
+            # Many tools times many patterns: once for each change, not for each request.
+            if len(self._of_patterns) >= MAX_PATTERN_SETS:
+                self._of_patterns.clear()
+            self._of_patterns[caller.tools] = {
+                name: tool
+                for name, tool in self._tools.items()
+                if caller.may_call(tool.plugin, tool.function.name)
+            }
+        return self._of_patterns[caller.tools]
 
     @asynccontextmanager
     async def listening(self, listener: Callable[[Sequence[Tool]], None]) -> AsyncIterator[None]:
@@ -148,6 +158,7 @@ class Tools:
         if known == self._known:
             return
         before, self._known = self._tools, known
+        self._of_patterns.clear()
         self._tools = catalogue(
             Tool(
                 name,
