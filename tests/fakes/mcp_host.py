@@ -206,17 +206,8 @@ class RawClient:
 
     async def modern(self, method: str, params: dict[str, Any] | None = None, **more: Any) -> httpx.Response:
         """The answer to a request of 2026-07-28; ``more`` are other headers, and ``capabilities``."""
-        given = dict(params or {})
-        given["_meta"] = {
-            META_PROTOCOL: MODERN,
-            META_CLIENT: {"name": "t", "version": "1"},
-            META_CAPABILITIES: more.pop("capabilities", {}),
-            **given.get("_meta", {}),
-        }
-        named = {"mcp-protocol-version": MODERN, "mcp-method": method}
-        if "name" in given:
-            named["mcp-name"] = given["name"]
-        return await self.post(request(method, given), **{**named, **more})
+        message, headers = modern_request(method, params, **more)
+        return await self.post(message, **headers)
 
     @asynccontextmanager
     async def stream(self, **headers: str) -> AsyncIterator[AsyncIterator[ServerEvent]]:
@@ -232,6 +223,23 @@ class RawClient:
 
 def request(method: str, params: dict[str, Any], *, id: Any = 1) -> dict[str, Any]:  # noqa: A002
     return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+
+
+def modern_request(
+    method: str, params: dict[str, Any] | None = None, **more: Any
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """A request of 2026-07-28 and its headers; ``more`` are other headers, and ``capabilities``."""
+    given = dict(params or {})
+    given["_meta"] = {
+        META_PROTOCOL: MODERN,
+        META_CLIENT: {"name": "t", "version": "1"},
+        META_CAPABILITIES: more.pop("capabilities", {}),
+        **given.get("_meta", {}),
+    }
+    named = {"mcp-protocol-version": MODERN, "mcp-method": method}
+    if "name" in given:
+        named["mcp-name"] = given["name"]
+    return request(method, given), {**named, **more}
 
 
 def replies(response: httpx.Response) -> list[dict[str, Any]]:

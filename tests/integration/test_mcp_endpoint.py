@@ -13,6 +13,7 @@ from tests.fakes.mcp_host import (
     KEEP,
     PLUGIN,
     RawClient,
+    modern_request,
     package,
     raw_client,
     replies,
@@ -351,6 +352,54 @@ async def test_a_call_that_waits_and_is_cancelled_waits_no_more(served, client):
     assert replies(await waiting) == []
 
 
+async def test_a_call_that_takes_long_becomes_a_stream_of_its_answer_alone(
+    served, client, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("wirthforge_host.mcp.modern.PATIENCE_S", 0.01)
+    file = tmp_path / "go"
+    body, headers = modern_request("tools/call", {"name": HOLD, "arguments": {"file": str(file)}})
+    async with client.http.stream("POST", "/mcp", json=body, headers=headers) as answer:
+        assert answer.headers["content-type"] == "text/event-stream"
+        file.touch()
+        await answer.aread()
+    assert "id: " not in answer.text  # it cannot be read on
+    [told] = replies(answer)
+    assert told["result"]["structuredContent"] == {"result": "released"}
+
+
+async def test_what_one_client_may_have_open_is_bounded(served, client, tmp_path, monkeypatch):
+    monkeypatch.setattr("wirthforge_host.mcp.modern.MAX_OPEN_OF_ONE", 1)
+    monkeypatch.setattr("wirthforge_host.mcp.greeted.MAX_OPEN_CALLS", 1)
+    await client.greet()
+    file = tmp_path / "go"
+    held = {"name": HOLD, "arguments": {"file": str(file)}}
+    open_ones = [asyncio.create_task(client.post(request("tools/call", held, id="a")))]
+    await served.host.logged("holding", plugin=PLUGIN)
+    assert "are open" in (await client.ask("tools/call", held, id="b"))["error"]["message"]
+    assert (await client.ask("tools/call", held, id="a"))["error"]["code"] == -32600
+    open_ones.append(asyncio.create_task(client.modern("tools/call", held)))
+    async with asyncio.timeout(BOUND_S):
+        while (
+            refused := await client.modern("tools/call", {"name": ECHO, "arguments": {"text": "x"}})
+        ).is_success:
+            pass
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, -32603)
+    file.touch()
+    for one in open_ones:
+        assert replies(await one)[-1]["result"]["structuredContent"] == {"result": "released"}
+    assert (await client.modern("tools/call", {"name": ECHO, "arguments": {"text": "x"}})).is_success
+
+
+async def test_a_plugin_that_ends_during_a_call_is_told_of_and_nothing_of_its_cause(served, client, tmp_path):
+    held = {"name": HOLD, "arguments": {"file": str(tmp_path / "never")}}
+    asked = asyncio.create_task(client.modern("tools/call", held))
+    await served.host.logged("holding", plugin=PLUGIN)
+    await served.host.wiring.containment.quarantine(PLUGIN, cause="a secret reason", actor="test")
+    told = (await asked).json()["result"]
+    assert (told["isError"], told["_meta"]) == (True, {"wf/code": "plugin_unavailable"})
+    assert told["content"][0]["text"] == f"{PLUGIN} does not run just now: try again later"
+
+
 async def test_a_denial_names_no_permission(tmp_path):
     async with (
         running_tools(
@@ -406,11 +455,13 @@ async def test_always_holds_for_this_token_function_and_release_and_until_it_is_
     assert not (await ask_and(served, client, always=True))["isError"]
     again = await client.modern("tools/call", {"name": ERASE, "arguments": {"name": "y"}})
     assert again.json()["result"]["structuredContent"] == {"result": "erased y"}
-    await approvals.load()
-    [stands] = await approvals.standing()
-    assert (stands.plugin, stands.function, stands.granter) == (PLUGIN, "erase", "operator:me")
     async with raw_client(served) as other:
         assert not (await ask_and(served, other))["isError"]  # it had to be asked about
+    await approvals.load()
+    again = await client.modern("tools/call", {"name": ERASE, "arguments": {"name": "z"}})
+    assert again.json()["result"]["structuredContent"] == {"result": "erased z"}
+    [stands] = await approvals.standing()
+    assert (stands.plugin, stands.function, stands.granter) == (PLUGIN, "erase", "operator:me")
     await approvals.withdraw(stands.id, served.host.operator)
     assert not (await ask_and(served, client))["isError"]
     assert await approvals.standing() == []
