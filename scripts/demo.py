@@ -137,7 +137,7 @@ def be_refused(stage: Stage) -> None:
     stage.command("install", "demo/courier")
     letter = json.dumps({"parcel": "a letter", "recipient": "Ada"})
     refusal = stage.refused("call", "demo/courier.deliver", letter)
-    records = stage.command("audit", "--plugin", "demo/courier", "--outcome", "denied")["items"]
+    records = stage.command("audit", "search", "--plugin", "demo/courier", "--outcome", "denied")["items"]
     expect(bool(records), "there is no audit record of the refusal")
     needed = "events.publish:courier.delivered"
     expect(needed in json.dumps(records[0]), f"the record does not name the permission: {records[0]}")

@@ -6,6 +6,7 @@ A name is worth having when a caller or an operator acts on it; otherwise raise 
 from __future__ import annotations
 
 from wirthforge_sdk.errors import (
+    InvalidInputError,
     LimitExceededError,
     NotFoundError,
     PermissionDeniedError,
@@ -26,6 +27,12 @@ class PluginUnavailableError(UnavailableError):
     code = "plugin_unavailable"
 
 
+class PluginQuarantinedError(PluginUnavailableError):
+    """The plugin is held until an operator looked at it."""
+
+    code = "plugin_quarantined"
+
+
 class PluginFailedError(UnavailableError):
     """The plugin answered with an error of its own, or with what is no answer."""
 
@@ -42,6 +49,18 @@ class FunctionMissingError(NotFoundError):
     """The plugin has no such function."""
 
     code = "function_missing"
+
+
+class CallCycleError(InvalidInputError):
+    """A function would be called again by way of others while it runs."""
+
+    code = "call_cycle"
+
+
+class CallAbandonedError(LimitExceededError):
+    """The call that this one was made for is over: nobody waits for either."""
+
+    code = "call_abandoned"
 
 
 class CallTimedOutError(LimitExceededError):

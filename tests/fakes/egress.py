@@ -20,7 +20,7 @@ from wirthforge_host.egress.addresses import Address
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions import Rights
 from wirthforge_host.signals import Signal, Signals
-from wirthforge_sdk.contracts.host_api import AuditOut
+from wirthforge_sdk.contracts.audit_api import AuditOut
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.contracts.policy import Allow, SecurityPolicy
 from wirthforge_sdk.contracts.policy import Egress as Bounds

@@ -12,10 +12,15 @@ import wirthforge_host.storage.store
 import wirthforge_host.threats.store
 import wirthforge_host.tokens.store  # noqa: F401  (each puts its tables in the metadata)
 from tests.fakes.clock import Clock
+from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.audit.verification import Verification
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_sdk.packaging.keys import SigningKey
 from wirthforge_sdk.serving.database import Database
+
+ORIGIN = "wirthforge/audit/tests"
 
 
 @pytest.fixture
@@ -37,6 +42,19 @@ async def database(closed_database: Database) -> AsyncIterator[Database]:
 def audit(database: Database, clock: Clock) -> Audit:
     """The audit log; nothing writes in the background."""
     return Audit(database, now=clock, linger_s=0)
+
+
+@pytest.fixture
+def checkpoints(database: Database, audit: Audit, clock: Clock) -> Checkpoints:
+    """What signs the audit log."""
+    return Checkpoints(database, audit, SigningKey.generate(), ORIGIN, now=clock)
+
+
+async def verification(checkpoints: Checkpoints, remembered: str | None = None) -> Verification:
+    """What a check of the whole audit log finds."""
+    found = [told async for told in checkpoints.verify(remembered)]
+    assert [told.is_done for told in found] == [False] * (len(found) - 1) + [True]
+    return found[-1]
 
 
 @pytest.fixture

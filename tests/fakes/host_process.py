@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from pydantic import BaseModel
 
+from tests.fakes.host import verification
 from tests.fakes.packages import author_key
 from tests.fakes.source import ShelfSource
 from tests.fakes.world import SOCKET, World, world
@@ -186,7 +187,9 @@ async def _converged(host: World, patience_s: float) -> dict[str, Any]:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await anext(events)
-    wrong = [] if (await host.wiring.audit.verify()).first_bad is None else ["the audit log is broken"]
+    wrong = (
+        [] if (await verification(host.wiring.checkpoints)).problem is None else ["the audit log is broken"]
+    )
     if left["releases"] != sorted(each.digest.removeprefix("sha256:") for each in plugins):
         wrong.append(f"releases {left['releases']} of other plugins than {[each.name for each in plugins]}")
     return {"states": {each.name: each.state for each in plugins}, "left": left, "wrong": wrong}

@@ -47,7 +47,7 @@ def fail(text: str) -> str:
     raise ValueError(text)
 
 
-@plugin.function(read_only=True, destructive=False, open_world=False, timeout_s=30)
+@plugin.function(destructive=False, open_world=False, timeout_s=30)
 def hold(file: str) -> str:
     "Waits for a file, or until nobody waits for it."
     plugin.log.info("holding")

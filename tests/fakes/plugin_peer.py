@@ -16,14 +16,16 @@ import pytest
 import uvloop
 
 from tests.fakes.clock import Clock
+from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
+from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
+from wirthforge_sdk.contracts.audit_api import AuditOut
 from wirthforge_sdk.contracts.bridge import MODERN
-from wirthforge_sdk.contracts.host_api import AuditOut
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.database import Database
 
@@ -174,7 +176,16 @@ def services(database: Database, audit: Audit, events: Events, clock: Clock) -> 
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
     storage = Storage(database)
-    return Services(audit=audit, events=events, logs=logs, storage=storage, monotonic=clock.monotonic)
+    exchange = Exchange()
+    exchange.connect(OtherPlugins({"demo/other.double": lambda number: 2 * number}))
+    return Services(
+        audit=audit,
+        events=events,
+        logs=logs,
+        storage=storage,
+        monotonic=clock.monotonic,
+        exchange=exchange,
+    )
 
 
 @pytest.fixture

@@ -8,14 +8,16 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
@@ -59,9 +61,15 @@ class RuntimeHost:
 
 @asynccontextmanager
 async def runtime_host(
-    project: Path, granted: Iterable[str] = (), denied: Iterable[str] = ()
+    project: Path,
+    granted: Iterable[str] = (),
+    denied: Iterable[str] = (),
+    plugins: Mapping[str, Callable[..., Any]] | None = None,
 ) -> AsyncIterator[RuntimeHost]:
-    """Runs the plugin in ``project`` behind a real bridge, until the block ends."""
+    """Runs the plugin in ``project`` behind a real bridge, until the block ends.
+
+    ``plugins`` stand for functions of other plugins, by ``namespace/name.function``.
+    """
     directory = Path(tempfile.mkdtemp(prefix="wf"))
     database = Database(f"sqlite+aiosqlite:///{directory / 'host.sqlite3'}")
     rights = Rights()
@@ -69,15 +77,18 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        async with _connected(_services(database), rights, directory / "i", project) as host:
+        async with _connected(_services(database, plugins or {}), rights, directory / "i", project) as host:
             yield host
     finally:
         await database.dispose()
         shutil.rmtree(directory)
 
 
-def _services(database: Database) -> Services:
+def _services(database: Database, plugins: Mapping[str, Callable[..., Any]]) -> Services:
+    exchange = Exchange()
+    exchange.connect(OtherPlugins(plugins))
     return Services(
+        exchange=exchange,
         audit=Audit(database, now=utc_now),
         events=Events(now=utc_now),
         logs=Logs(now=utc_now, monotonic=time.monotonic),

@@ -30,8 +30,17 @@ from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
-from wirthforge_sdk.contracts.host_api import ApprovalIn, AuditOut, CallIn, CallOut, PluginOut, State
+from wirthforge_sdk.contracts.audit_api import AuditOut
+from wirthforge_sdk.contracts.host_api import (
+    ApprovalIn,
+    CallIn,
+    CallOut,
+    EffectiveOut,
+    PluginOut,
+    State,
+)
 from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.files import write_private
 
 PLUGIN = "demo/hello"
@@ -203,6 +212,15 @@ class World:
 
     async def uninstall(self, plugin: str = PLUGIN, *, purge: bool = False) -> None:
         await self.wiring.plugins.uninstall(plugin, self.operator, purge=purge)
+
+    async def limit(self, plugin: str = PLUGIN, **limits: Any) -> LimitedOut:
+        return await self.wiring.plugins.limit(plugin, ResourcesIn(**limits), self.operator)
+
+    async def throttle(self, share: float, plugin: str = PLUGIN) -> None:
+        await self.wiring.containment.throttle(plugin, share=share, cause="a test", actor=self.operator.actor)
+
+    async def effective(self, plugin: str = PLUGIN) -> EffectiveOut:
+        return await self.wiring.plugins.effective(plugin)
 
     async def until(
         self, *states: State, plugin: str = PLUGIN, other_than: str = "", patience_s: float = PATIENCE_S

@@ -115,6 +115,13 @@ async def disabled(engine, left, directory):
     database.close()
 
 
+async def limited_meanwhile(engine, left, directory):
+    with sqlite3.connect(directory / "wirthforge.sqlite3") as database:
+        insert = "INSERT INTO plugin_resources VALUES (?, ?, '2030-01-01 00:00:00')"
+        database.execute(insert, (PLUGIN, '{"pids": 20}'))
+    database.close()
+
+
 MISFITS = {
     "it is of another image": (other_image, "made of another image"),
     "it is not locked down as it was": (loosened, "cpu_quota_us"),
@@ -122,6 +129,7 @@ MISFITS = {
     "it ended": (ended, "ended with exit code 137"),
     "its directory was deleted": (no_directory, "ended with exit code 0"),
     "it is not wanted": (disabled, "not wanted"),
+    "it has other limits now, and no kernel takes them": (limited_meanwhile, "cannot be set from here"),
 }
 
 
@@ -154,6 +162,15 @@ async def test_one_that_does_not_come_back_is_not_waited_for(again, left, engine
         monkeypatch.undo()
         found = await host.until(State.RUNNING)
         assert found.instance.id != left.id
+
+
+@pytest.mark.parametrize("limit", ["tmpfs_bytes = 8388608", "open_files = 200"])
+async def test_limits_that_only_a_start_changes_start_it_anew(again, left, tmp_path, limit):
+    policy = tmp_path / "policy.toml"
+    policy.write_text(f"[tiers.small]\n{limit}\n")
+    async with again(policy=policy) as host:
+        assert (await host.until(State.RUNNING)).instance.id != left.id
+        assert "by other rules" in (await why(host))[1]
 
 
 @pytest.mark.requirement("PERM-6")
@@ -225,6 +242,59 @@ async def test_a_host_that_is_stopped_while_it_adopts_leaves_what_it_found(again
     async with again() as host:
         assert (await host.until(State.RUNNING)).instance.id == left.id
         assert await count(host) == 2
+
+
+SLOW, WELL, LOST = PLUGIN, "demo/well", "demo/lost"
+
+
+async def test_one_that_is_slow_to_come_back_holds_up_no_other_and_nothing_is_started_beside_it(
+    tmp_path, engine, monkeypatch
+):
+    options = {"engine": engine, "leave_running": True}
+    packages = [counting(name) for name in (SLOW, WELL, LOST)]
+    async with world(tmp_path / "h", *packages, **options) as host:
+        before = {name: (await host.install(name)).instance for name in (SLOW, WELL, LOST)}
+    await engine.remove(before[LOST].container)
+    go_on, examined = asyncio.Event(), instances.examine
+
+    async def examine(session, record, **more):
+        if record.name == SLOW:
+            await go_on.wait()
+        await examined(session, record, **more)
+
+    monkeypatch.setattr(instances, "examine", examine)
+    async with world(tmp_path / "h", *packages, **options) as host:
+        well, lost = [await host.until(State.RUNNING, plugin=name) for name in (WELL, LOST)]
+        assert (well.instance.id, lost.instance.id != before[LOST].id) == (before[WELL].id, True)
+        enabling = asyncio.create_task(host.enable(SLOW))
+        for _ in range(3):
+            await host.wiring.reconciler._converge()
+        now = {before[SLOW].id, well.instance.id, lost.instance.id}
+        assert ({*await host.containers()}, host.directories("bridges")) == (now, now)
+        assert {record.id for record in await host.instances()} == now
+        go_on.set()
+        assert (await host.until(State.RUNNING, plugin=SLOW)).instance.id == before[SLOW].id
+        await enabling
+        assert len(await host.containers()) == 3
+
+
+async def test_nothing_is_started_beside_one_of_which_nothing_could_be_decided_yet(again, left, monkeypatch):
+    tried = asyncio.Event()
+
+    async def away(*_, **__):
+        tried.set()
+        raise AWAY
+
+    monkeypatch.setattr(instances, "examine", away)
+    async with again() as host:
+        await asyncio.wait_for(tried.wait(), 9)
+        await host.enable()  # settles it, once nobody else is at it
+        await host.wiring.reconciler._converge()  # which sweeps, too
+        assert await host.containers() == [left.id]
+        assert (await host.plugin()).instance is None
+        monkeypatch.undo()
+        host.wiring.reconciler.wake()
+        assert (await host.until(State.RUNNING)).instance.id == left.id
 
 
 async def test_without_the_setting_a_host_that_is_stopped_leaves_nothing(again, left, engine):

@@ -12,6 +12,7 @@ import pytest
 import uvicorn
 
 from tests.fakes import world as worlds
+from tests.fakes.host import verification
 from tests.fakes.packages import SOURCE, author_key, make_package
 from tests.fakes.world import (
     PLUGIN,
@@ -195,7 +196,7 @@ async def test_a_killed_host_is_followed_by_one_that_runs_the_same_once(tmp_path
         assert {record.id for record in await host.instances()} == {each.id for each in running}
         assert host.directories("bridges") == {each.id for each in running}
         assert {each.uid for each in running} == {61_000, 61_001}
-        assert (await host.wiring.audit.verify()).first_bad is None
+        assert (await verification(host.wiring.checkpoints)).problem is None
 
 
 class Server(uvicorn.Server):

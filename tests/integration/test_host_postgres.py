@@ -3,9 +3,9 @@
 import pytest
 
 from tests.fakes.databases import another_database, closed_database, impatient
-from tests.fakes.host import audit, clock, events
+from tests.fakes.host import audit, checkpoints, clock, events
 from tests.fakes.postgres import migrated, postgres_url
-from tests.unit.host import test_audit, test_permissions, test_storage, test_tokens
+from tests.unit.host import test_audit, test_audit_checkpoints, test_permissions, test_storage, test_tokens
 from tests.unit.host.test_permissions import decide, permissions
 from tests.unit.host.test_storage import storage
 from tests.unit.host.test_tokens import tokens
@@ -13,6 +13,7 @@ from tests.unit.host.test_tokens import tokens
 __all__ = [
     "another_database",
     "audit",
+    "checkpoints",
     "clock",
     "closed_database",
     "decide",
@@ -26,7 +27,7 @@ __all__ = [
 
 pytestmark = pytest.mark.postgres
 
-for module in (test_audit, test_permissions, test_storage, test_tokens):
+for module in (test_audit, test_audit_checkpoints, test_permissions, test_storage, test_tokens):
     tests = {name: test for name, test in vars(module).items() if name.startswith("test_")}
     assert globals().keys().isdisjoint(tests), f"a test of {module.__name__} hides another"
     globals().update(tests)

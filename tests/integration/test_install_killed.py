@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.fakes.host import verification
 from tests.fakes.packages import author_key, make_package
 from tests.fakes.world import PLUGIN, world
 from wirthforge_sdk.contracts.host_api import State
@@ -108,4 +109,4 @@ async def test_the_next_host_finds_nothing_or_all_and_can_install(killed, closur
         assert len(await host.audited("plugin.install")) == len(found)
         assert (await host.install()).state is State.AWAITING_APPROVAL
         assert len(await host.wiring.plugins.records()) == len(host.directories("releases")) == 2
-        assert (await host.wiring.audit.verify()).first_bad is None
+        assert (await verification(host.wiring.checkpoints)).problem is None

@@ -379,10 +379,9 @@ async def test_what_one_client_may_have_open_is_bounded(served, client, tmp_path
     assert (await client.ask("tools/call", held, id="a"))["error"]["code"] == -32600
     open_ones.append(asyncio.create_task(client.modern("tools/call", held)))
     async with asyncio.timeout(BOUND_S):
-        while (
-            refused := await client.modern("tools/call", {"name": ECHO, "arguments": {"text": "x"}})
-        ).is_success:
-            pass
+        while not served.host.wiring.mcp._modern._open:
+            await client.ask("ping")
+    refused = await client.modern("tools/call", {"name": ECHO, "arguments": {"text": "x"}})
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, -32603)
     file.touch()
     for one in open_ones:
@@ -395,7 +394,7 @@ async def test_a_plugin_that_ends_during_a_call_is_told_of_and_nothing_of_its_ca
     asked = asyncio.create_task(client.modern("tools/call", held))
     await served.host.logged("holding", plugin=PLUGIN)
     await served.host.wiring.containment.quarantine(PLUGIN, cause="a secret reason", actor="test")
-    told = (await asked).json()["result"]
+    told = replies(await asked)[-1]["result"]
     assert (told["isError"], told["_meta"]) == (True, {"wf/code": "plugin_unavailable"})
     assert told["content"][0]["text"] == f"{PLUGIN} does not run just now: try again later"
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fakes.host import verification
 from tests.fakes.postgres import migrated, postgres_url
 from tests.fakes.world import worker, world
 from tests.unit.host import test_plugins
@@ -36,4 +37,4 @@ async def host(tmp_path, database_url):
     async with world(tmp_path / "h", worker(permissions=STORAGE), database_url=database_url) as opened:
         await opened.install()
         yield opened
-        assert (await opened.wiring.audit.verify()).first_bad is None
+        assert (await verification(opened.wiring.checkpoints)).problem is None

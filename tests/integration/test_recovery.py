@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,14 +15,17 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from tests.fakes import world as worlds
+from tests.fakes.host import verification
 from tests.fakes.host_process import Place, host_process
 from tests.fakes.packages import make_package
 from tests.fakes.private_engine import private_engine
 from tests.fakes.world import PLUGIN, offered, remove_containers, worker, world, world_on_engine
 from tests.faults import enumerated, sampled, trials
 from wirthforge_host.plugins.instances import RESUBSCRIBE_S
+from wirthforge_host.sandbox.cgroup import Cgroup
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.resources import MIB
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.database import Database
 
@@ -103,6 +108,56 @@ async def test_the_next_host_goes_on_with_every_plugin_where_it_was(tmp_path, en
     record_property("ready_s", ready_s)
     sys.stderr.write(f"{MANY} plugins adopted; ready {ready_s:.2f} s after the process was started\n")
     assert ready_s < READY_S
+
+
+def in_force(pid, container):
+    """What the kernel says: cores, bytes of memory, processes, and what of the disk may be read in a second."""
+    group = Cgroup.of_process(pid, container=container)
+    try:
+        found = group.limits()
+    finally:
+        group.close()
+    return found.cpus, found.memory_bytes, found.pids, {each.read_bytes_per_s for each in found.io}
+
+
+@pytest.mark.requirement("RES-10")
+@engine
+@pytest.mark.timeout(BOUND_S)
+async def test_limits_that_were_changed_live_or_while_no_host_was_there_cost_no_instance(tmp_path):
+    asked, live, away, throttled = names = [f"demo/{name}" for name in ("asked", "live", "away", "throttled")]
+    own = {"cpus": 0.75, "memory_bytes": 96 * MIB, "pids": 100, "io_bytes_per_s": MIB}
+    async with place_on_engine(tmp_path, map(counting, names)) as place:
+        async with host_process(place) as first:
+            await asyncio.gather(*(first.act("install", name) for name in names))
+            assert await all_count(first, names) == [1] * len(names)
+            before = await containers(first, names)
+            assert (await first.act("limit", live, **own))["at_next_start"] == []
+            await first.act("limit", throttled, cpus=0.4)
+            await first.act("throttle", 0.5, throttled)
+            await first.kill()
+        with sqlite3.connect(place.directory / "wirthforge.sqlite3") as database:
+            insert = "INSERT INTO plugin_resources VALUES (?, ?, '2030-01-01 00:00:00')"
+            database.execute(insert, (away, json.dumps(own)))
+        database.close()
+        async with host_process(place) as second:
+            for name in names:
+                await second.act(
+                    "until", *(("throttled",) if name == throttled else ("running",)), plugin=name
+                )
+            assert await all_count(second, names) == [2] * len(names)
+            assert await containers(second, names) == before
+            assert [(await second.act("effective", name))["mismatches"] for name in names] == [[]] * 4
+            docker = DockerEngine(worlds.SOCKET)
+            states = {name: await docker.state(container) for name, container in before.items()}
+            await docker.close()
+            found = {name: in_force(state.pid, state.id) for name, state in states.items()}
+            disk = [rates and {rate} for rate, rates in ((16 * MIB, found[asked][3]), (MIB, found[live][3]))]
+            assert found == {
+                asked: (0.5, 128 * MIB, 64, disk[0]),
+                live: (0.75, 96 * MIB, 100, disk[1]),
+                away: (0.75, 96 * MIB, 100, disk[1]),
+                throttled: (0.2, 128 * MIB, 64, disk[0]),
+            }
 
 
 @pytest.fixture
@@ -304,5 +359,5 @@ async def test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again(
         assert (await host.call("recall", key="k")).structured == {"result": "before"}
         assert (await host.call("keep", key="k", value="after")).structured == {"result": True}
         assert (await host.install("demo/late")).state is State.RUNNING
-        assert (await host.wiring.audit.verify()).first_bad is None
+        assert (await verification(host.wiring.checkpoints)).problem is None
         assert len(host.directories("releases")) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wirthforge_host.api import (
     approvals,
+    audit,
     calls,
     containment,
     mcp,
@@ -32,6 +33,7 @@ def create_app(wiring: Wiring) -> Application:
         plugins,
         containment,
         calls,
+        audit,
         observation,
         policy,
         resources,

@@ -1,4 +1,4 @@
-"""What can be watched: audit, events, logs, metrics, health."""
+"""What can be watched: events, logs, metrics, health."""
 
 from __future__ import annotations
 
@@ -10,29 +10,11 @@ from fastapi.responses import EventSourceResponse
 from fastapi.sse import ServerSentEvent
 
 from wirthforge_host.api.security import Reader, Wired
-from wirthforge_sdk.contracts.host_api import AuditOut, HealthOut, LogOut
-from wirthforge_sdk.contracts.identifiers import PluginName, Slug
+from wirthforge_sdk.contracts.host_api import HealthOut, LogOut
+from wirthforge_sdk.contracts.identifiers import Slug
 from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
 
 router = APIRouter()
-
-
-@router.get("/v1/audit", tags=["audit"])
-async def audit(
-    _: Reader,
-    wiring: Wired,
-    after: Annotated[
-        int | None, Query(ge=0, lt=2**63, description="Id to continue below: `next` of the last page.")
-    ] = None,
-    plugin: Annotated[PluginName | None, Query()] = None,
-    action: Annotated[str | None, Query(pattern=r"^[a-z_.]{1,64}$")] = None,
-    outcome: Annotated[str | None, Query(pattern="^(allowed|denied|failed)$")] = None,
-    limit: Limit = DEFAULT_PAGE,
-) -> Page[AuditOut]:
-    """Audit records, newest first."""
-    await wiring.audit.flush()
-    items = await wiring.audit.page(after=after, plugin=plugin, action=action, outcome=outcome, limit=limit)
-    return Page(items=items, next=str(items[-1].id) if len(items) == limit else None)
 
 
 @router.get("/v1/events", tags=["events"], response_class=EventSourceResponse)

@@ -1,23 +1,20 @@
-"""Audit records and their chain, as values: no clock, no database.
+"""Audit records, as values: no clock, no database. ``wirthforge_sdk.contracts.audit`` chains them.
 
-Each entry holds the hash of the one before, so changing, removing or inserting an entry breaks every hash
-after it. A record says what was done with *shapes* of data, never with the data.
+A record says what was done with *shapes* of data, never with the data.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 import msgspec
 
-GENESIS = "sha256:" + "0" * 64
-"""What the first entry follows."""
+from wirthforge_sdk.contracts.audit import Entry
 
 MAX_DETAIL_BYTES = 16 * 1024
 """Of one record's detail as JSON; our own code keeps far below it."""
@@ -49,27 +46,6 @@ class Record:
     """JSON: names and shapes (see :func:`shape_of`), never values of arguments, never secrets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One record in the log."""
-
-    id: int
-    """1, 2, 3 and so on, without a gap."""
-    at: datetime
-    actor: str
-    action: str
-    outcome: str
-    plugin: str | None
-    detail: str
-    """JSON text, exactly as it was hashed."""
-    hash: str
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The detail as an object."""
-        return msgspec.json.decode(self.detail, type=dict[str, Any])
-
-
 def entry_of(record: Record, at: datetime) -> Entry:
     """The entry for ``record``, not yet in the chain: without id and hash.
 
@@ -80,36 +56,6 @@ def entry_of(record: Record, at: datetime) -> Entry:
     if len(detail) > MAX_DETAIL_BYTES:
         raise ValueError(f"the detail of an audit record of {record.action} is over {MAX_DETAIL_BYTES} bytes")
     return Entry(0, at, record.actor, record.action, record.outcome.value, record.plugin, detail, "")
-
-
-def chained(entries: Sequence[Entry], previous_id: int, previous_hash: str) -> list[Entry]:
-    """The entries with the ids and hashes that follow the given ones."""
-    links: list[Entry] = []
-    for entry in entries:
-        previous_id += 1
-        numbered = replace(entry, id=previous_id)
-        previous_hash = hash_of(numbered, previous_hash)
-        links.append(replace(numbered, hash=previous_hash))
-    return links
-
-
-def hash_of(entry: Entry, previous_hash: str) -> str:
-    """The hash an entry must have: SHA-256 over the JSON array of its fields and the hash before it.
-
-    Anyone can recompute it: an array of strings and one integer has one compact JSON form.
-    """
-    at = entry.at.astimezone(UTC).isoformat(timespec="microseconds")
-    document = [
-        entry.id,
-        at,
-        entry.actor,
-        entry.action,
-        entry.outcome,
-        entry.plugin,
-        entry.detail,
-        previous_hash,
-    ]
-    return f"sha256:{hashlib.sha256(msgspec.json.encode(document)).hexdigest()}"
 
 
 def shape_of(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Writing, reading and checking the audit log."""
+"""Writing and reading the audit log."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import NamedTuple
+from typing import Unpack
 
 import structlog
 
 from wirthforge_host.audit import store
-from wirthforge_host.audit.records import GENESIS, Entry, Record, chained, entry_of, hash_of
-from wirthforge_sdk.contracts.host_api import AuditOut
+from wirthforge_host.audit.records import Record, entry_of
+from wirthforge_sdk.contracts.audit import Entry, chained
+from wirthforge_sdk.contracts.audit_api import AuditOut, Sought
 from wirthforge_sdk.serving.database import Database, Transaction
 
 BUFFER = 10_000
@@ -25,19 +26,12 @@ BATCH = 500
 """Records written in one transaction."""
 LINGER_S = 0.05
 """How long a record may wait for company before it is written: what of the enqueued a power cut can lose."""
+LOOK_S = 5.0
+"""How long who follows the log waits to be told of an entry, before looking."""
 RETRY_S = 1.0
 """Pause after the database did not take a batch."""
 
 _log = structlog.get_logger(__name__)
-
-
-class Verification(NamedTuple):
-    """What checking the whole chain found."""
-
-    entries: int
-    """How many were read."""
-    first_bad: int | None
-    """The first entry that is not as it was written, or that is missing; None when all hold."""
 
 
 class Audit:
@@ -65,6 +59,8 @@ class Audit:
         self._emptied = asyncio.Condition()
         self._writing = asyncio.Lock()
         self._stopped = False
+        self._grown = asyncio.Event()
+        """Set, and replaced, when entries were committed."""
 
     async def append(self, tx: Transaction, *records: Record) -> int:
         """Writes records in the caller's transaction and returns the id of the last.
@@ -72,7 +68,7 @@ class Audit:
         Append as the last step: from here to the commit, no other transaction can append.
         """
         at = self._now()
-        return await _append(tx, [entry_of(record, at) for record in records])
+        return await self._append(tx, [entry_of(record, at) for record in records])
 
     def offer(self, record: Record, *, last: bool = False) -> bool:
         """Takes a record to be written soon, or says at once that there is no room; ``last``: of a thing's end."""
@@ -113,46 +109,27 @@ class Audit:
             await self.flush()
 
     async def page(
-        self,
-        *,
-        after: int | None = None,
-        plugin: str | None = None,
-        action: str | None = None,
-        outcome: str | None = None,
-        limit: int = 50,
+        self, *, after: int | None = None, limit: int = 50, **sought: Unpack[Sought]
     ) -> list[AuditOut]:
-        """The entries that match, newest first, continuing below the id ``after``."""
+        """The entries that are sought, newest first, continuing below the id ``after``."""
         async with self._database.reading() as tx:
-            entries = await store.page(
-                tx, before=after, plugin=plugin, action=action, outcome=outcome, limit=limit
-            )
-        return [
-            AuditOut(
-                id=entry.id,
-                at=entry.at,
-                actor=entry.actor,
-                action=entry.action,
-                outcome=entry.outcome,
-                plugin=entry.plugin,
-                detail=entry.details,
-            )
-            for entry in entries
-        ]
+            return [_told(entry) for entry in await store.page(tx, sought, before=after, limit=limit)]
 
-    async def verify(self) -> Verification:
-        """Computes the whole chain again, in batches."""
-        count, previous = 0, GENESIS
+    async def follow(self, *, after: int | None = None) -> AsyncIterator[AuditOut]:
+        """Entries as they are written, from the one after ``after``, or from now on."""
         async with self._database.reading() as tx:
-            newest_id, newest_hash = await store.newest(tx)
-            while count < newest_id:
-                batch = await store.after(tx, count, min(BATCH, newest_id - count))
-                for entry in batch:
-                    if entry.id != count + 1 or entry.hash != hash_of(entry, previous):
-                        return Verification(count, count + 1)
-                    count, previous = entry.id, entry.hash
-                if not batch:
-                    return Verification(count, count + 1)
-        return Verification(count, None if previous == newest_hash else count)
+            seen = (await store.newest(tx))[0] if after is None else after
+        while True:
+            grown = self._grown
+            async with self._database.reading() as tx:
+                entries = await store.after(tx, seen, BATCH)
+            for entry in entries:
+                yield _told(entry)
+                seen = entry.id
+            if not entries:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):
+                        await grown.wait()
 
     async def _write_until_stopped(self) -> None:
         while not self._stopped:
@@ -170,7 +147,7 @@ class Audit:
     async def _write_batch(self) -> None:
         batch = list(itertools.islice(self._waiting, BATCH))
         async with self._database.transaction() as tx:
-            await _append(tx, batch)
+            await self._append(tx, batch)
         for _ in batch:
             self._waiting.popleft()
         if not self._waiting:
@@ -178,11 +155,27 @@ class Audit:
         async with self._emptied:
             self._emptied.notify_all()
 
+    async def _append(self, tx: Transaction, new: Sequence[Entry]) -> int:
+        last_id, last_hash = await store.lock_head(tx)
+        if not new:
+            return last_id
+        links = chained(new, last_id, last_hash)
+        await store.add(tx, links)
+        tx.after_commit(self._grow)
+        return links[-1].id
 
-async def _append(tx: Transaction, new: Sequence[Entry]) -> int:
-    last_id, last_hash = await store.lock_head(tx)
-    if not new:
-        return last_id
-    links = chained(new, last_id, last_hash)
-    await store.add(tx, links)
-    return links[-1].id
+    def _grow(self) -> None:
+        grown, self._grown = self._grown, asyncio.Event()
+        grown.set()
+
+
+def _told(entry: Entry) -> AuditOut:
+    return AuditOut(
+        id=entry.id,
+        at=entry.at,
+        actor=entry.actor,
+        action=entry.action,
+        outcome=entry.outcome,
+        plugin=entry.plugin,
+        detail=entry.details,
+    )

@@ -145,7 +145,7 @@ class Calls:
     def _expire(self, call: _Call) -> None:
         if not call.future.done():
             self._abandon(call, "its deadline passed")
-            self._fail(call, CallTimedOutError(f"no answer within {call.timeout_s:g} s"))
+            self._fail(call, CallTimedOutError(f"no answer within {call.timeout_s:.3g} s"))
 
     def _abandon(self, call: _Call, reason: str) -> None:
         if self._open.pop(call.number, None) is None:

@@ -139,7 +139,7 @@ class Dispatcher:
             raise PermissionDeniedError(
                 f"{self._peer.plugin} lacks the permission {act.permission}", permission=act.permission
             )
-        return await host_call.run(self._asker, parameters)
+        return await host_call.run(self._asker.during(act.call_id), parameters)
 
 
 def _converted(params: dict[str, Any], form: type[Form]) -> Form:

@@ -14,6 +14,12 @@ from wirthforge_host.bridge.calls import Calls
 from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.messages import Id
 from wirthforge_host.bridge.outbox import Outbox
+from wirthforge_host.errors import (
+    CallAbandonedError,
+    CallTimedOutError,
+    PluginQuarantinedError,
+    PluginUnavailableError,
+)
 from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, ErrorCode
 from wirthforge_sdk.errors import (
     InvalidInputError,
@@ -31,12 +37,16 @@ END_S = 2.0
 """How long the end of what is at work is waited for."""
 
 _CODES: dict[type[WirthForgeError], ErrorCode] = {
+    CallAbandonedError: ErrorCode.CANCELLED,
+    CallTimedOutError: ErrorCode.TIMEOUT,
+    PluginQuarantinedError: ErrorCode.QUARANTINED,
+    PluginUnavailableError: ErrorCode.PLUGIN_UNAVAILABLE,
     InvalidInputError: ErrorCode.INVALID_PARAMETERS,
     PermissionDeniedError: ErrorCode.PERMISSION_DENIED,
     NotFoundError: ErrorCode.FUNCTION_NOT_FOUND,
     LimitExceededError: ErrorCode.RESOURCE_EXHAUSTED,
 }
-"""The rest is a trouble of ours, of which a plugin learns no more than the sentence."""
+"""The first that fits. The rest is a trouble of ours, of which a plugin learns no more than the sentence."""
 
 _log = structlog.get_logger(__name__)
 

@@ -7,6 +7,7 @@ was, and its plugin never learns more than that it has another host. Every other
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,6 @@ from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
 from wirthforge_host.plugins.states import HOST
 from wirthforge_host.sandbox.control import Control
-from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_host.sandbox.models import LABEL_INSTANCE, ContainerState
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError, NotFoundError
@@ -87,19 +87,23 @@ class Adoption:
     audit: Audit
     events: Events
 
-    async def left(self, living: Mapping[str, Instance]) -> list[Left]:
-        """What there is of instances that are not of this process.
+    async def left(self) -> dict[str, list[Left]]:
+        """By plugin, what there is of instances that are not of this process; the newest first.
 
         Raises:
             UnavailableError: The engine or the database does not answer.
         """
-        own = {instance.id for instance in living.values()}
-        recorded = [each for each in await self.instances.recorded() if each.id not in own]
-        if not recorded:
-            return []
+        recorded = await self.instances.recorded()
+        own = {each.id for each in self.instances.begun()}
+        if not (recorded := [each for each in recorded if each.id not in own]):
+            return {}
         async with self.database.reading() as tx:
             plugins = await store.all_plugins(tx)
-        return left(recorded, plugins, await self.instances.sandboxes.running())
+        containers = await self.instances.sandboxes.running()
+        by_plugin: defaultdict[str, list[Left]] = defaultdict(list)
+        for each in left(recorded, plugins, containers):
+            by_plugin[each.instance.plugin].append(each)
+        return dict(by_plugin)
 
     async def take_over(
         self, found: Left, taken: Mapping[str, object], *, on_lost: Callable[[], None]
@@ -137,7 +141,6 @@ class Adoption:
             await self.control.thaw(container.id)
         instance = await self.instances.adopt(plugin, found.instance, container, on_lost=on_lost)
         try:
-            instance.cpu_share = await self._share(instance)
             if plugin.state is State.PAUSED:
                 await self.control.freeze(container.id)
                 instance.paused = True
@@ -145,19 +148,6 @@ class Adoption:
             await asyncio.shield(self.instances.leave(instance))
             raise
         return instance
-
-    async def _share(self, instance: Instance) -> float:
-        """Of its quota, what it was left with: what is throttled stays so."""
-        cgroup = await self.control.cgroup(instance.container_id)
-        if cgroup is None:
-            return 1.0  # the engine throttled it, then; and a sandbox that it says is throttled is not as asked for
-        try:
-            found = await asyncio.to_thread(cgroup.limits)
-        finally:
-            cgroup.close()
-        if found.cpus is None or (found.cpu_quota_us, found.cpu_period_us) == bandwidth(instance.limits.cpus):
-            return 1.0
-        return min(1.0, found.cpus / instance.limits.cpus)
 
     async def _record(self, found: Left, outcome: Outcome, reason: str) -> None:
         detail = {"instance": found.instance.id, "digest": found.instance.digest, "uid": found.instance.uid}

@@ -7,7 +7,7 @@ from typing import Any
 
 from wirthforge_sdk.contracts.manifest import Function
 
-IGNORED = {"timeout_s"}
+IGNORED = {"timeout_s", "cache_s", "calls_per_s"}
 """What a plugin does not tell over the bridge."""
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from wirthforge_host.bridge import Endpoint, Session
 from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.rates import TokenBucket
 from wirthforge_host.sandbox.service import Sandbox
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function
@@ -20,6 +21,8 @@ class Instance:
 
     id: str
     plugin: str
+    digest: str
+    """Of its release."""
     uid: int
     sandbox: Sandbox
     endpoint: Endpoint
@@ -36,6 +39,8 @@ class Instance:
     """Of its first process, where the engine tells one."""
     cpu_share: float = 1.0
     """Of its quota, what it may use now."""
+    rates: dict[str, TokenBucket] = field(default_factory=dict)
+    """How often each function that bounds itself may be called."""
     paused: bool = False
     ended_for: str = ""
     """Why the host ended it, where the host did."""

@@ -10,11 +10,12 @@ import asyncio
 import secrets
 import time
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -134,7 +135,7 @@ class Instances:
         """Takes over an instance that a host before this one left. When it fails, it stays as it was.
 
         Raises:
-            ConflictError: It is not what a start would make now.
+            ConflictError: It is not what a start would make now, and cannot be made so while it runs.
             SandboxMismatchError: It is not locked down as it was made.
             FunctionDriftError: It offers other functions than those that were signed and approved.
             PluginUnavailableError: It did not connect again, greet or pass its self-test.
@@ -172,6 +173,7 @@ class Instances:
         return Instance(
             id=begun.record.id,
             plugin=record.name,
+            digest=begun.record.digest,
             uid=begun.record.uid,
             sandbox=begun.sandbox,
             endpoint=begun.endpoint,
@@ -183,18 +185,17 @@ class Instances:
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
             limits=begun.limits,
             pid=pid,
+            cpu_share=begun.sandbox.cpu_share,
         )
 
     async def close(self, instance: Instance) -> None:
         """Ends an instance and returns when nothing of it is left."""
-        begun = self._begun.get(instance.id)
-        if begun is not None:
+        if begun := self._begun.get(instance.id):
             await self._end(begun)
 
     async def leave(self, instance: Instance) -> None:
         """Lets go of an instance that the next host shall adopt."""
-        begun = self._begun.get(instance.id)
-        if begun is not None:
+        if begun := self._begun.get(instance.id):
             await self._leave(begun)
 
     def begun(self) -> list[InstanceRecord]:
@@ -219,10 +220,10 @@ class Instances:
         begun = self._begun.get(instance.id)
         return await self._obituary(begun, "its connection ended") if begun else "its connection ended"
 
-    async def sweep(self) -> None:
-        """Removes every trace of instances that are not of this process: containers, directories, records."""
+    async def sweep(self, spared: Iterable[str] = ()) -> None:
+        """Removes every trace of instances that are neither of this process nor ``spared``, which are ids."""
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
-        living = ChainMap(self._begun, dict(self._begun))
+        living = ChainMap[str, Any](self._begun, dict.fromkeys((*self._begun, *spared)))
         stuck = await self.sandboxes.sweep(living)
         await asyncio.to_thread(directories.sweep, self.directory, living)
         for record in await self.recorded():
@@ -359,11 +360,9 @@ class Instances:
                     parts.append("it ran out of memory")
                 elif state is not None and not state.running:
                     parts.append(f"its process ended with exit code {state.exit_code}")
-        errors = [
-            line.message.strip()
-            for line in self.logs.tail(begun.record.plugin, limit=20)
-            if line.level == "error" and line.instance == begun.record.id and line.message.strip()
-        ]
+        lines = self.logs.tail(begun.record.plugin, limit=20)
+        own = (line for line in lines if line.level == "error" and line.instance == begun.record.id)
+        errors = [message for line in own if (message := line.message.strip())]
         if errors:
             parts.append(f"its last error: {errors[-1].splitlines()[-1][:300]}")
         return "; ".join(parts)

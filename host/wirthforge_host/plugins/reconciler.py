@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import structlog
 
@@ -29,7 +29,7 @@ from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.errors import UnavailableError, WirthForgeError
+from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.database import Database
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
@@ -60,8 +60,11 @@ class Reconciler:
     ) -> None:
         self._database = database
         self._instances = instances
-        self._adoption: Adoption | None = adoption
-        """None once all that was found is taken over, or known not to fit."""
+        self._adoption = adoption
+        self._knows_left = False
+        self._left: dict[str, list[Left]] = {}
+        """Of a plugin, what a host before this one left and nothing is decided about; an empty list: it did not fit,
+        and is to be swept."""
         self._states = states
         self._drain_s = drain_s
         self._signals = signals
@@ -71,11 +74,22 @@ class Reconciler:
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
+        self._opened = asyncio.Event()
+        """Set, and replaced, whenever a gate was opened."""
         self.starts = Starts(self._wake.set)
 
     def live(self, plugin: str) -> Instance | None:
         """The instance that answers calls of ``plugin``, if there is one."""
         return self._live.get(plugin)
+
+    async def successor(self, instance: Instance, timeout_s: float) -> Instance | None:
+        """The instance that takes the calls of one that ended; None when there is none within ``timeout_s``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while (live := self._live.get(instance.plugin)) in {None, instance} or not live.gate.is_open:
+                    await self._opened.wait()
+                return live
+        return None
 
     def living(self) -> list[str]:
         """Every plugin that has an instance, by name."""
@@ -189,34 +203,32 @@ class Reconciler:
         self.retries.unhindered()
         self._wake.set()
 
-    async def _adopt(self, adoption: Adoption) -> None:
-        """Takes over what a host before this one left at work, all at a time."""
-        found = await adoption.left(self._live)
-        taking = (self._take_over(adoption, each) for each in found)
-        outcomes = await asyncio.gather(*taking, return_exceptions=True)
-        failures = [each for each in outcomes if isinstance(each, BaseException)]
-        # What an engine or a database that is away kept from being decided is tried again.
-        if not any(isinstance(each, UnavailableError) for each in failures):
-            self._adoption = None
-        if failures:
-            raise failures[0]
+    async def _take_over(self, plugin: str) -> None:
+        """Decides about all that is left of the plugin. What raises decides nothing: it is tried again."""
+        undecided, do_all_fit = self._left[plugin], True
+        while undecided:
+            do_all_fit &= await self._taken_over(undecided[0])
+            del undecided[0]
+        if do_all_fit:
+            del self._left[plugin]
 
-    async def _take_over(self, adoption: Adoption, found: Left) -> None:
+    async def _taken_over(self, found: Left) -> bool:
         plugin = found.instance.plugin
-        async with self._locks[plugin]:
-            if not self.starts.allowed(plugin):
-                return
-            found = dataclasses.replace(found, plugin=await _record(self._database, plugin))
-            taking = adoption.take_over(found, self._live, on_lost=self._wake.set)
-            try:
-                instance = await self.starts.run(plugin, taking)
-            except FunctionDriftError as error:
-                await self._states.move(plugin, State.QUARANTINED, cause=error.message)
-                return
-            if instance is not None:
-                await self._stand(instance, found.plugin)
-                self._live[plugin] = instance
-                adoption.announce(instance)
+        if not self.starts.allowed(plugin):
+            return False
+        found = dataclasses.replace(found, plugin=await _record(self._database, plugin))
+        taking = self._adoption.take_over(found, self._live, on_lost=self._wake.set)
+        try:
+            instance = await self.starts.run(plugin, taking)
+        except FunctionDriftError as error:
+            await self._states.move(plugin, State.QUARANTINED, cause=error.message)
+            return False
+        if instance is None:
+            return False
+        await self._stand(instance, found.plugin)
+        self._live[plugin] = instance
+        self._adoption.announce(instance)
+        return True
 
     async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
         """Writes down how an instance stands, where that is not how it was written; lets calls in where they may."""
@@ -227,30 +239,40 @@ class Reconciler:
                 await asyncio.shield(self._instances.leave(instance))
                 raise
         if not instance.paused:
-            instance.gate.open()
+            self._let_in(instance)
 
     async def _converge(self) -> None:
-        if self._adoption is not None:
-            # Before anything is removed or started: what is not taken over now is removed.
-            await self._adopt(self._adoption)
+        if not self._knows_left:
+            self._left = await self._adoption.left()
+            self._knows_left = True
+        swept = [plugin for plugin, undecided in self._left.items() if not undecided]
+        self._begin(self._left.keys() - swept, self._take_over)
+        spared = {each.instance.id for undecided in self._left.values() for each in undecided}
         # By itself: what cannot be swept now keeps its user id, and keeps nobody from running.
-        await self.faults.survive(self._instances.sweep())
+        await self.faults.survive(self._instances.sweep(spared))
+        for plugin in swept:
+            self._left.pop(plugin, None)
         async with self._database.reading() as tx:
             records = await store.all_plugins(tx)
-        for plugin in {record.name for record in records} | set(self._live):
+        self._begin({record.name for record in records} | self._live.keys(), self.settle)
+
+    def _begin(self, plugins: Iterable[str], work: Callable[[str], Awaitable[None]]) -> None:
+        """Has ``work`` done on each plugin by itself, where nothing is being done on it."""
+        for plugin in plugins:
             if plugin not in self._settling:
-                task = asyncio.create_task(self._settle_alone(plugin), name=f"settle {plugin}")
+                task = asyncio.create_task(self._alone(plugin, work), name=f"settle {plugin}")
                 self._settling[plugin] = task
 
-    async def _settle_alone(self, plugin: str) -> None:
+    async def _alone(self, plugin: str, work: Callable[[str], Awaitable[None]]) -> None:
         try:
             async with self._locks[plugin]:
-                await self.faults.survive(self.settle(plugin))
+                await self.faults.survive(work(plugin))
         finally:
             del self._settling[plugin]
             live = self._live.get(plugin)
-            if live is not None and live.lost.is_set():
-                self._wake.set()  # it ended after it was looked at, and nobody was free to look again
+            # It ended after it was looked at, and nobody was free to look again; or what was left did not fit.
+            if (live is not None and live.lost.is_set()) or self._left.get(plugin) == []:
+                self._wake.set()
 
     async def _without_instance(self, record: PluginRecord) -> None:
         """A plugin that nothing runs of: start it, or note that it has stopped."""
@@ -261,6 +283,8 @@ class Reconciler:
         elif not _wanted(record) or record.state is State.PAUSED:
             # What was paused stays so, whatever became of its instance: an operator resumes it.
             self.retries.settled(record.name)
+        elif record.name in self._left:
+            pass  # never beside what may still be taken over, or is to be swept
         elif self.starts.allowed(record.name) and self.retries.is_due(record.name):
             if record.state in HAS_INSTANCE:
                 record = await self._states.move(
@@ -296,7 +320,12 @@ class Reconciler:
 
     async def _open_gate(self, instance: Instance) -> None:
         await self._states.move(instance.plugin, State.RUNNING, cause="handshake and self-test passed")
+        self._let_in(instance)
+
+    def _let_in(self, instance: Instance) -> None:
         instance.gate.open()
+        opened, self._opened = self._opened, asyncio.Event()
+        opened.set()
 
     async def _stop(self, instance: Instance) -> None:
         instance.gate.close()

@@ -9,6 +9,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Permissions
 from wirthforge_host.plugins import store
+from wirthforge_host.plugins.cache import Cache
 from wirthforge_host.plugins.lifecycle import RESTING
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -32,6 +33,7 @@ class Removal:
     reconciler: Reconciler
     permissions: Permissions
     storage: Storage
+    cache: Cache
     logs: Logs
     trees: Trees
     resources: Resources
@@ -108,6 +110,7 @@ class Removal:
         ]
         await self.resources.remove(tx, name)
         tx.after_commit(lambda: self.logs.forget(name))
+        tx.after_commit(lambda: self.cache.forget(name))
         return any(kept)
 
     async def _purge_rest(self, name: str, operator: Operator) -> None:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from wirthforge_host.errors import PolicyViolationError
-from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits
-from wirthforge_host.sandbox.hardening import LOCKED_DOWN, bandwidth
+from wirthforge_host.sandbox.cgroup import Cgroup
+from wirthforge_host.sandbox.control import LIVE, hold_to
+from wirthforge_host.sandbox.hardening import LOCKED_DOWN
 from wirthforge_sdk.contracts.policy import Cap
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import Priority, ResourcesIn
-from wirthforge_sdk.errors import ConflictError
 
 STEP = 4
 """How much more a priority gets than the one below, of processor and disk alike."""
 NORMAL_SHARES = LOCKED_DOWN.cpu_shares or 256
 NORMAL_IO_WEIGHT = 100
 _STEPS = {Priority.LOW: 1 / STEP, Priority.NORMAL: 1.0, Priority.HIGH: float(STEP)}
-
-LIVE = ("cpus", "memory_bytes", "pids", "io_bytes_per_s", "io_operations_per_s")
-"""Limits that the kernel takes while the instance runs."""
 
 
 class Applied(NamedTuple):
@@ -84,35 +79,6 @@ def apply(group: Cgroup, limits: Limits, priority: Priority, *, share: float = 1
     Returns:
         What is in force now; memory cannot go below what is in use, and waits for the next start then.
     """
-    before = group.limits()
-    acts: dict[str, Callable[[], None]] = {
-        "cpus": lambda: group.set_cpu(*bandwidth(limits.cpus * share)),
-        "memory_bytes": lambda: group.set_memory(limits.memory_bytes),
-        "pids": lambda: group.set_pids(limits.pids),
-        "io_bytes_per_s": lambda: _apply_io(group, before, limits),
-        "priority": lambda: apply_priority(group, priority),
-    }
-    now: list[str] = []
-    for name, act in acts.items():
-        try:
-            act()
-        except ConflictError:
-            continue
-        now.append(name)
-    if "io_bytes_per_s" in now:
-        now.append("io_operations_per_s")
-    return Applied(tuple(now), tuple(name for name in LIVE if name not in now))
-
-
-def _apply_io(group: Cgroup, before: CgroupLimits, limits: Limits) -> None:
-    """New rates for the devices that have rates; which ones was decided when the container was made."""
-    for device in before.io:
-        group.set_io(
-            replace(
-                device,
-                read_bytes_per_s=limits.io_bytes_per_s,
-                write_bytes_per_s=limits.io_bytes_per_s,
-                read_operations_per_s=limits.io_operations_per_s,
-                write_operations_per_s=limits.io_operations_per_s,
-            )
-        )
+    now = hold_to(group, limits, share=share)
+    apply_priority(group, priority)
+    return Applied((*now, "priority"), tuple(name for name in LIVE if name not in now))

@@ -75,6 +75,7 @@ class Sample(NamedTuple):
 
     def row(self) -> tuple[float, ...]:
         """Its :data:`METRICS`; not a number where the kernel keeps none."""
+        cpu, memory, io = self.pressure
         return (
             self.cpus,
             self.throttled,
@@ -83,7 +84,9 @@ class Sample(NamedTuple):
             *self.disk,
             self.oom_kills,
             self.pids_refused,
-            *(math.nan if percent is None else percent for percent in self.pressure),
+            math.nan if cpu is None else cpu,
+            math.nan if memory is None else memory,
+            math.nan if io is None else io,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from struct import Struct
 from typing import TypeVar
 
 import structlog
@@ -47,6 +48,7 @@ class Ring:
 
     __slots__ = ("_at", "_filled", "_values")
     _WIDTH = 1 + len(METRICS)
+    _ROW = Struct(f"{_WIDTH}d")
 
     def __init__(self) -> None:
         self._values = array("d", bytes(8 * KEPT * self._WIDTH))
@@ -55,8 +57,7 @@ class Ring:
 
     def add(self, at: float, row: tuple[float, ...]) -> None:
         """Keeps a row, in the place of the oldest when there are :data:`KEPT`."""
-        start = self._at * self._WIDTH
-        self._values[start : start + self._WIDTH] = array("d", (at, *row))
+        self._ROW.pack_into(self._values, self._at * self._ROW.size, at, *row)
         self._at = (self._at + 1) % KEPT
         self._filled = min(KEPT, self._filled + 1)
 

@@ -22,7 +22,7 @@ class Yielding:
 
     now: bool = False
     calm_s: float = 0.0
-    """Since it was last held back."""
+    """Since it was last held back, while it yields."""
 
 
 WELL = Yielding()
@@ -33,4 +33,4 @@ def judged(before: Yielding, throttled: float, interval_s: float) -> Yielding:
     if throttled >= HELD_BACK:
         return Yielding(now=True)
     calm_s = before.calm_s + interval_s
-    return Yielding(before.now and calm_s < CALM_S, calm_s)
+    return Yielding(now=True, calm_s=calm_s) if before.now and calm_s < CALM_S else WELL

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from wirthforge_host.errors import CgroupMissingError, CgroupUnreachableError
-from wirthforge_host.sandbox.cgroup import Cgroup
+from wirthforge_host.sandbox.cgroup import Cgroup, CgroupLimits
 from wirthforge_host.sandbox.hardening import bandwidth
 from wirthforge_host.sandbox.ports import ContainerEngine
+from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.errors import ConflictError
+
+LIVE = ("cpus", "memory_bytes", "pids", "io_bytes_per_s", "io_operations_per_s")
+"""Limits that the kernel takes while a container runs."""
 
 
 class Control:
@@ -85,6 +91,50 @@ class Control:
         finally:
             cgroup.close()
         return True
+
+
+def hold_to(cgroup: Cgroup, limits: Limits, *, share: float = 1.0) -> tuple[str, ...]:
+    """Puts limits in force while the container runs. Blocking.
+
+    Args:
+        cgroup: Of the container.
+        limits: What it may use from now on.
+        share: Of the processor's quota that a throttled container keeps.
+
+    Returns:
+        Which of :data:`LIVE` are in force now; memory cannot go below what is in use.
+    """
+    before = cgroup.limits()
+    acts: dict[str, Callable[[], None]] = {
+        "cpus": lambda: cgroup.set_cpu(*bandwidth(limits.cpus * share)),
+        "memory_bytes": lambda: cgroup.set_memory(limits.memory_bytes),
+        "pids": lambda: cgroup.set_pids(limits.pids),
+        "io_bytes_per_s": lambda: _set_io(cgroup, before, limits),
+    }
+    now: list[str] = []
+    for name, act in acts.items():
+        try:
+            act()
+        except ConflictError:
+            continue
+        now.append(name)
+    if "io_bytes_per_s" in now:
+        now.append("io_operations_per_s")
+    return tuple(now)
+
+
+def _set_io(cgroup: Cgroup, before: CgroupLimits, limits: Limits) -> None:
+    """New rates for the devices that have rates; which ones was decided when the container was made."""
+    for device in before.io:
+        cgroup.set_io(
+            replace(
+                device,
+                read_bytes_per_s=limits.io_bytes_per_s,
+                write_bytes_per_s=limits.io_bytes_per_s,
+                read_operations_per_s=limits.io_operations_per_s,
+                write_operations_per_s=limits.io_operations_per_s,
+            )
+        )
 
 
 def _cgroup(pid: int, container: str) -> Cgroup | None:

@@ -191,7 +191,7 @@ def harden(
     environment = _environment(request)
     allowed = profile(egress=bool(request.destinations), tripwire=policy.sandbox.tripwire)
     settings = replace(
-        _settings(request, image, engine),
+        _settings(request, image, engine, policy),
         runtime=runtime,
         environment=tuple(environment),
         environment_digest=environment_digest(environment),
@@ -205,8 +205,7 @@ def harden(
         removed_environment=tuple(sorted(set(image.environment) - set(environment))),
         seccomp_profile=allowed.text,
     )
-    labels = (*settings.labels, (LABEL_SPEC, spec_digest(spec)))
-    return replace(spec, settings=replace(settings, labels=tuple(sorted(labels))))
+    return _labelled(spec)
 
 
 def spec_digest(spec: ContainerSpec) -> str:
@@ -240,6 +239,29 @@ def limited(spec: ContainerSpec, limits: Limits) -> ContainerSpec:
     return replace(spec, settings=settings)
 
 
+LIVE_SETTINGS = (
+    "memory_bytes",
+    "memory_and_swap_bytes",
+    "memory_reservation_bytes",
+    "cpu_period_us",
+    "cpu_quota_us",
+    "pids",
+    "io_limits",
+)
+"""Settings that follow from limits that can be changed while a container runs."""
+
+
+def made_with(spec: ContainerSpec, found: ContainerSettings) -> ContainerSpec:
+    """The same container, made with the limits of ``found`` as far as they can be changed while it runs."""
+    settings = replace(spec.settings, **{name: getattr(found, name) for name in LIVE_SETTINGS})
+    return _labelled(replace(spec, settings=settings))
+
+
+def _labelled(spec: ContainerSpec) -> ContainerSpec:
+    labels = dict(spec.settings.labels) | {LABEL_SPEC: spec_digest(spec)}
+    return replace(spec, settings=replace(spec.settings, labels=tuple(sorted(labels.items()))))
+
+
 def _check_image(request: SandboxRequest, image: ImageInfo) -> None:
     made_for = image.labels.get(LABEL_RUNTIME, "no plugin runtime")
     if made_for != request.runtime:
@@ -264,7 +286,9 @@ def _check_request(request: SandboxRequest) -> None:
             raise ValueError(f"{path} is not the absolute path of a directory of the host's own")
 
 
-def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities) -> ContainerSettings:
+def _settings(
+    request: SandboxRequest, image: ImageInfo, engine: EngineCapabilities, policy: SecurityPolicy
+) -> ContainerSettings:
     limits = request.limits
     quota_us, period_us = bandwidth(limits.cpus)
     binds = (_bind(BRIDGE_TARGET, request.bridge_directory), _bind(CODE_TARGET, request.code_directory))
@@ -288,7 +312,7 @@ def _settings(request: SandboxRequest, image: ImageInfo, engine: EngineCapabilit
         cpu_period_us=period_us,
         cpu_quota_us=quota_us,
         pids=limits.pids,
-        ulimits=_ulimits(limits),
+        ulimits=_ulimits(limits, processes=policy.cap.pids),
         io_limits=_io_limits(limits, engine.io_device),
     )
 
@@ -333,7 +357,7 @@ def _tmpfs_options(request: SandboxRequest) -> tuple[str, ...]:
     return tuple(sorted(("rw", "noexec", "nosuid", "nodev", *owner, *bounds)))
 
 
-def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:
+def _ulimits(limits: Limits, *, processes: int) -> tuple[tuple[str, int, int], ...]:
     bounds = {
         # Nothing fits a byte, and the kernel starts no crash handler for it; for 0 it does (fs/coredump.c).
         "core": 1,
@@ -342,8 +366,9 @@ def _ulimits(limits: Limits) -> tuple[tuple[str, int, int], ...]:
         "msgqueue": 0,
         "nice": 0,
         "nofile": limits.open_files,
-        # Counted a user, which is one reason why each instance has its own.
-        "nproc": limits.pids,
+        # Counted a user, which is one reason why each instance has its own. The most that an operator can give while
+        # it runs, since this one cannot be raised then: the plugin's own limit is the control group's.
+        "nproc": processes,
         "rtprio": 0,
         "sigpending": 256,
         "stack": 8 * MIB,

@@ -9,11 +9,17 @@ from dataclasses import dataclass
 
 import structlog
 
-from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError, SandboxMismatchError
+from wirthforge_host.errors import (
+    CgroupUnreachableError,
+    EngineUnsuitableError,
+    PolicyViolationError,
+    SandboxMismatchError,
+)
 from wirthforge_host.sandbox import kernel
-from wirthforge_host.sandbox.control import Control
+from wirthforge_host.sandbox.cgroup import Cgroup
+from wirthforge_host.sandbox.control import LIVE, Control, hold_to
 from wirthforge_host.sandbox.grade import Grade, grade
-from wirthforge_host.sandbox.hardening import harden
+from wirthforge_host.sandbox.hardening import bandwidth, harden, limited, made_with
 from wirthforge_host.sandbox.kernel import KernelFacts
 from wirthforge_host.sandbox.models import (
     LABEL_INSTANCE,
@@ -28,6 +34,7 @@ from wirthforge_host.sandbox.models import (
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.readback import compare
 from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
+from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.errors import ConflictError, UnavailableError, WirthForgeError
 
 EXEC_S = 1.0
@@ -59,6 +66,8 @@ class Sandbox:
     effective: ContainerSettings
     kernel: KernelFacts | None
     """None where the kernel's files about it cannot be seen from here."""
+    cpu_share: float = 1.0
+    """Of its quota, what it may use: one that was adopted may be throttled."""
 
 
 class Sandboxes:
@@ -123,19 +132,30 @@ class Sandboxes:
     async def adopt(self, request: SandboxRequest, found: ContainerState) -> Sandbox:
         """Takes over a sandbox that runs already and is what ``open`` would start now.
 
+        The limits it was made with may be others, as far as they can be changed while it runs: the request's are put
+        in force. What throttled it goes on doing so.
+
         Raises:
-            ConflictError: It does not run, or was made otherwise: of another image, by other rules.
+            ConflictError: It does not run, or was made otherwise: of another image, by other rules, with limits that
+                only a start can change.
             SandboxMismatchError: What is in force is not what it was made as.
             UnavailableError: The engine does not answer, or cannot run such plugins now.
         """
         if not found.running:
             raise ConflictError(f"its process ended with exit code {found.exit_code}")
         spec = await self.spec(request)
-        if found.labels.get(LABEL_SPEC) != dict(spec.settings.labels)[LABEL_SPEC]:
-            raise ConflictError("it was made of another image or by other rules than a start would use now")
+        label = found.labels.get(LABEL_SPEC)
+        if label != _label(spec):
+            # It was made with other limits, perhaps. The engine says which, and the label whether that is true.
+            spec = made_with(spec, await self._engine.effective(found.id))
+            if label != _label(spec):
+                raise ConflictError(
+                    "it was made of another image or by other rules than a start would use now"
+                )
+        share = await self._hold_to(found.id, spec, request.limits)
         # The host before this one may have moved its weight, and lowered its quota.
-        inspected = await self._checked(found.id, spec, now=spec)
-        return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel)
+        inspected = await self._checked(found.id, spec, now=limited(spec, request.limits))
+        return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel, share)
 
     async def inspect(
         self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
@@ -198,6 +218,18 @@ class Sandboxes:
             # by a lesser one meanwhile, reading back finds out.
             self._capabilities = await self._engine.capabilities()
         return self._capabilities
+
+    async def _hold_to(self, container_id: str, made: ContainerSpec, limits: Limits) -> float:
+        """Puts ``limits`` in force on a container that runs; the share of its quota that it is left with."""
+        cgroup = await self._control.cgroup(container_id)
+        if cgroup is None:
+            if limited(made, limits) != made:
+                raise ConflictError("its limits were changed, and cannot be set from here while it runs")
+            return 1.0  # the engine would have throttled it, then, and say so
+        try:
+            return await asyncio.to_thread(_held_to, cgroup, made, limits)
+        finally:
+            cgroup.close()
 
     async def _checked(
         self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
@@ -267,6 +299,26 @@ class Sandboxes:
         # the error that led here says more than this one would.
         with suppress(WirthForgeError):
             await self._engine.remove(spec.name)
+
+
+def _held_to(cgroup: Cgroup, made: ContainerSpec, limits: Limits) -> float:
+    found = cgroup.limits()
+    quota = found.cpu_quota_us, found.cpu_period_us
+    whole = (bandwidth(limits.cpus), (made.settings.cpu_quota_us, made.settings.cpu_period_us))
+    share = 1.0 if found.cpus is None or quota in whole else min(1.0, found.cpus / limits.cpus)
+    try:
+        waiting = sorted(set(LIVE) - set(hold_to(cgroup, limits, share=share)))
+    except CgroupUnreachableError as error:
+        # Not for us to write: then what is in force must be right already, which is read back next.
+        log.warning("sandbox.limits_not_set", container=made.name, error=error.message)
+        return share
+    if waiting:
+        raise ConflictError(f"its {' and '.join(waiting)} can only be changed by a start: more is in use")
+    return share
+
+
+def _label(spec: ContainerSpec) -> str:
+    return dict(spec.settings.labels)[LABEL_SPEC]
 
 
 def _require_none(spec: ContainerSpec, mismatches: Sequence[Mismatch]) -> None:

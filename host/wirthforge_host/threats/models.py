@@ -29,7 +29,7 @@ class Finding:
 Judge: TypeAlias = Callable[[Any, Signal, Bounds], tuple[Any, Finding | None]]
 """A pure step: what was remembered (at first None) and a signal give what to remember, and perhaps a finding.
 
-It takes constant time, and what it remembers has a bound: plugins choose how many signals there are.
+Its time and what it remembers have bounds, by the rule's numbers alone: plugins choose how many signals there are.
 """
 
 

@@ -1,28 +1,25 @@
 """A sliding window as a small value: what came within the last seconds, in slots of a tenth of the window.
 
-Constant time and room however much comes: at most eleven slots. What is counted is that of between one and 1.1
-windows: never too little, so nobody hides by spreading what he does over an edge.
+Bounded time and room however much comes: at most eleven slots of amounts, and of different things no more than the
+threshold. What is counted is that of between one and 1.1 windows: never too little, so nobody hides by spreading what
+he does over an edge.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from wirthforge_host.signals import Signal
 from wirthforge_host.threats.models import Bounds, Finding, Judge
 
 SLOTS = 10
-BITS = 4096
-"""Of the sketch of a set."""
 MAX_TOLD = (5, 200)
 """Items of a list, and characters of a text, that a finding repeats."""
 
 Window: TypeAlias = tuple[tuple[int, float], ...]
 """(slot's number, amount), oldest first; empty at first."""
-Distinct: TypeAlias = tuple[tuple[int, int], ...]
-"""(slot's number, bits), oldest first: a sketch of the set of what came."""
-Amount = TypeVar("Amount", float, int)
+Distinct: TypeAlias = dict[int, int]
+"""Of each thing that came, by its hash, the number of the slot in which it came last; empty at first."""
 
 
 def counting(says: str, *names: str) -> Judge:
@@ -48,36 +45,28 @@ def counted(window: Window | None, signal: Signal, amount: float, bounds: Bounds
 
     Once the sum reaches the threshold the window is empty again: each finding needs as much anew.
     """
-    slot, kept = _kept(window, signal, bounds)
+    slot = _slot(signal, bounds)
+    kept = [each for each in window or () if each[0] >= slot - SLOTS]
     before = kept.pop()[1] if kept and kept[-1][0] == slot else 0.0
     kept.append((slot, before + amount))
     total = sum(each for _, each in kept)
     return ((), total) if total >= bounds.threshold else (tuple(kept), total)
 
 
-def distinct(window: Distinct | None, signal: Signal, what: str, bounds: Bounds) -> tuple[Distinct, float]:
-    """As :func:`counted`, of how many different ``what`` came, estimated from :data:`BITS` bits.
+def distinct(window: Distinct | None, signal: Signal, what: str, bounds: Bounds) -> tuple[Distinct, int]:
+    """As :func:`counted`, of how many different ``what`` came.
 
-    Linear counting (Whang, Vander-Zanden, Taylor 1990): off by less than one up to dozens, by 2 % at a thousand.
-    Python salts the hash of texts, so nobody can choose names that fall together.
+    Kept are hashes, of 64 bits, and fewer than the threshold. Python salts them: nobody can choose names that fall
+    together.
     """
-    slot, kept = _kept(window, signal, bounds)
-    before = kept.pop()[1] if kept and kept[-1][0] == slot else 0
-    kept.append((slot, before | 1 << hash(what) % BITS))
-    union = 0
-    for _, bits in kept:
-        union |= bits
-    free = max(1, BITS - union.bit_count())
-    total = -BITS * math.log(free / BITS)
-    return ((), total) if round(total) >= bounds.threshold else (tuple(kept), total)
+    slot = _slot(signal, bounds)
+    kept = {each: at for each, at in (window or {}).items() if at >= slot - SLOTS}
+    kept[hash(what)] = slot
+    return ({}, len(kept)) if len(kept) >= bounds.threshold else (kept, len(kept))
 
 
-def _kept(
-    window: tuple[tuple[int, Amount], ...] | None, signal: Signal, bounds: Bounds
-) -> tuple[int, list[tuple[int, Amount]]]:
-    slot = int(signal.at_s * SLOTS / bounds.window_s)
-    oldest = slot - SLOTS
-    return slot, [each for each in window or () if each[0] >= oldest]
+def _slot(signal: Signal, bounds: Bounds) -> int:
+    return int(signal.at_s * SLOTS / bounds.window_s)
 
 
 def _cut(value: Any) -> Any:

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
@@ -52,6 +53,7 @@ class Wiring:
     database: Database
     engine: ContainerEngine
     audit: Audit
+    checkpoints: Checkpoints
     events: Events
     logs: Logs
     metrics: Metrics
@@ -87,6 +89,8 @@ class Wiring:
             await self.permissions.load()
             await self.mcp.load()
             await self.plugins.sweep()
+            # Begun before the log, to sign what it was in the end.
+            await stack.enter_async_context(self.checkpoints.running())
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
             stack.push_async_callback(
@@ -140,6 +144,7 @@ def build_wiring(
         database=ground.database,
         engine=engine,
         audit=ground.audit,
+        checkpoints=parts.checkpoints(settings, ground),
         events=ground.events,
         logs=ground.logs,
         metrics=metrics,
@@ -147,7 +152,7 @@ def build_wiring(
         permissions=ground.permissions,
         storage=ground.storage,
         plugins=plugins,
-        calls=(calls := Calls(plugins, reconciler, ground.audit, metrics)),
+        calls=(calls := parts.calls(ground, plugins, reconciler, metrics)),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.cache import Cache
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.settings import Settings
 from wirthforge_host.signals import Signals
@@ -30,6 +32,8 @@ class Ground:
     logs: Logs
     permissions: Permissions
     storage: Storage
+    cache: Cache
+    exchange: Exchange
     trees: Trees
     signals: Signals
     now: Callable[[], datetime]
@@ -49,6 +53,8 @@ class Ground:
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
             storage=Storage(database),
+            cache=Cache(time.monotonic),
+            exchange=Exchange(),
             trees=Trees(settings.data_dir / "releases"),
             signals=signals,
             now=now,

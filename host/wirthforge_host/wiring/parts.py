@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from wirthforge_host.audit.checkpoints import Checkpoints, own_key
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
@@ -105,6 +106,7 @@ def instances(
         storage=ground.storage,
         monotonic=time.monotonic,
         signals=ground.signals,
+        exchange=ground.exchange,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
     return Instances(
@@ -146,17 +148,6 @@ def reconciler(
     )
 
 
-def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
-    """What holds plugins back."""
-    return Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
-
-
 def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
@@ -169,6 +160,7 @@ def plugins(
         permissions=ground.permissions,
         storage=ground.storage,
         logs=ground.logs,
+        cache=ground.cache,
         trees=ground.trees,
         resources=resources,
     )
@@ -197,6 +189,35 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
         audit=ground.audit,
         events=ground.events,
         policy=ground.policy,
+    )
+
+
+def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, metrics: Metrics) -> Calls:
+    """Who makes calls, also those of plugins."""
+    service = Calls(plugins, reconciler, ground.audit, metrics, ground.cache)
+    ground.exchange.connect(service)
+    return service
+
+
+def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
+    """What holds plugins back."""
+    return Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+
+
+def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:
+    """What signs the audit log."""
+    return Checkpoints(
+        ground.database,
+        ground.audit,
+        own_key(settings.data_dir / "audit.key"),
+        f"wirthforge/audit/{settings.host_id or own_id(settings.data_dir / 'host.id')}",
+        now=ground.now,
     )
 
 

@@ -10,6 +10,7 @@ import typer
 from wirthforge_sdk.cli import (
     access,
     account,
+    audit,
     author,
     containment,
     demo,
@@ -71,7 +72,6 @@ _add(
         "enable": operator.enable,
         "disable": operator.disable,
         "uninstall": operator.uninstall,
-        "audit": operator.audit,
     },
 )
 _add(
@@ -142,6 +142,19 @@ app.add_typer(token, name="token", rich_help_panel="Run plugins")
 servers = typer.Typer(help="Offer a host's functions to MCP clients.", no_args_is_help=True)
 _add(servers, None, {"serve": mcp.serve})
 app.add_typer(servers, name="mcp", rich_help_panel="Run plugins")
+audits = typer.Typer(help="Search, follow, verify and export the audit log of a host.", no_args_is_help=True)
+_add(
+    audits,
+    None,
+    {
+        "search": audit.search,
+        "tail": audit.tail,
+        "verify": audit.verify,
+        "checkpoint": audit.checkpoint,
+        "export": audit.export,
+    },
+)
+app.add_typer(audits, name="audit", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

@@ -203,23 +203,6 @@ async def uninstall(
     return Answer({"plugin": name, "purged": purge}, lambda: f"{name} is removed, {stored}.")
 
 
-async def audit(
-    plugin: Annotated[str | None, typer.Option(help="Only of this plugin.")] = None,
-    action: Annotated[str | None, typer.Option(help="Only this action, host_call for example.")] = None,
-    outcome: Annotated[str | None, typer.Option(help="Only allowed, denied or failed.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
-) -> Answer:
-    """Show the last records of the audit log, the newest last.
-
-    With --json, the newest come first.
-    """
-    from wirthforge_sdk.cli import views
-
-    async with services.host() as host:
-        page = await host.audit(plugin=plugin, action=action, outcome=outcome, limit=limit)
-    return Answer(page, lambda: views.audit(page.items))
-
-
 async def _decided(
     host: HostClient,
     plugin: PluginOut,

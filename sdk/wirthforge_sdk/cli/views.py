@@ -15,9 +15,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from wirthforge_sdk.contracts.audit_api import AuditOut, VerificationOut
 from wirthforge_sdk.contracts.host_api import (
     AskedPermission,
-    AuditOut,
     CallOut,
     EffectiveOut,
     GradeOut,
@@ -283,6 +283,16 @@ def audit(records: Sequence[AuditOut]) -> RenderableType:
         for each in reversed(records)
     ]
     return table(("At", "Who", "What", "Outcome", "Plugin", "Detail"), rows)
+
+
+def verification(found: VerificationOut) -> RenderableType:
+    """Whether the audit log is whole."""
+    if found.problem is None:
+        return Text(
+            f"Whole: {found.entries:,} records, {found.checkpoints:,} signed checkpoints.", style="green"
+        )
+    held = f"The {found.entries:,} before it hold." if found.entries else "None before it holds."
+    return Text.assemble((f"Not whole: {clean(found.problem)}. ", "bold red"), held)
 
 
 def size(number: int) -> str:

@@ -7,14 +7,13 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import httpx
-from pydantic import ValidationError
 
-from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
-from wirthforge_sdk.client.events import read_events
+from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
 from wirthforge_sdk.client.host_access import Access
+from wirthforge_sdk.client.host_audit import AuditLog
+from wirthforge_sdk.client.streams import Streams
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
-    AuditOut,
     CallIn,
     CallOut,
     EffectiveOut,
@@ -37,7 +36,6 @@ from wirthforge_sdk.contracts.resources_api import (
 )
 from wirthforge_sdk.contracts.threats_api import AlertOut, NoteIn, RuleOut
 from wirthforge_sdk.contracts.wire import Page, Shape
-from wirthforge_sdk.errors import UnavailableError
 
 INSTALL_S: Final = 300.0
 """The host fetches, verifies and starts before it answers."""
@@ -47,14 +45,11 @@ CALL_S: Final = 600.0
 GRACE_S: Final = 10.0
 """What the host may need beyond a call's own timeout to say that it timed out."""
 
-SILENCE_S: Final = 60.0
-"""Longest silence of a stream: a host that lives says so every quarter of a minute."""
 
 # Made here, once: pydantic builds a class for each, and reads source files for it.
 PluginPage = Page[PluginOut]
 GrantPage = Page[GrantOut]
 LogPage = Page[LogOut]
-AuditPage = Page[AuditOut]
 AlertPage = Page[AlertOut]
 RulePage = Page[RuleOut]
 
@@ -72,21 +67,8 @@ class Event(Shape):
 Sent = TypeVar("Sent", bound=Shape)
 
 
-class Observation(Service):
+class Observation(Streams):
     """What can be watched on a host."""
-
-    async def audit(
-        self,
-        *,
-        after: int | None = None,
-        plugin: str | None = None,
-        action: str | None = None,
-        outcome: str | None = None,
-        limit: int | None = None,
-    ) -> AuditPage:
-        """Records of the audit log, newest first."""
-        params = {"after": after, "plugin": plugin, "action": action, "outcome": outcome, "limit": limit}
-        return await self._connection.ask(Request("GET", "/v1/audit", params, repeatable=True), AuditPage)
 
     async def logs(self, name: str, *, after: int | None = None, limit: int | None = None) -> LogPage:
         """Lines of a plugin's log."""
@@ -148,21 +130,6 @@ class Observation(Service):
         """Whether the host can do its work, check by check; a host that cannot is an answer, not an error."""
         return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
 
-    async def _follow(self, path: str, after: int | None, shape: type[Sent]) -> AsyncIterator[Sent]:
-        headers = {"Accept": "text/event-stream"}
-        if after is not None:
-            headers["Last-Event-ID"] = str(after)
-        request = Request("GET", path, headers=headers, timeout_s=SILENCE_S)
-        async with self._connection.opened(request) as response:
-            async for event in read_events(response.aiter_bytes()):
-                try:
-                    yield shape.model_validate_json(event.data)
-                except ValidationError as error:
-                    raise UnavailableError(
-                        f"the host sent a '{event.event}' in a form that this version does not know: "
-                        "bring client and host to the same version"
-                    ) from error
-
 
 class ResourceUse(Observation):
     """What plugins use, and may use."""
@@ -198,7 +165,7 @@ class ResourceUse(Observation):
         )
 
 
-class HostClient(ResourceUse, Access):
+class HostClient(ResourceUse, AuditLog, Access):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

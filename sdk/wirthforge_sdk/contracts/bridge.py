@@ -116,6 +116,7 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/storage.delete": "storage.write",
     "host/events.publish": "events.publish",
     "host/permissions.list": None,
+    "host/plugins.call": "plugins.call",
 }
 """Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one,
 is taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.publish:a.b``.
@@ -127,7 +128,9 @@ params and results (all JSON):
 ``host/storage.delete`` ``{key}`` → ``{deleted: bool}``;
 ``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
 ``host/events.publish`` ``{topic, data}`` → ``{}``;
-``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``.
+``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``;
+``host/plugins.call`` ``{plugin, function, arguments?: object, timeout_s?: number}`` →
+``{structured: any, content: [object], isError: bool}``.
 """
 
 MAX_KEY_BYTES: Final = 512

@@ -150,22 +150,8 @@ class CallOut(Shape):
     content: list[dict[str, Any]]
     """``content`` of the MCP result."""
     duration_ms: float
-
-
-class AuditOut(Shape):
-    """One record of the audit log."""
-
-    id: int
-    at: datetime
-    actor: str
-    """``operator:<token label>``, ``plugin:<name>``, or ``host``."""
-    action: str
-    """``plugin.install``, ``permission.grant``, ``host_call`` and so on."""
-    outcome: str
-    """``allowed``, ``denied`` or ``failed``."""
-    plugin: str | None
-    detail: dict[str, Any]
-    """Shapes and names, never values of arguments."""
+    cached: bool
+    """It was returned before, for the same arguments."""
 
 
 class LogOut(Shape):

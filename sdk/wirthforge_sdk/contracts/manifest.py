@@ -25,6 +25,7 @@ from wirthforge_sdk.errors import ManifestInvalidError
 MAX_MANIFEST_BYTES = 256 * 1024
 MAX_MANIFEST_DOTS = 128
 MAX_FUNCTIONS_BYTES = 1024 * 1024
+MAX_CACHE_S = 86_400.0
 
 Sentence = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f]+$")]
 JsonSchema = dict[str, Any]
@@ -159,6 +160,23 @@ class Function(Table):
     output_schema: JsonSchema | None = None
     annotations: Annotations = Annotations()
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    cache_s: Annotated[float, Field(ge=0, le=MAX_CACHE_S)] = 0.0
+    """How long what it returned for the same arguments may be returned again; 0: never."""
+    calls_per_s: Annotated[float | None, Field(gt=0, le=100_000)] = None
+    """How often it may be called, on average; twice that at once. None: as often as the plugin."""
+
+    @model_validator(mode="after")
+    def _cached_changes_nothing(self) -> Function:
+        if self.cache_s and not self.annotations.read_only:
+            raise ValueError(
+                f"function '{self.name}' is cached and not read-only: what changes something must run each time"
+            )
+        return self
+
+    @property
+    def may_run_again(self) -> bool:
+        """Whether a call that may have run can be made once more."""
+        return self.annotations.idempotent or self.annotations.read_only
 
 
 def parse_manifest(data: bytes) -> Manifest:

@@ -186,6 +186,8 @@ def _row(tool: dict[str, Any]) -> dict[str, Any]:
             "open_world": bool(hints.get("openWorldHint", True)),
         },
         "timeout_s": Options().timeout_s,
+        "cache_s": 0.0,
+        "calls_per_s": None,
     }
 
 

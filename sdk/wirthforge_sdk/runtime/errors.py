@@ -73,6 +73,15 @@ class HostUnavailableError(HostRefusedError, UnavailableError):
     code = ErrorCode.PLUGIN_UNAVAILABLE
 
 
+class FunctionFailedError(UnavailableError):
+    """A function ran, and says that it failed: the message is what a caller sees.
+
+    No refusal of the host. Uncaught by a plugin that called another, it is the failure of its own function.
+    """
+
+    code = "function_failed"
+
+
 _BY_CODE: dict[str, type[Any]] = {
     each.code: each
     for each in (

@@ -56,6 +56,8 @@ class Options(Struct, frozen=True):
     annotations: Annotations = Annotations()
     timeout_s: float = 30.0
     inline: bool = False
+    cache_s: float = 0.0
+    calls_per_s: float | None = None
 
 
 class Function(Struct, frozen=True):
@@ -128,6 +130,8 @@ class Function(Struct, frozen=True):
             "output_schema": self.output_schema,
             "annotations": msgspec.structs.asdict(self.options.annotations),
             "timeout_s": self.options.timeout_s,
+            "cache_s": self.options.cache_s,
+            "calls_per_s": self.options.calls_per_s,
         }
 
 
@@ -145,6 +149,8 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
         )
     if not 0 < options.timeout_s <= MAX_TIMEOUT_S:
         raise ValueError(f"function {name!r}: timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
+    if options.cache_s and not options.annotations.read_only:
+        raise ValueError(f"function {name!r}: cache_s is for what changes nothing: add read_only=True")
     is_async = inspect.iscoroutinefunction(body)
     if is_async and options.inline:
         raise TypeError(f"function {name!r}: an async function cannot be inline: remove one of the two")

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from wirthforge_sdk.runtime.calls import CURRENT
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Annotations, Function, Options, function_of
 from wirthforge_sdk.runtime.host import Events, Host, Line, Log, Permissions, Storage
+from wirthforge_sdk.runtime.plugins import Plugins
 from wirthforge_sdk.runtime.session import About, Session
 from wirthforge_sdk.runtime.wire import Connection
 from wirthforge_sdk.runtime.workers import Crew
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class FunctionOptions(TypedDict, total=False):
+    """What :meth:`Plugin.function` can be told."""
+
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
+    timeout_s: float
+    inline: bool
+    cache_s: float
+    calls_per_s: float | None
 
 
 class Plugin:
@@ -43,6 +57,7 @@ class Plugin:
         self.storage = Storage(self._line)
         self.log = Log(self._line)
         self.events = Events(self._line)
+        self.plugins = Plugins(self._line)
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -53,17 +68,7 @@ class Plugin:
     def function(self, body: F, /) -> F: ...
 
     @overload
-    def function(
-        self,
-        /,
-        *,
-        read_only: bool = ...,
-        destructive: bool = ...,
-        idempotent: bool = ...,
-        open_world: bool = ...,
-        timeout_s: float = ...,
-        inline: bool = ...,
-    ) -> Callable[[F], F]: ...
+    def function(self, /, **options: Unpack[FunctionOptions]) -> Callable[[F], F]: ...
 
     def function(self, body: F | None = None, /, **options: Any) -> F | Callable[[F], F]:
         """Offers a function: ``@plugin.function`` or ``@plugin.function(read_only=True, …)``.
@@ -77,7 +82,9 @@ class Plugin:
                 read-only): it may overwrite or delete. ``idempotent`` (False): twice does what once does.
                 ``open_world`` (True): it deals with things outside the plugin. ``timeout_s`` (30, at most
                 600): how long a caller waits. ``inline`` (False): it runs at once in the thread that reads
-                the bridge; only for what takes microseconds and makes no host call.
+                the bridge; only for what takes microseconds and makes no host call. ``cache_s`` (0): how
+                long the host may answer the same arguments with what was returned before; only with
+                ``read_only``. ``calls_per_s`` (None): how often it may be called, on average.
 
         Raises:
             TypeError: A parameter or the result has no type, or one that JSON cannot carry.
@@ -145,9 +152,8 @@ def _options(
     destructive: bool | None = None,
     idempotent: bool = False,
     open_world: bool = True,
-    timeout_s: float = 30.0,
-    inline: bool = False,
+    **others: Any,
 ) -> Options:
     if destructive is None:
         destructive = not read_only
-    return Options(Annotations(read_only, destructive, idempotent, open_world), timeout_s, inline)
+    return Options(Annotations(read_only, destructive, idempotent, open_world), **others)

@@ -85,6 +85,11 @@ class Transaction:
         self._connection = connection
         self._after: list[Callable[[], None]] = []
 
+    @property
+    def dialect(self) -> str:
+        """``sqlite`` or ``postgresql``."""
+        return self._connection.dialect.name
+
     async def execute(
         self,
         statement: Executable,
@@ -103,8 +108,7 @@ class Transaction:
 
     def insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
-        postgres = self._connection.dialect.name == "postgresql"
-        return postgresql.insert(table) if postgres else sqlite.insert(table)
+        return postgresql.insert(table) if self.dialect == "postgresql" else sqlite.insert(table)
 
     def after_commit(self, action: Callable[[], None]) -> None:
         """Has ``action`` run once the commit succeeded, in order of registration; never after a roll-back.

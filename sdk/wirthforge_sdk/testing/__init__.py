@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wirthforge_sdk.testing.harness import FunctionFailedError, PluginHarness
+from wirthforge_sdk.runtime.errors import FunctionFailedError
+from wirthforge_sdk.testing.harness import PluginHarness
 from wirthforge_sdk.testing.host_end import CallRefusedError
 from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
 

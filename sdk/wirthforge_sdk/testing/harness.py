@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import Plugin
+from wirthforge_sdk.runtime.errors import FunctionFailedError
 from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
 from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
 
 TIMEOUT_S = 30.0
-
-
-class FunctionFailedError(UnavailableError):
-    """The function raised; the message is what a caller sees: the exception's type and text."""
-
-    code = "function_failed"
 
 
 class PluginHarness:
@@ -39,6 +34,7 @@ class PluginHarness:
         grants: Rules the operator granted.
         denied: Rules the operator denied; they win.
         storage: What is stored to begin with.
+        plugins: What answers for functions of other plugins, by ``namespace/name.function``.
         timeout_s: How long a call may take.
     """
 
@@ -49,9 +45,10 @@ class PluginHarness:
         grants: Iterable[str] = (),
         denied: Iterable[str] = (),
         storage: Mapping[str, Any] | None = None,
+        plugins: Mapping[str, Callable[..., Any]] | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self.host = MemoryHost(grants, denied, storage)
+        self.host = MemoryHost(grants, denied, storage, plugins)
         self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
         self._timeout_s = timeout_s
         self._end: HostEnd | None = None

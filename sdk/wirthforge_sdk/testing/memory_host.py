@@ -50,6 +50,8 @@ class MemoryHost:
         grants: Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``.
         denied: Rules the operator denied; they win.
         storage: What is stored to begin with.
+        plugins: What answers for functions of other plugins, by ``namespace/name.function``: called with the arguments
+            by name.
 
     Raises:
         InvalidInputError: A rule is none.
@@ -60,11 +62,13 @@ class MemoryHost:
         grants: Iterable[str] = (),
         denied: Iterable[str] = (),
         storage: Mapping[str, Any] | None = None,
+        plugins: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.permissions = PermissionSet(
             frozenset(map(parse_rule, grants)), frozenset(map(parse_rule, denied))
         )
         self.storage: dict[str, Any] = dict(storage or {})
+        self.plugins = dict(plugins or {})
         self.events: list[Event] = []
         self.logs: list[LogLine] = []
         self.denials: list[str] = []
@@ -100,8 +104,8 @@ class MemoryHost:
 
     def _check(self, method: str, params: Mapping[str, Any]) -> None:
         need = HOST_CALLS[method]
-        if need == "events.publish":
-            need = str(Permission.parse(f"{need}:{_text(params, 'topic')}"))
+        if need is not None and method in _SCOPES:
+            need = str(Permission.parse(f"{need}:{_SCOPES[method](params)}"))
         if need is not None and not self.permissions.allows(need):
             self.denials.append(need)
             raise PermissionDeniedError(f"the permission {need} is not granted", permission=need)
@@ -144,6 +148,24 @@ class MemoryHost:
         self.events.append(Event(_text(params, "topic"), params.get("data")))
         return {}
 
+    def _call(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        name = _function(params)
+        arguments = params.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise InvalidInputError("arguments: must be an object", field="arguments")
+        if name not in self.plugins:
+            raise NotFoundError(f"there is no function {name}")
+        try:
+            value = self.plugins[name](**arguments)
+        except Exception as error:  # noqa: BLE001 (what stands for a function may fail in any way)
+            return {"structured": None, "content": _said(f"{type(error).__name__}: {error}"), "isError": True}
+        structured = value if isinstance(value, dict) else {"result": value}
+        return {
+            "structured": structured,
+            "content": _said(msgspec.json.encode(structured).decode()),
+            "isError": False,
+        }
+
     def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
 
@@ -156,8 +178,24 @@ _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/storage.delete": ("_delete", frozenset({"key"})),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
     "host/permissions.list": ("_permissions", frozenset()),
+    "host/plugins.call": ("_call", frozenset({"plugin", "function", "arguments", "timeout_s"})),
 }
 """What does each of ``HOST_CALLS``, and the parameters it takes."""
+
+
+def _function(params: Mapping[str, Any]) -> str:
+    return f"{_text(params, 'plugin')}.{_text(params, 'function')}"
+
+
+_SCOPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "host/events.publish": lambda params: _text(params, "topic"),
+    "host/plugins.call": _function,
+}
+"""Where the scope of a permission stands in a call's parameters."""
+
+
+def _said(text: str) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": text}]
 
 
 def _text(params: Mapping[str, Any], field: str) -> str:

@@ -1,13 +1,14 @@
 """The fixtures of the host's tests, on SQLite."""
 
 from tests.fakes.databases import another_database, closed_database, database_url, impatient
-from tests.fakes.host import audit, clock, database, events
+from tests.fakes.host import audit, checkpoints, clock, database, events
 from tests.fakes.plugin_peer import bridged, peer_of, pytest_asyncio_loop_factories, services, short_path
 
 __all__ = [
     "another_database",
     "audit",
     "bridged",
+    "checkpoints",
     "clock",
     "closed_database",
     "database",

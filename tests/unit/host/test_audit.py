@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -11,18 +12,11 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
 from tests.fakes.clock import START
+from tests.fakes.host import verification
 from wirthforge_host.audit import store
-from wirthforge_host.audit.records import (
-    GENESIS,
-    MAX_DETAIL_BYTES,
-    Outcome,
-    Record,
-    chained,
-    entry_of,
-    hash_of,
-    shape_of,
-)
+from wirthforge_host.audit.records import MAX_DETAIL_BYTES, Outcome, Record, entry_of, shape_of
 from wirthforge_host.audit.service import BATCH, Audit
+from wirthforge_sdk.contracts.audit import GENESIS, chained, hash_of
 from wirthforge_sdk.errors import ConflictError
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
@@ -55,7 +49,14 @@ async def tamper(database, statement):
         await tx.run_sync(change)
 
 
-async def test_an_act_and_its_record_are_kept_together_or_not_at_all(database, audit):
+async def whole(checkpoints):
+    """How many entries a log has of which all hold."""
+    found = await verification(checkpoints)
+    assert found.problem is None
+    return found.entries
+
+
+async def test_an_act_and_its_record_are_kept_together_or_not_at_all(database, audit, checkpoints):
     async with database.transaction() as tx:
         assert await audit.append(tx, record(1), record(2)) == 2
 
@@ -67,17 +68,17 @@ async def test_an_act_and_its_record_are_kept_together_or_not_at_all(database, a
     with pytest.raises(LookupError):
         await fail()
     assert await numbers(audit) == [1, 2]
-    assert await audit.verify() == (2, None)
+    assert await whole(checkpoints) == 2
 
 
-async def test_records_written_at_once_make_one_unbroken_chain(database, audit):
+async def test_records_written_at_once_make_one_unbroken_chain(database, audit, checkpoints):
     async def act(number):
         async with database.transaction() as tx:
             await audit.append(tx, record(number))
 
     await asyncio.gather(*(act(number) for number in range(40)))
     assert sorted(await numbers(audit)) == list(range(40))
-    assert await audit.verify() == (40, None)
+    assert await whole(checkpoints) == 40
 
 
 async def test_a_record_says_what_it_was_given_and_when(database, audit):
@@ -111,31 +112,33 @@ async def test_a_record_says_what_it_was_given_and_when(database, audit):
         ("UPDATE audit SET hash = (SELECT hash FROM audit WHERE id = 1) WHERE id = 2", 2),
     ],
 )
-async def test_a_change_made_behind_our_back_is_found_at_its_place(database, audit, change, first_bad):
+async def test_a_change_made_behind_our_back_is_found_at_its_place(
+    database, audit, checkpoints, change, first_bad
+):
     async with database.transaction() as tx:
         await audit.append(tx, *(record(number, outcome=Outcome.FAILED) for number in range(5)))
     await tamper(database, change)
-    assert (await audit.verify()).first_bad == first_bad
+    assert (await verification(checkpoints)).first_bad == first_bad
 
 
-async def test_an_entry_rewritten_with_its_own_hash_breaks_the_next(database, audit):
+async def test_an_entry_rewritten_with_its_own_hash_breaks_the_next(database, audit, checkpoints):
     async with database.transaction() as tx:
         await audit.append(tx, *(record(number) for number in range(4)))
         first, second, *_ = await store.after(tx, 0, 4)
     [forged] = chained([entry_of(record(77), second.at)], first.id, first.hash)
     rewritten = f"detail = '{forged.detail}', hash = '{forged.hash}'"
     await tamper(database, f"UPDATE audit SET {rewritten} WHERE id = 2")  # noqa: S608
-    assert (await audit.verify()).first_bad == 3
+    assert (await verification(checkpoints)).first_bad == 3
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET actor = 'x'", "DELETE FROM audit"])
-async def test_the_log_refuses_to_be_changed_by_mistake(database, audit, statement):
+async def test_the_log_refuses_to_be_changed_by_mistake(database, audit, checkpoints, statement):
     async with database.transaction() as tx:
         await audit.append(tx, record())
     with pytest.raises((RuntimeError, ConflictError, DatabaseUnavailableError)):
         async with database.transaction() as tx:
             await tx.execute(text(statement))
-    assert await audit.verify() == (1, None)
+    assert await whole(checkpoints) == 1
 
 
 async def test_pages_go_from_the_newest_down_and_take_filters(database, audit):
@@ -151,14 +154,34 @@ async def test_pages_go_from_the_newest_down_and_take_filters(database, audit):
     assert [entry.id for entry in await audit.page(after=3)] == [2, 1]
     assert [entry.id for entry in await audit.page(plugin="a/a", action="test.act")] == [3, 1]
     assert [entry.id for entry in await audit.page(outcome="denied")] == [3]
+    assert [entry.id for entry in await audit.page(action="test.")] == [3, 2, 1]
+    assert [entry.id for entry in await audit.page(actor="host", limit=1)] == [4]
+    assert [entry.id for entry in await audit.page(text='"n":2')] == [2]
+    assert len(await audit.page(text="hos")) == 4
+    assert await audit.page(text="%") == await audit.page(since=START + timedelta(seconds=1)) == []
+    assert await audit.page(until=START) == []
+    assert len(await audit.page(since=START, until=START + timedelta(seconds=1))) == 4
 
 
-async def test_enqueued_records_are_written_in_order_and_all_of_them(audit):
+async def test_who_follows_is_told_of_each_entry_once_and_in_order(database, audit):
+    async with database.transaction() as tx:
+        await audit.append(tx, record(1), record(2))
+    told = audit.follow(after=1)
+    async with asyncio.timeout(WAIT_S):
+        assert (await anext(told)).id == 2
+        coming = asyncio.ensure_future(anext(told))
+        async with database.transaction() as tx:
+            await audit.append(tx, record(3))
+        assert (await coming).id == 3
+    await told.aclose()
+
+
+async def test_enqueued_records_are_written_in_order_and_all_of_them(audit, checkpoints):
     async with audit.running():
         for number in range(3 * BATCH + 7):
             await audit.enqueue(record(number))
     assert await numbers(audit) == list(range(3 * BATCH + 7))
-    assert (await audit.verify()).first_bad is None
+    assert (await verification(checkpoints)).first_bad is None
 
 
 async def test_enqueued_records_are_written_without_anyone_asking(database, audit):
@@ -199,7 +222,7 @@ async def test_records_wait_while_the_database_is_locked_and_are_written_once(
     assert await numbers(audit) == [1, 2]
 
 
-async def test_a_record_that_holds_data_is_refused_where_it_is_made(database, audit):
+async def test_a_record_that_holds_data_is_refused_where_it_is_made(database, audit, checkpoints):
     big = record(detail={"body": "x" * MAX_DETAIL_BYTES})
     with pytest.raises(ValueError, match=r"test\.act"):
         audit.offer(big)
@@ -207,7 +230,7 @@ async def test_a_record_that_holds_data_is_refused_where_it_is_made(database, au
         async with database.transaction() as tx:
             await audit.append(tx, big)
     await audit.flush()
-    assert await audit.verify() == (0, None)
+    assert await whole(checkpoints) == 0
 
 
 def test_the_hash_is_what_the_documentation_says():

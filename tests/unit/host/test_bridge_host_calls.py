@@ -20,8 +20,9 @@ PARAMETERS = {
     "host/storage.delete": {"key": "k"},
     "host/events.publish": {"topic": "weather.rain", "data": {"mm": 3}},
     "host/permissions.list": {},
+    "host/plugins.call": {"plugin": "demo/other", "function": "double", "arguments": {"number": 2}},
 }
-SCOPE = {"host/events.publish": "weather.rain"}
+SCOPE = {"host/events.publish": "weather.rain", "host/plugins.call": "demo/other.double"}
 GUARDED = [method for method, permission in HOST_CALLS.items() if permission is not None]
 FREE = [method for method, permission in HOST_CALLS.items() if permission is None]
 
@@ -65,7 +66,7 @@ async def test_a_call_with_its_permission_is_done_and_recorded(bridged, method):
 @pytest.mark.requirement("PERM-3")
 @pytest.mark.parametrize("method", GUARDED)
 async def test_a_denial_wins_over_the_widest_grant(bridged, method):
-    bridged.grant("storage", "events", denied=(permission_of(method),))
+    bridged.grant("storage", "events", "plugins", denied=(permission_of(method),))
     assert await bridged.peer.code(method, **PARAMETERS[method]) == "PERMISSION_DENIED"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,28 @@ def test_what_an_older_kernel_does_not_count_is_none_or_nothing(v2: Tree) -> Non
     assert group.usage().memory_peak_bytes is None
     assert (group.usage().pids_refused, group.usage().io_reads) == (0, 0)
     assert group.pressure() == Pressure(None, None, None)
+
+
+@pytest.mark.parametrize("read", [Cgroup.usage, Cgroup.limits])
+def test_every_reading_says_what_the_files_say_then(v1: Tree, read: Callable[[Cgroup], object]) -> None:
+    group = v1.open()
+    first = read(group)
+    assert read(group) is first
+    for name, text in {"memory.max_usage_in_bytes": "5000000\n", "pids.max": "31\n"}.items():
+        v1.file(name).write_text(text)
+    assert read(group) == read(v1.open()) != first
+
+
+def test_what_has_an_unknown_form_is_told_at_every_reading(v1: Tree) -> None:
+    group = v1.open()
+    before = group.usage()
+    known = v1.file("pids.current").read_text()
+    v1.file("pids.current").write_text("several\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="several"):
+            group.usage()
+    v1.file("pids.current").write_text(known)
+    assert group.usage() == before
 
 
 def test_no_limit_reads_as_none(tmp_path: Path) -> None:

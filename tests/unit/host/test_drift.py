@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.packages import GREET
-from wirthforge_host.plugins.drift import differences
+from wirthforge_host.plugins.drift import IGNORED, differences
 from wirthforge_sdk.contracts.manifest import Annotations, Function
 
 OTHER = GREET.model_copy(update={"name": "other"})
@@ -46,7 +46,7 @@ def test_each_field_that_differs_is_named(field):
 
 @pytest.mark.requirement("PERM-6")
 def test_every_field_a_plugin_tells_is_compared():
-    assert CHANGES.keys() == Function.model_fields.keys() - {"name", "timeout_s"}
+    assert CHANGES.keys() == Function.model_fields.keys() - {"name", *IGNORED}
 
 
 def test_the_timeout_is_the_hosts_alone():

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from tests.fakes.sandboxes import REQUEST
 from wirthforge_host.errors import EngineUnsuitableError, PolicyViolationError
-from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, spec_digest
+from wirthforge_host.sandbox.hardening import MASKED_PATHS, UIDS, harden, made_with, spec_digest
 from wirthforge_host.sandbox.memory_engine import CAPABLE, IMAGE
 from wirthforge_host.sandbox.models import ContainerSettings, ContainerSpec, digest_of_json
 from wirthforge_host.sandbox.seccomp import TRIPWIRE, profile
 from wirthforge_sdk.contracts.bridge import MAX_EGRESS_HOSTS, egress_addresses
-from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.contracts.policy import HOUSE_POLICY, SecurityPolicy
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, Tier
 
 
@@ -100,7 +100,46 @@ def test_limits_become_what_the_kernel_enforces() -> None:
     assert path == "/tmp"
     assert {"noexec", "nosuid", "nodev", f"size={16 * MIB}", "nr_inodes=2048", "uid=61007"} <= set(options)
     bounds = {name: (soft, hard) for name, soft, hard in settings.ulimits}
-    assert (bounds["nofile"], bounds["nproc"], bounds["core"]) == ((256, 256), (64, 64), (1, 1))
+    assert (bounds["nofile"], bounds["core"]) == ((256, 256), (1, 1))
+    # The control group bounds this plugin; what a user may have bounds it too, wherever the operator moves that.
+    assert bounds["nproc"] == (HOUSE_POLICY.cap.pids, HOUSE_POLICY.cap.pids)
+
+
+OTHER_LIMITS = st.builds(
+    dict,
+    cpus=st.floats(0.05, 16),
+    memory_bytes=st.integers(32, 4096).map(lambda mib: mib * MIB),
+    pids=st.integers(4, 4096),
+    io_bytes_per_s=st.integers(64 * 1024, 1024 * MIB),
+    io_operations_per_s=st.integers(16, 100_000),
+    calls_per_s=st.integers(1, 1_000),
+    storage_bytes=st.integers(0, 1024 * MIB),
+)
+
+
+@given(OTHER_LIMITS, OTHER_LIMITS)
+def test_what_was_made_with_other_live_limits_is_known_by_its_label(
+    made: dict[str, Any], now: dict[str, Any]
+) -> None:
+    engine = replace(CAPABLE, io_device="/dev/vda")
+    before, after = (
+        harden(replace(REQUEST, limits=REQUEST.limits.model_copy(update=limits)), IMAGE, engine)
+        for limits in (made, now)
+    )
+    assert made_with(after, before.settings) == before
+
+
+@pytest.mark.parametrize("other", [{"tmpfs_bytes": 2 * MIB}, {"open_files": 99}])
+def test_what_was_made_with_limits_that_only_a_start_changes_is_another(other: dict[str, Any]) -> None:
+    before = hardened(limits=REQUEST.limits.model_copy(update=other))
+    assert dict(made_with(hardened(), before.settings).settings.labels) != dict(before.settings.labels)
+
+
+@pytest.mark.parametrize("other", [{"pids": None}, {"memory_bytes": 0}, {"cpu_quota_us": 99_000}])
+def test_what_was_changed_past_the_host_is_another(other: dict[str, Any]) -> None:
+    before = hardened()
+    changed = made_with(before, replace(before.settings, **other))
+    assert dict(changed.settings.labels) != dict(before.settings.labels)
 
 
 def test_reads_and_writes_are_bounded_on_the_disk_that_the_engine_knows() -> None:

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.fakes.host import verification
 from tests.fakes.packages import make_package
 from tests.fakes.source import ShelfSource
 from tests.fakes.world import PLUGIN, World, world
@@ -69,7 +70,7 @@ async def test_a_release_is_brought_with_what_it_needs_and_all_of_it_is_recorded
         (PLUGIN, "allowed"),
     ]
     assert records[-1].detail == {"version": "1.0.0", "digest": top}
-    assert (await host.wiring.audit.verify()).first_bad is None
+    assert (await verification(host.wiring.checkpoints)).problem is None
 
 
 async def test_the_newest_version_in_the_range_is_brought(host):

@@ -170,7 +170,7 @@ def test_limits_take_effect_on_a_running_instance_and_throttling_goes_on(tmp_pat
     limits = SMALL.model_copy(update={"cpus": 1.0, "memory_bytes": 64 * MIB, "io_bytes_per_s": MIB})
     applied = apply(group, limits, Priority.LOW, share=0.5)
     assert applied == (
-        ("cpus", "memory_bytes", "pids", "io_bytes_per_s", "priority", "io_operations_per_s"),
+        ("cpus", "memory_bytes", "pids", "io_bytes_per_s", "io_operations_per_s", "priority"),
         (),
     )
     in_force = group.limits()

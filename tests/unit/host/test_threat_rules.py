@@ -300,14 +300,35 @@ def test_a_window_misses_nothing_and_remembers_little(
             exact = []
 
 
+@given(
+    st.lists(st.tuples(st.floats(0, 3), st.integers(0, 15)), min_size=1, max_size=60),
+    st.integers(2, 12),
+    st.floats(1, 20),
+)
+def test_different_things_are_counted_exactly_and_fewer_than_the_threshold_remembered(
+    steps: list[tuple[float, int]], threshold: int, window_s: float
+) -> None:
+    bounds, window, now, exact = Bounds(threshold, window_s), {}, 1000.0, []
+    for step_s, what in steps:
+        now += step_s
+        exact.append((now, what))
+        window, total = distinct(window, signal(Noticed.CRASHED, now), f"h{what}", bounds)
+        assert len(window) < threshold
+        # As above.
+        least = len({each for at, each in exact if at > now - window_s * 0.999})
+        most = len({each for at, each in exact if at > now - window_s * 1.101})
+        assert least <= total <= most
+        if total >= threshold:
+            assert window == {}
+            exact = []
+
+
 @pytest.mark.parametrize("count", [1, 10, 100, 1_000])
-def test_different_things_are_counted_as_often_as_they_differ(count: int) -> None:
+def test_within_a_window_as_many_different_things_are_counted_as_came(count: int) -> None:
     window: Any = None
-    total = 0.0
-    for number in range(count):
-        for _ in range(3):
-            window, total = distinct(window, signal(Noticed.CRASHED), f"h{number}", Bounds(10_000, 60))
-    assert total == pytest.approx(count, rel=0.1, abs=1)
+    for number in 3 * [*range(count)]:
+        window, total = distinct(window, signal(Noticed.CRASHED), f"h{number}", Bounds(10_000, 60))
+    assert total == count
 
 
 def test_all_rules_together_cost_microseconds_a_signal() -> None:

@@ -74,6 +74,7 @@ CALLED = {
     "structured": {"sky": "blue"},
     "content": [{"type": "text", "text": "blue"}],
     "duration_ms": 1.5,
+    "cached": False,
 }
 LOG = {
     "id": 7,
@@ -83,6 +84,14 @@ LOG = {
     "level": "warning",
     "message": "it rains",
     "fields": {"mm": 3},
+}
+VERIFIED = {
+    "entries": 3,
+    "of": 3,
+    "checkpoints": 1,
+    "first_bad": None,
+    "problem": None,
+    "is_done": True,
 }
 AUDIT = {
     "id": 9,
@@ -341,6 +350,8 @@ def host_answers() -> dict[str, Any]:
         "POST /v1/permissions": RUNNING,
         "POST /v1/calls": CALLED,
         "GET /v1/audit": page(AUDIT),
+        "POST /v1/audit/checkpoints": {"origin": "wirthforge/audit/h", "key": "ed25519:k", "note": "a\n"},
+        "POST /v1/audit/verification": f"event: verified\ndata: {json.dumps(VERIFIED)}\n\n",
         "GET /v1/policy": {"cap": {"pids": 100}},
         "GET /healthz": {"status": "ok", "checks": {}},
         "GET /readyz": {"status": "ok", "checks": {"database": "ok", "engine": "ok", "image": "ok"}},

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from typer.testing import CliRunner, Result
 
 from tests.unit.sdk import cli_services as fake
 from wirthforge_sdk.cli.main import app
+from wirthforge_sdk.contracts.audit import GENESIS, CheckpointLine, Entry, LogLine, chained, line_of, written
 from wirthforge_sdk.errors import KINDS, ConflictError, UnresolvableError, WirthForgeError
+from wirthforge_sdk.packaging.checkpoints import Checkpoint
+from wirthforge_sdk.packaging.keys import SigningKey
 
 COMMANDS = {
     "search": ["search", "weather"],
@@ -34,7 +38,10 @@ COMMANDS = {
     "resume": ["resume", "acme/weather"],
     "kill": ["kill", "acme/weather"],
     "kill all": ["kill", "--all"],
-    "audit": ["audit"],
+    "audit": ["audit", "search"],
+    "audit tail": ["audit", "tail"],
+    "audit verify": ["audit", "verify"],
+    "audit checkpoint": ["audit", "checkpoint"],
     "policy show": ["policy", "show"],
     "top": ["top", "--once"],
     "top stream": ["top"],
@@ -385,8 +392,56 @@ def test_an_emergency_shutdown_that_is_not_whole_exits_with_1(run: Any, services
 
 
 def test_filters_of_the_audit_log_are_passed_on(run: Any, services: fake.Services) -> None:
-    run("audit", "--plugin", "acme/weather", "--outcome", "denied", "--limit", "5")
+    run("audit", "search", "--plugin", "acme/weather", "--outcome", "denied", "--limit", "5")
     assert services.asked[0].path == "/v1/audit?plugin=acme%2Fweather&outcome=denied&limit=5"
+
+
+def test_a_log_that_is_not_whole_exits_with_1(run: Any, services: fake.Services) -> None:
+    bad = fake.VERIFIED | {"entries": 1, "first_bad": 2, "problem": "entry 2 is not as it was written"}
+    services.answers["POST /v1/audit/verification"] = f"event: verified\ndata: {json.dumps(bad)}\n\n"
+    result = run("audit", "verify")
+    assert result.exit_code == 1
+    assert "Not whole: entry 2 is not as it was written. The 1 before it hold." in result.stdout
+
+
+def test_an_exported_log_is_a_new_file_that_is_verified_with_the_key(
+    run: Any, services: fake.Services, tmp_path: Path
+) -> None:
+    key = SigningKey.generate()
+    at = datetime(2030, 1, 2, tzinfo=UTC)
+    entries = chained([Entry(0, at, "host", "test.act", "allowed", None, "{}", "")] * 2, 0, GENESIS)
+    note = Checkpoint("wirthforge/audit/h", 2, entries[-1].hash, at).note(key)
+    lines = [LogLine("wirthforge/audit/h", str(key.public), 0, GENESIS), CheckpointLine(note)]
+    data = written(lines[0]) + b"".join(map(line_of, entries)) + written(lines[1])
+    services.answers["GET /v1/audit/export"] = data.decode()
+    file, kept = tmp_path / "audit.jsonl", tmp_path / "note"
+    kept.write_text(note)
+    assert run("audit", "export", "-o", str(file)).exit_code == 0
+    assert file.read_bytes() == data
+    assert [each.name for each in tmp_path.glob("audit*")] == ["audit.jsonl"]
+    assert run("audit", "export", "-o", str(file)).exit_code == EXIT_CODES["conflict"]
+    told = run("audit", "verify", str(file), "--key", str(key.public), "--checkpoint", str(kept))
+    assert (told.exit_code, told.stdout) == (0, "Whole: records 1 to 2 of wirthforge/audit/h.\n")
+    assert "give --key" in run("audit", "verify", str(file)).stdout
+    file.write_bytes(data.replace(b"allowed", b"refused", 1))
+    assert run("audit", "verify", str(file)).exit_code == EXIT_CODES["untrusted"]
+    assert run("audit", "verify", str(kept)).exit_code == EXIT_CODES["invalid_input"]
+    assert (
+        run("audit", "verify", str(file), "--checkpoint", str(kept)).exit_code == EXIT_CODES["invalid_input"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"), [("2030-01-02T03:04:05+00:00", "2030-01-02T03"), ("12h", "20"), ("soon", None)]
+)
+def test_a_time_is_written_or_told_as_how_long_ago(
+    run: Any, services: fake.Services, given: str, asked: str | None
+) -> None:
+    result = run("audit", "search", "--since", given)
+    if asked is None:
+        assert result.exit_code == EXIT_CODES["invalid_input"]
+    else:
+        assert f"since={asked}" in services.asked[0].path
 
 
 @pytest.mark.parametrize(

@@ -249,7 +249,14 @@ async def test_requests_carry_the_token_the_body_and_only_the_parameters_that_we
 
     def answer(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        call = {"id": "c", "is_error": False, "structured": 1, "content": [], "duration_ms": 1.5}
+        call = {
+            "id": "c",
+            "is_error": False,
+            "structured": 1,
+            "content": [],
+            "duration_ms": 1.5,
+            "cached": False,
+        }
         return httpx.Response(200, json=EMPTY if request.method == "GET" else call)
 
     async with host(answer) as client:

@@ -7,6 +7,7 @@ things.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
@@ -50,17 +52,27 @@ class Services:
     """Seconds, for rates."""
     signals: Signals = field(default_factory=Signals)
     """Told of what is refused and broken."""
+    exchange: Exchange = field(default_factory=Exchange)
+    """Where calls of other plugins go."""
 
 
 class Asker:
     """One connection, as the host calls that come over it see it."""
 
-    __slots__ = ("event_rate", "peer", "services")
+    __slots__ = ("call_id", "event_rate", "peer", "services")
 
     def __init__(self, peer: Peer, services: Services) -> None:
         self.peer = peer
         self.services = services
         self.event_rate = TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, services.monotonic())
+        self.call_id: str | None = None
+        """The call that a host call is made for, as the audit log knows it."""
+
+    def during(self, call_id: str | None) -> Asker:
+        """The same, as it asks for one call."""
+        asker = copy(self)
+        asker.call_id = call_id
+        return asker
 
 
 class Parameters(Struct, forbid_unknown_fields=True, kw_only=True):

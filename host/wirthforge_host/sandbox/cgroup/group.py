@@ -9,17 +9,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from wirthforge_host.errors import CgroupMissingError, CgroupUnreachableError
 from wirthforge_host.sandbox.cgroup import version1, version2
 from wirthforge_host.sandbox.cgroup.models import (
+    PRESSURE,
     CgroupLimits,
     DeviceLimits,
     Dialect,
     Pressure,
+    Read,
     Usage,
     Writes,
-    waited,
+    pressure,
 )
 from wirthforge_host.sandbox.cgroup.places import Places, locate
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
@@ -42,6 +45,8 @@ BATCH = 128
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ESRCH})
 _REFUSED = frozenset({errno.EINVAL, errno.ERANGE, errno.EDOM})
 
+T = TypeVar("T")
+
 
 class Cgroup:
     """One container's control groups. Blocking; a reading or a write takes microseconds.
@@ -56,6 +61,9 @@ class Cgroup:
         self._descriptors: dict[str, int | None] = {}
         self._texts: dict[str, str] = {}
         self._usage: Usage | None = None
+        self._limits: CgroupLimits | None = None
+        self._pressure: Pressure | None = None
+        """What the texts said. Most groups are idle most of the time: theirs say the same again."""
         self.version = 2 if places.unified else 1
         """Where memory, processor and processes are accounted."""
 
@@ -91,7 +99,10 @@ class Cgroup:
 
     def limits(self) -> CgroupLimits:
         """The limits in force, through descriptors that stay open."""
-        return self._files.limits(self._read)
+        news = self._news(self._files.LIMITS)
+        if news or self._limits is None:
+            self._limits = self._understood(news, self._files.limits)
+        return self._limits
 
     def usage(self, *, quick: bool = False) -> Usage:
         """What it used so far and uses now, through descriptors that stay open.
@@ -100,19 +111,22 @@ class Cgroup:
             quick: Of file pages, peak and disk, what the last reading said. Of a group that used no processor since
                 then, all of it: nothing ran that could have forked, grown or been ended.
         """
-        known, files = self._texts, self._files
-        if not quick or self._usage is None:
-            known.update((name, self._read(name)) for name in (*files.QUICK, *files.SLOW))
-        elif self._read(files.QUICK[0]) == known[files.QUICK[0]]:
-            return self._usage
-        else:
-            known.update((name, self._read(name)) for name in files.QUICK)
-        self._usage = files.usage(known.__getitem__)
+        names = self._files.USAGE
+        if quick and self._usage is not None:
+            if self._read(names[0]) == self._texts[names[0]]:
+                return self._usage
+            names = self._files.QUICK
+        news = self._news(names)
+        if news or self._usage is None:
+            self._usage = self._understood(news, self._files.usage)
         return self._usage
 
     def pressure(self) -> Pressure:
         """How much its threads wait: means of ten seconds, so looking more often tells little more."""
-        return Pressure(*(waited(self._read(f"{resource}.pressure")) for resource in Pressure._fields))
+        news = self._news(PRESSURE)
+        if news or self._pressure is None:
+            self._pressure = self._understood(news, pressure)
+        return self._pressure
 
     def set_cpu(self, quota_us: int | None, period_us: int) -> None:
         """Lets it run ``quota_us`` of every ``period_us``; both at least 1000, None lifts the limit."""
@@ -246,6 +260,17 @@ class Cgroup:
 
     def _present(self, *names: str) -> frozenset[str]:
         return frozenset(name for name in names if self._places.of(name).exists())
+
+    def _news(self, names: tuple[str, ...]) -> dict[str, str]:
+        """The texts of files; empty when each says what it said the last time."""
+        texts = {name: self._read(name) for name in names}
+        return {} if texts.items() <= self._texts.items() else texts
+
+    def _understood(self, news: dict[str, str], make: Callable[[Read], T]) -> T:
+        value = make({**self._texts, **news}.__getitem__)
+        # Not before: what has an unknown form is no news, and has it the next time too.
+        self._texts.update(news)
+        return value
 
     def _read(self, name: str) -> str:
         """The text of a file whose descriptor stays open; empty when there is no such file."""

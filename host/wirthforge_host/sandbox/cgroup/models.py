@@ -83,11 +83,16 @@ class Pressure(NamedTuple):
     io: float | None = None
 
 
+PRESSURE = tuple(f"{resource}.pressure" for resource in Pressure._fields)
+"""What :func:`pressure` reads, the same in both versions."""
+
+
 class Dialect(Protocol):
     """What one version's files say and how it is asked for things; ``version1`` and ``version2`` are such."""
 
     QUICK: tuple[str, ...]
-    SLOW: tuple[str, ...]
+    USAGE: tuple[str, ...]
+    LIMITS: tuple[str, ...]
     NEEDED: tuple[str, ...]
 
     # What each does is told in the modules.
@@ -123,6 +128,11 @@ def counter(text: str, key: str) -> int:
     start += len(key) + 1
     end = text.find("\n", start)
     return int(text[start : end if end >= 0 else len(text)])
+
+
+def pressure(read: Read) -> Pressure:
+    """The pressure that the files say."""
+    return Pressure(*(waited(read(name)) for name in PRESSURE))
 
 
 def waited(text: str) -> float | None:

@@ -27,14 +27,15 @@ QUICK = (
     "pids.events",
 )
 """What tells within a second that something goes wrong, a microsecond each; first what changes with all others."""
-SLOW = (
+USAGE = (
+    *QUICK,
     "memory.stat",
     "memory.max_usage_in_bytes",
     "blkio.throttle.io_service_bytes_recursive",
     "blkio.throttle.io_serviced_recursive",
 )
-"""The rest of the usage: twice as much work for what changes little, or only adds up."""
-NEEDED = (*QUICK[:-1], SLOW[0])
+"""All of it: three times the work, for what changes little, or only adds up."""
+NEEDED = (*QUICK[:-1], "memory.stat")
 """Without these there is no usage."""
 
 _THROTTLES = {
@@ -43,6 +44,16 @@ _THROTTLES = {
     "read_operations_per_s": "blkio.throttle.read_iops_device",
     "write_operations_per_s": "blkio.throttle.write_iops_device",
 }
+LIMITS = (
+    "memory.limit_in_bytes",
+    "memory.memsw.limit_in_bytes",
+    "cpu.cfs_quota_us",
+    "cpu.cfs_period_us",
+    "cpu.shares",
+    "pids.max",
+    *_THROTTLES.values(),
+)
+"""What :func:`limits` reads."""
 _IO_WEIGHTS = ("blkio.weight", "blkio.bfq.weight")
 
 

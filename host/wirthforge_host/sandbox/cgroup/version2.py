@@ -17,9 +17,11 @@ from wirthforge_host.sandbox.cgroup.models import (
 
 QUICK = ("cpu.stat", "memory.current", "memory.events", "pids.current", "pids.events")
 """What tells within a second that something goes wrong, a microsecond each; first what changes with all others."""
-SLOW = ("memory.stat", "memory.peak", "io.stat")
-"""The rest of the usage: twice as much work for what changes little, or only adds up."""
-NEEDED = (*QUICK[:-1], SLOW[0])
+USAGE = (*QUICK, "memory.stat", "memory.peak", "io.stat")
+"""All of it: three times the work, for what changes little, or only adds up."""
+LIMITS = ("cpu.max", "cpu.weight", "memory.max", "memory.swap.max", "pids.max", "io.max")
+"""What :func:`limits` reads."""
+NEEDED = (*QUICK[:-1], "memory.stat")
 """Without these there is no usage."""
 
 _RATES = {

@@ -12,10 +12,10 @@ from wirthforge_sdk.contracts.threats_api import Severity
 def judge(window: Distinct | None, signal: Signal, bounds: Bounds) -> tuple[Distinct, Finding | None]:
     """Counts different destinations. Which they are stays out: a name it chose may carry data."""
     window, count = distinct(window, signal, signal.detail["destination"], bounds)
-    if round(count) < bounds.threshold:
+    if count < bounds.threshold:
         return window, None
-    message = f"it was refused connections to about {count:.0f} different places within {bounds.window_s:g} s"
-    return window, Finding(message, {"destinations": round(count), "reason": signal.detail["reason"]})
+    message = f"it was refused connections to {count} different places within {bounds.window_s:g} s"
+    return window, Finding(message, {"destinations": count, "reason": signal.detail["reason"]})
 
 
 RULE = Rule(

@@ -26,7 +26,8 @@ from wirthforge_sdk.errors import WirthForgeError
 
 if TYPE_CHECKING:
     from wirthforge_sdk.client import HostClient
-    from wirthforge_sdk.contracts.host_api import AuditOut, CallOut, InstanceOut
+    from wirthforge_sdk.contracts.audit_api import AuditOut
+    from wirthforge_sdk.contracts.host_api import CallOut, InstanceOut
 
 CALL_S: Final = 20.0
 DIG_IN_S: Final = 3.0

@@ -1,7 +1,7 @@
 """Standing approvals of calls over MCP, and tokens with room for sets of functions.
 
-Revision ID: 0004_mcp_approvals
-Revises: 0003_alerts
+Revision ID: 0005_mcp_approvals
+Revises: 0004_audit_checkpoints
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004_mcp_approvals"
-down_revision = "0003_alerts"
+revision = "0005_mcp_approvals"
+down_revision = "0004_audit_checkpoints"
 branch_labels = None
 depends_on = None
 
