@@ -7,10 +7,10 @@ PYTHON := uv run --frozen python
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo attack test unit check format bench schemas migrate up down clean
+.PHONY: help setup tools demo attack test unit conformance check format bench schemas migrate up down clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: tools ## Bring uv, the packages, a Docker Engine and the images
 	@scripts/ensure-engine
@@ -35,6 +35,9 @@ test: setup unit ## Run all tests
 unit: tools ## Run the tests that need no engine
 	@directory=$$(mktemp -d /tmp/wf.XXXX) && trap 'rm -rf "$$directory"' EXIT && \
 		uv run --frozen pytest -n auto --basetemp "$$directory/t" tests/unit tests/architecture $(ARGS)
+
+conformance: setup ## Run the protocol's own conformance suite against the host's MCP endpoint (needs npm)
+	@$(PYTHON) -m tests.conformance
 
 check: tools ## Check format, style, types, import directions and exported schemas
 	@uv run --frozen ruff format --check

@@ -229,7 +229,7 @@ async def test_a_tool_that_differs_is_refused_and_the_rest_goes_on_until_it_is_a
         approval = FunctionApprovalIn(
             digest=plugin.digest, function="read_graph", fingerprint=found.fingerprint
         )
-        await host.wiring.plugins.approve_function(NAME, approval, host.operator)
+        await host.approve_function(NAME, approval)
         assert "Wirth" in await told(host, "read_graph", {})
         assert (await host.plugin(NAME)).quarantined == []
 

@@ -1,7 +1,7 @@
 """Functions that an operator approved although they differ from what was signed.
 
-Revision ID: 0010_accepted_functions
-Revises: 0009_configuration
+Revision ID: 0011_accepted_functions
+Revises: 0010_mcp_approvals
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010_accepted_functions"
-down_revision = "0009_configuration"
+revision = "0011_accepted_functions"
+down_revision = "0010_mcp_approvals"
 branch_labels = None
 depends_on = None
 
