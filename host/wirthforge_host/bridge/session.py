@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.bridge.streams import Stream
 from wirthforge_host.errors import (
     CallTimedOutError,
     FunctionMissingError,
@@ -31,6 +32,7 @@ from wirthforge_sdk.contracts.bridge import (
     META_TIMEOUT_MS,
     METHOD_NOT_FOUND,
     MODERN,
+    STREAMS_CAPABILITY,
     UNSUPPORTED_VERSION,
     ErrorCode,
 )
@@ -103,12 +105,18 @@ class _Tools(msgspec.Struct, rename="camel"):
     next_cursor: str | None = None
 
 
+class _Capabilities(msgspec.Struct):
+    experimental: dict[str, Any] = {}
+
+
 class _Discovered(msgspec.Struct, rename="camel"):
     supported_versions: list[str]
+    capabilities: _Capabilities = msgspec.field(default_factory=_Capabilities)
 
 
 class _Initialized(msgspec.Struct, rename="camel"):
     protocol_version: str
+    capabilities: _Capabilities = msgspec.field(default_factory=_Capabilities)
 
 
 class Session:
@@ -120,6 +128,8 @@ class Session:
         self._meta: dict[str, Any] = {}
         self.protocol = ""
         """The MCP revision spoken, once open."""
+        self.can_stream = False
+        """Whether the plugin knows the streams of our bridge; known once open."""
 
     @property
     def is_open(self) -> bool:
@@ -208,9 +218,57 @@ class Session:
         if traceparent is not None:
             meta[_TRACE] = traceparent
         params = {"name": function, "arguments": arguments}
-        answer = self._read(
-            await self._ask("tools/call", params, timeout_s, meta=meta, label=call_id), _Content
+        return self._result(
+            function, await self._ask("tools/call", params, timeout_s, meta=meta, label=call_id)
         )
+
+    def stream(
+        self,
+        function: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        idle_s: float,
+        call_id: str,
+        input_name: str | None = None,
+    ) -> Stream:
+        """Calls one function whose items are wanted as they come; :meth:`outcome` has its answer.
+
+        Of a plugin that cannot stream, progress and the answer are all that comes.
+
+        Args:
+            function: As :meth:`call`.
+            arguments: All but the one that follows.
+            timeout_s: As :meth:`call`.
+            idle_s: How long the plugin may be silent while it could go on.
+            call_id: As :meth:`call`.
+            input_name: The argument that is fed to the stream.
+
+        Raises:
+            InvalidInputError: An argument is to follow, and the plugin cannot stream.
+            LimitExceededError: Too many streams are open; and as :meth:`call`.
+        """
+        if input_name is not None and not self.can_stream:
+            raise InvalidInputError(f"{self._plugin} takes no streams: send '{input_name}' whole", field="input")
+        meta = {**self._meta, META_TIMEOUT_MS: round(timeout_s * 1000)}
+        asked = {} if input_name is None else {"input": input_name}
+        return self._connection.streams.begin(
+            {"name": function, "arguments": arguments, "_meta": meta},
+            timeout_s=timeout_s,
+            idle_s=idle_s,
+            label=call_id,
+            ask=asked if self.can_stream else None,
+        )
+
+    async def outcome(self, function: str, stream: Stream) -> ToolResult:
+        """What a streamed call ended with; raises as :meth:`call`."""
+        try:
+            return self._result(function, await stream.answer())
+        except ReplyError as error:
+            raise self._translated(error, function) from None
+
+    def _result(self, function: str, reply: Any) -> ToolResult:
+        answer = self._read(reply, _Content)
         if answer.kind != "complete":
             raise PluginFailedError(
                 f"{self._plugin} answered {function} with '{_clean(answer.kind)}', not a result"
@@ -228,7 +286,9 @@ class Session:
             if final or (isinstance(error, ReplyError) and _is_newer(error)):
                 raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}") from None
             return False
-        if MODERN not in self._read(answer, _Discovered).supported_versions:
+        discovered = self._read(answer, _Discovered)
+        self.can_stream = STREAMS_CAPABILITY in discovered.capabilities.experimental
+        if MODERN not in discovered.supported_versions:
             raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}")
         self._meta = meta
         return True
@@ -244,7 +304,9 @@ class Session:
             raise PluginUnavailableError(
                 f"{self._plugin} answers no greeting of MCP: {_clean(str(error))}"
             ) from None
-        version = self._read(answer, _Initialized).protocol_version
+        initialized = self._read(answer, _Initialized)
+        self.can_stream = STREAMS_CAPABILITY in initialized.capabilities.experimental
+        version = initialized.protocol_version
         if version not in GREETED:
             raise PluginUnavailableError(f"{self._plugin} speaks MCP {_clean(version)}, which we do not")
         self._connection.calls.notify("notifications/initialized", {})

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
         HostTimeoutError,
         HostUnavailableError,
         InvalidHostCallError,
+        InvalidItemError,
         PermissionRefusedError,
     )
     from wirthforge_sdk.runtime.plugin import Plugin
+    from wirthforge_sdk.runtime.streams import Stream
 
 __all__ = [
     "CallCancelledError",
@@ -32,12 +34,17 @@ __all__ = [
     "HostTimeoutError",
     "HostUnavailableError",
     "InvalidHostCallError",
+    "InvalidItemError",
     "PermissionRefusedError",
     "Plugin",
+    "Stream",
 ]
+
+_PLACES = {"Plugin": "plugin", "Stream": "streams"}
+"""Of what is no error."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'plugin' if name == 'Plugin' else 'errors'}"), name)
+    return getattr(import_module(f"{__name__}.{_PLACES.get(name, 'errors')}"), name)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
+from wirthforge_sdk.contracts.bridge import PROGRESS
 from wirthforge_sdk.runtime.calls import CURRENT
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Annotations, Function, Options, function_of
@@ -14,6 +15,7 @@ from wirthforge_sdk.runtime.session import About, Session
 from wirthforge_sdk.runtime.wire import Connection
 from wirthforge_sdk.runtime.workers import Crew
 
+MAX_PROGRESS_CHARACTERS = 300
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -107,6 +109,18 @@ class Plugin:
         """Whether nobody waits any more for the call this code runs for: cancelled, or past its deadline."""
         call = CURRENT.get()
         return call is not None and (call.cancelled or call.expired())
+
+    def progress(self, reached: float, message: str = "", *, total: float = 1.0) -> None:
+        """Tells the caller how far the call is that this code runs for: ``plugin.progress(0.4, "reading")``.
+
+        Told at most ten times a second and only when it is further than before; not at all to a caller that did
+        not ask. Call it as often as you like.
+        """
+        call = CURRENT.get()
+        if call is None or call.progress is None or not call.progress.is_due(reached, total):
+            return
+        told = {"progressToken": call.progress.token, "progress": reached, "total": total}
+        self._line.notify(PROGRESS, **told, **({"message": message[:MAX_PROGRESS_CHARACTERS]} if message else {}))
 
     def serve(self, connections: Iterable[Connection], about: About | None = None) -> None:
         """Answers on one connection after another, each until the other side closes it, in the calling thread.

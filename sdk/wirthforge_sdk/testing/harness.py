@@ -13,14 +13,9 @@ from wirthforge_sdk.runtime import Plugin
 from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
 from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
+from wirthforge_sdk.testing.streams import FunctionFailedError, PluginStream
 
 TIMEOUT_S = 30.0
-
-
-class FunctionFailedError(UnavailableError):
-    """The function raised; the message is what a caller sees: the exception's type and text."""
-
-    code = "function_failed"
 
 
 class PluginHarness:
@@ -93,6 +88,18 @@ class PluginHarness:
     def call_now(self, function: str, /, **arguments: Any) -> dict[str, Any]:
         """As :meth:`call`, for tests without asyncio."""
         return _returned(self._plugin.ask("tools/call", _call(function, arguments)))
+
+    def stream(self, function: str, /, **arguments: Any) -> PluginStream:
+        """Calls a function whose items are wanted as they come.
+
+        Example::
+
+            async with harness.stream("count", to=3) as items:
+                assert [each async for each in items] == [1, 2, 3]
+
+        An argument that is an iterator, or an asynchronous one, is sent to the function item by item.
+        """
+        return self._plugin.stream(function, arguments)
 
     def functions(self) -> list[dict[str, Any]]:
         """What it offers, as MCP tools: ``name``, ``inputSchema`` and the rest."""
