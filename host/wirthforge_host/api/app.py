@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wirthforge_host.api import calls, containment, observation, plugins, policy, resources, threats
+from wirthforge_host.api import calls, containment, observation, plugins, policy, resources, streaming, threats
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.serving.application import Application
 from wirthforge_sdk.serving.problems import declared
@@ -15,8 +15,8 @@ Everything under `/v1` needs an operator's token. Every error is a problem docum
 
 def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
-    app = Application(title="WirthForge host", description=DESCRIPTION)
+    app = Application(title="WirthForge host", description=DESCRIPTION, unbound=[streaming.INPUT_PATH])
     app.state.wiring = wiring
-    for module in (plugins, containment, calls, observation, policy, resources, threats):
+    for module in (plugins, containment, calls, streaming, observation, policy, resources, threats):
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
     return app

@@ -157,6 +157,15 @@ class Stream:
         """The result of the reply; raises as ``Calls.request``."""
         return await asyncio.shield(self._call.future)
 
+    def abort(self, error: WirthForgeError) -> None:
+        """Ends the call with ``error``; the plugin is told that nobody waits."""
+        self._calls.fail(self._call, error, "its caller gave it up")
+
+    @property
+    def takes_input(self) -> bool:
+        """Whether an argument follows that is not complete."""
+        return self._takes_input
+
     async def feed(self, item: Any) -> bool:
         """Sends an item of the argument that follows, JSON or ``bytes``, once the plugin has room for it.
 

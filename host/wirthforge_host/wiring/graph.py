@@ -20,6 +20,7 @@ from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
+from wirthforge_host.plugins.streaming import Streaming
 from wirthforge_host.plugins.states import States
 from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.service import Resources
@@ -59,6 +60,7 @@ class Wiring:
     storage: Storage
     plugins: Plugins
     calls: Calls
+    streaming: Streaming
     installer: Installer
     instances: Instances
     reconciler: Reconciler
@@ -150,6 +152,7 @@ def build_wiring(
         storage=ground.storage,
         plugins=plugins,
         calls=Calls(plugins, reconciler, ground.audit, metrics),
+        streaming=Streaming(plugins, reconciler, ground.audit, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from wirthforge_sdk.client.connection import Connection, Request, Service, given, plugin_path, segment
 from wirthforge_sdk.client.events import read_events
+from wirthforge_sdk.client.host_streams import StreamedCalls
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AuditOut,
@@ -197,7 +198,7 @@ class ResourceUse(Observation):
         )
 
 
-class HostClient(ResourceUse):
+class HostClient(StreamedCalls, ResourceUse):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -35,6 +35,8 @@ SCOPES = {
     "end_all": Scope.OPERATE,
     "effective": Scope.READ,
     "call": Scope.CALL,
+    "stream": Scope.CALL,
+    "feed": Scope.CALL,
     "grants": Scope.READ,
     "approve": Scope.OPERATE,
     "revoke": Scope.OPERATE,
