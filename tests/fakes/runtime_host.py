@@ -17,7 +17,7 @@ from typing import Any
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
-from wirthforge_host.bridge.streams import Item, Progress, Stream
+from wirthforge_host.bridge.stream import Item, Progress, Stream
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
@@ -58,7 +58,6 @@ class RuntimeHost:
         except ReplyError as error:
             raise CallRefusedError(error.failure.message, **error.failure.data) from None
         return answer["structuredContent"]
-
 
     @asynccontextmanager
     async def stream(self, function: str, /, **arguments: Any) -> AsyncIterator[RuntimeStream]:

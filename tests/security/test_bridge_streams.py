@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.fakes.plugin_peer import WAIT_S
 from wirthforge_host.bridge import connection
 from wirthforge_host.bridge.connection import MAX_BREACHES
-from wirthforge_host.bridge.streams import Item
+from wirthforge_host.bridge.stream import Item
 from wirthforge_host.errors import CallTimedOutError, PluginFailedError
 from wirthforge_sdk.contracts.bridge import (
     MAX_CALL_BYTES,
@@ -103,7 +103,9 @@ async def opened(bridged):
 
 async def test_what_a_plugin_sends_is_told_in_order_and_answered(opened):
     opened.bridged.peer.send(item(opened.number, 0, {"a": 1}))
-    opened.bridged.peer.writer.write(head(opened.number, 1, 3) + b"\n" + b"\n{x" + item(opened.number, 2, "é") + b"\n")
+    opened.bridged.peer.writer.write(
+        head(opened.number, 1, 3) + b"\n" + b"\n{x" + item(opened.number, 2, "é") + b"\n"
+    )
     opened.bridged.peer.send({"jsonrpc": "2.0", "id": opened.number, "result": {"content": []}})
     async with asyncio.timeout(WAIT_S):
         assert [each async for each in opened.stream] == [Item({"a": 1}), b"\n{x", Item("é")]
@@ -270,9 +272,10 @@ async def test_a_plugin_that_is_silent_meets_the_idle_deadline_and_is_told(bridg
 
 
 async def test_more_streams_than_the_bound_are_refused(bridged):
-    streams = []
-    for _ in range(MAX_STREAMS):
-        streams.append(bridged.session.stream("f", {}, timeout_s=WAIT_S, idle_s=WAIT_S, call_id="s"))
+    streams = [
+        bridged.session.stream("f", {}, timeout_s=WAIT_S, idle_s=WAIT_S, call_id="s")
+        for _ in range(MAX_STREAMS)
+    ]
     with pytest.raises(LimitExceededError):
         bridged.session.stream("f", {}, timeout_s=WAIT_S, idle_s=WAIT_S, call_id="s")
     for stream in streams:
@@ -349,7 +352,11 @@ def test_frames_do_not_depend_on_how_the_stream_was_cut(parts, rest, data):
 MARK = b'{"jsonrpc":"2.0","method":"wf/item","params":{"_meta":{"wf/bytes":'
 
 
-@given(st.lists(st.one_of(st.binary(max_size=30), st.just(MARK), st.integers(-5, 2**21).map(lambda n: b"%d}}}\n" % n))))
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=30), st.just(MARK), st.integers(-5, 2**21).map(lambda n: b"%d}}}\n" % n))
+    )
+)
 def test_no_bytes_break_the_framing_but_by_its_own_error(pieces):
     frames, held = Frames(), 0
     for piece in pieces:

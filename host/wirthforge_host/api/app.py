@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from wirthforge_host.api import calls, containment, observation, plugins, policy, resources, streaming, threats
+from wirthforge_host.api import (
+    calls,
+    containment,
+    observation,
+    plugins,
+    policy,
+    resources,
+    streaming,
+    threats,
+)
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.serving.application import Application
 from wirthforge_sdk.serving.problems import declared

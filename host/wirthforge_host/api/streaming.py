@@ -1,4 +1,4 @@
-"""Streamed calls over HTTP: what comes as lines of JSON or as raw bytes, what follows as the body of a second request."""
+"""Streamed calls over HTTP: what comes, as lines of JSON or raw bytes; what follows, as a second request's body."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from wirthforge_host.api.security import Caller, Wired
-from wirthforge_host.bridge.streams import Happening, Item
+from wirthforge_host.bridge.stream import Happening, Item
 from wirthforge_host.plugins.streaming import StreamedCall
 from wirthforge_sdk.contracts.bridge import MAX_CALL_BYTES, too_deep
 from wirthforge_sdk.contracts.problem import problem_of
@@ -39,8 +39,14 @@ _encode = msgspec.json.encode
 class Streamed(StreamingResponse):
     """A response that ends its call when it ends, however that is."""
 
-    def __init__(self, call: StreamedCall, content: AsyncIterator[bytes], form: str, ending: AsyncExitStack) -> None:
-        super().__init__(content, media_type=form, headers={CALL_HEADER: call.id, "Cache-Control": "no-store"})
+    media_type = LINES
+
+    def __init__(
+        self, call: StreamedCall, content: AsyncIterator[bytes], form: str, ending: AsyncExitStack
+    ) -> None:
+        super().__init__(
+            content, media_type=form, headers={CALL_HEADER: call.id, "Cache-Control": "no-store"}
+        )
         self._ending = ending
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,13 +59,13 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": f"A line for each thing that happens, or with `Accept: {RAW}` the bytes of the result "
         "alone, cut off where the call fails. Hanging up cancels the call.",
-        "content": {LINES: {"schema": {"type": "string"}}, RAW: {"schema": {"type": "string"}}},
+        "content": {RAW: {"schema": {"type": "string", "format": "binary"}}},
         "model": StreamLine,
     }
 }
 
 
-@router.post("/calls/stream", tags=["calls"], response_class=StreamingResponse, responses=_ANSWERS)
+@router.post("/calls/stream", status_code=200, tags=["calls"], response_class=Streamed, responses=_ANSWERS)
 async def stream(
     body: StreamIn, operator: Caller, wiring: Wired, accept: Annotated[str, Header()] = LINES
 ) -> Streamed:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.connection import Connection
-from wirthforge_host.bridge.streams import Stream
+from wirthforge_host.bridge.stream import Stream
 from wirthforge_host.errors import (
     CallTimedOutError,
     FunctionMissingError,
@@ -249,7 +249,9 @@ class Session:
             LimitExceededError: Too many streams are open; and as :meth:`call`.
         """
         if input_name is not None and not self.can_stream:
-            raise InvalidInputError(f"{self._plugin} takes no streams: send '{input_name}' whole", field="input")
+            raise InvalidInputError(
+                f"{self._plugin} takes no streams: send '{input_name}' whole", field="input"
+            )
         meta = {**self._meta, META_TIMEOUT_MS: round(timeout_s * 1000)}
         asked = {} if input_name is None else {"input": input_name}
         return self._connection.streams.begin(

@@ -11,7 +11,7 @@ from typing import Any, Self
 from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.session import Session
-from wirthforge_host.bridge.streams import Happening, Stream
+from wirthforge_host.bridge.stream import Happening, Stream
 from wirthforge_host.errors import FunctionMissingError, PluginUnavailableError
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.instance import Instance

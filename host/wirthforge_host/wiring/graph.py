@@ -20,8 +20,8 @@ from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
-from wirthforge_host.plugins.streaming import Streaming
 from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.streaming import Streaming
 from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.control import Control
@@ -131,11 +131,7 @@ def build_wiring(
     reconciler = parts.reconciler(settings, ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
     containment = Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
+        database=ground.database, audit=ground.audit, states=states, reconciler=reconciler, control=control
     )
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(

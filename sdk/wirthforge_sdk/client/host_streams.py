@@ -173,5 +173,3 @@ def _read(line: bytes) -> StreamLine:
         raise UnavailableError(
             "the host sent a line in a form that this version does not know: bring client and host to the same version"
         ) from error
-
-

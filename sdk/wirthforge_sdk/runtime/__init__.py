@@ -20,11 +20,10 @@ if TYPE_CHECKING:
         HostTimeoutError,
         HostUnavailableError,
         InvalidHostCallError,
-        InvalidItemError,
         PermissionRefusedError,
     )
     from wirthforge_sdk.runtime.plugin import Plugin
-    from wirthforge_sdk.runtime.streams import Stream
+    from wirthforge_sdk.runtime.streams import InvalidItemError, Stream
 
 __all__ = [
     "CallCancelledError",
@@ -40,8 +39,8 @@ __all__ = [
     "Stream",
 ]
 
-_PLACES = {"Plugin": "plugin", "Stream": "streams"}
-"""Of what is no error."""
+_PLACES = {"Plugin": "plugin", "Stream": "streams", "InvalidItemError": "streams"}
+"""Of what is not in ``errors``."""
 
 
 def __getattr__(name: str) -> Any:

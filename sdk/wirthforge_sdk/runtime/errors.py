@@ -49,12 +49,6 @@ class InvalidHostCallError(HostRefusedError, InvalidInputError):
     code = ErrorCode.INVALID_PARAMETERS
 
 
-class InvalidItemError(HostRefusedError, InvalidInputError):
-    """What the caller sends as a stream does not fit the parameter's type; ``details["field"]`` is the parameter."""
-
-    code = ErrorCode.INVALID_PARAMETERS
-
-
 class HostLimitError(HostRefusedError, LimitExceededError):
     """A quota or a bound of the bridge was reached."""
 

@@ -27,7 +27,7 @@ from wirthforge_sdk.runtime.calls import CURRENT, Call, Progress
 from wirthforge_sdk.runtime.errors import HostRefusedError
 from wirthforge_sdk.runtime.functions import Function, InvalidArgumentsError
 from wirthforge_sdk.runtime.host import Log
-from wirthforge_sdk.runtime.streams import Outgoing, Stream, Turn, given
+from wirthforge_sdk.runtime.streams import InvalidItemError, Outgoing, Stream, given
 from wirthforge_sdk.runtime.workers import Crew
 
 
@@ -83,26 +83,25 @@ class Execution:
         call = Call(number, meta.timeout_ms)
         if meta.progress_token is not None:
             call.progress = Progress(meta.progress_token)
-        if ask is not None and (function.yields or ask.input):
-            if sum(map(_streams, self._open.values())) >= MAX_STREAMS:
-                return _refusal(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are already open")
-            self._join(call, function, ask, arguments)
-        elif function.takes is not None:
-            arguments[function.takes] = given(call, arguments[function.takes])
+        self._join(call, function, ask or wire.StreamAsk(), arguments, wanted=ask is not None)
+        if _streams(call) and sum(map(_streams, self._open.values())) >= MAX_STREAMS:
+            return _refusal(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are already open")
         self._open[number] = call
         return self._start(call, function, arguments)
 
     def _join(
-        self, call: Call, function: Function, ask: wire.StreamAsk, arguments: dict[str, Any]
+        self, call: Call, function: Function, ask: wire.StreamAsk, arguments: dict[str, Any], *, wanted: bool
     ) -> None:
-        """Gives the call its streams."""
-        if function.yields is not None:
+        """Gives the call its streams, as far as its caller wants them."""
+        if wanted and function.yields is not None:
             call.output = Outgoing(self._connection, call, ask.credit)
-        if ask.input is not None and function.read is not None:
-            call.input = Stream(Turn(call), function.read, self._connection)
-            arguments[ask.input] = call.input
-        elif function.takes is not None:
+        if function.takes is None or function.read is None:
+            return
+        if ask.input is None:
             arguments[function.takes] = given(call, arguments[function.takes])
+        else:
+            call.input = Stream(call, function.read, self._connection)
+            arguments[function.takes] = call.input
 
     def _start(self, call: Call, function: Function, arguments: dict[str, Any]) -> bytes | None:
         if function.options.inline:
@@ -206,6 +205,8 @@ class Execution:
             return None
         if isinstance(error, HostRefusedError):
             return _refusal(call.id, error.code, error.message, **error.details)
+        if isinstance(error, InvalidItemError):
+            return _refusal(call.id, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
         import traceback  # noqa: PLC0415 - 9 ms that a plugin which does not fail never pays
 
         reason = _sentence(error)

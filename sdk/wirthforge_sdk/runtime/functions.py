@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from wirthforge_sdk.runtime.streamed import Encoding, items_of, marked, result_items, whole
+from wirthforge_sdk.contracts.bridge import STREAM_MARK
+from wirthforge_sdk.runtime.streamed import Encoding, items_of, result_items, whole
 from wirthforge_sdk.runtime.streams import reader
 from wirthforge_sdk.runtime.wire import encode
 
@@ -171,20 +172,22 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
     is_async = inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body)
     hints = _hints(name, body)
     takes, items = _stream_of(name, hints)
-    yields = None if options.inline and hints.get("return") is bytes else result_items(body, hints.get("return", Any))
+    yields = _yields(body, hints, options)
     if options.inline and (is_async or takes is not None or yields is not None):
-        raise TypeError(f"function {name!r}: what is async or streams cannot be inline: remove one of the two")
+        raise TypeError(
+            f"function {name!r}: what is async or streams cannot be inline: remove one of the two"
+        )
     plain = {key: hint if (of := items_of(hint)) is None else whole(of[0]) for key, hint in hints.items()}
     parameters = _parameters(name, body, plain)
     input_schema = _schema(parameters)
     input_schema.pop("title", None)
     if takes is not None:
-        input_schema["properties"][takes] = marked(input_schema["properties"][takes])
+        input_schema["properties"][takes][STREAM_MARK] = True
         parameters = _parameters(name, body, plain, takes)
     returns = hints.get("return", Any) if yields is None else whole(yields[0])
     output_schema, wraps = _output(name, returns)
     if yields is not None and output_schema is not None:
-        output_schema["properties"]["result"] = marked(output_schema["properties"]["result"])
+        output_schema["properties"]["result"][STREAM_MARK] = True
     return Function(
         name=name,
         description=inspect.getdoc(body) or "",
@@ -200,6 +203,12 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
         read=None if takes is None else reader(takes, items),
         yields=None if yields is None else Encoding(name, yields[0]),
     )
+
+
+def _yields(body: Callable[..., Any], hints: dict[str, Any], options: Options) -> tuple[Any] | None:
+    """The type of a result's items; what is inline returns its bytes whole."""
+    returns = hints.get("return", Any)
+    return None if options.inline and returns is bytes else result_items(body, returns)
 
 
 def _stream_of(name: str, hints: dict[str, Any]) -> tuple[str | None, Any]:

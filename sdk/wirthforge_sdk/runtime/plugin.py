@@ -120,7 +120,9 @@ class Plugin:
         if call is None or call.progress is None or not call.progress.is_due(reached, total):
             return
         told = {"progressToken": call.progress.token, "progress": reached, "total": total}
-        self._line.notify(PROGRESS, **told, **({"message": message[:MAX_PROGRESS_CHARACTERS]} if message else {}))
+        self._line.notify(
+            PROGRESS, **told, **({"message": message[:MAX_PROGRESS_CHARACTERS]} if message else {})
+        )
 
     def serve(self, connections: Iterable[Connection], about: About | None = None) -> None:
         """Answers on one connection after another, each until the other side closes it, in the calling thread.

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES, STREAM_MARK
+from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
 from wirthforge_sdk.runtime.errors import HostLimitError
 from wirthforge_sdk.runtime.streams import Outgoing, Stream
 from wirthforge_sdk.runtime.wire import encode
@@ -52,11 +52,6 @@ def result_items(body: Callable[..., Any], returns: Any) -> tuple[Any] | None:
 def whole(items: Any) -> Any:
     """The type of a stream that travels in one piece."""
     return bytes if items is bytes else list[items]
-
-
-def marked(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of :func:`whole`, marked as one that may travel as a stream."""
-    return {**schema, STREAM_MARK: True}
 
 
 class Encoding:

@@ -28,7 +28,6 @@ from wirthforge_sdk.runtime.errors import (
     CallCancelledError,
     HostLimitError,
     HostTimeoutError,
-    InvalidItemError,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +36,14 @@ if TYPE_CHECKING:
     from wirthforge_sdk.runtime.calls import Call
 
 T = TypeVar("T")
+
+
+class InvalidItemError(ValueError):
+    """What the caller sends as a stream does not fit the parameter's type; :attr:`field` is the parameter."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class Turn:
@@ -175,11 +182,11 @@ class Stream(Generic[T]):
     chunks of no particular size. Taking slowly slows the sender. Raises what :class:`Outgoing` does.
     """
 
-    def __init__(self, turn: Turn, read: Callable[[Any], T], connection: wire.Connection | None) -> None:
-        self._turn = turn
+    def __init__(self, call: Call, read: Callable[[Any], T], connection: wire.Connection | None) -> None:
+        self._turn = Turn(call)
         self._read = read
         self._connection = connection
-        self._number = turn._call.id
+        self._number = call.id
         self._items: deque[tuple[Any, int]] = deque()
         self._owed = 0
         self._ended = False
@@ -240,7 +247,7 @@ class Stream(Generic[T]):
 
 def given(call: Call, values: Any) -> Stream[Any]:
     """The stream of an argument that came whole: a list, or bytes as one chunk."""
-    stream = Stream[Any](Turn(call), lambda item: item, None)
+    stream = Stream[Any](call, lambda item: item, None)
     for value in [values] if isinstance(values, bytes) else values:
         stream.put(value)
     stream.end()

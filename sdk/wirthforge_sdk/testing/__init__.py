@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from wirthforge_sdk.testing.harness import FunctionFailedError, PluginHarness
+from wirthforge_sdk.testing.harness import PluginHarness
 from wirthforge_sdk.testing.host_end import CallRefusedError
 from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
+from wirthforge_sdk.testing.streams import FunctionFailedError, PluginStream
 
 __all__ = [
     "CallRefusedError",
@@ -13,4 +14,5 @@ __all__ = [
     "LogLine",
     "MemoryHost",
     "PluginHarness",
+    "PluginStream",
 ]

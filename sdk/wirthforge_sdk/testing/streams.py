@@ -16,7 +16,7 @@ from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.calls import Call
 from wirthforge_sdk.runtime.errors import HostRefusedError
-from wirthforge_sdk.runtime.streams import Outgoing, Stream, Turn
+from wirthforge_sdk.runtime.streams import Outgoing, Stream
 
 
 class FunctionFailedError(UnavailableError):
@@ -46,7 +46,7 @@ class PluginStream:
         self._source = source
         self._output = Outgoing(connection, self._call, 0)
         self._call.output = self._output
-        self.items = self._call.input = Stream[Any](Turn(self._call), _read, connection)
+        self.items = self._call.input = Stream[Any](self._call, _read, connection)
         self.progress: list[dict[str, Any]] = []
         """What ``plugin.progress`` told: ``progress``, ``total`` and maybe ``message``."""
 
