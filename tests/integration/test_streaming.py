@@ -13,7 +13,7 @@ from tests.fakes.packages import make_package
 from tests.fakes.world import PATIENCE_S as WAIT_S
 from tests.fakes.world import PLUGIN, offered, world
 from wirthforge_host.api import create_app
-from wirthforge_host.errors import CallTimedOutError
+from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
 from wirthforge_host.tokens.service import Scope
 from wirthforge_sdk.client.host import HostClient
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError
@@ -53,6 +53,7 @@ def length(data: Stream[bytes]) -> int:
 @plugin.function
 async def endless() -> AsyncIterator[int]:
     import asyncio
+    closed.append("begun")
     try:
         yield 1
         await asyncio.Event().wait()
@@ -62,6 +63,7 @@ async def endless() -> AsyncIterator[int]:
 @plugin.function
 async def linger() -> bool:
     import asyncio
+    closed.append("begun")
     try:
         await asyncio.Event().wait()
     finally:
@@ -241,10 +243,10 @@ async def test_an_application_that_hangs_up_cancels_the_function(http, host, fun
     path = "/v1/calls/stream" if function == "endless" else "/v1/calls"
     calling = asyncio.create_task(http.post(path, json=asked(function)))
     async with asyncio.timeout(WAIT_S):
-        while not host.wiring.reconciler.live(PLUGIN).session.calls_in_flight:  # noqa: ASYNC110 - nothing tells of it
-            await asyncio.sleep(0)
+        while (await host.call("told")).structured != {"result": ["begun"]}:
+            continue
         calling.cancel()
-        while (await host.call("told")).structured != {"result": [function]}:
+        while (await host.call("told")).structured != {"result": ["begun", function]}:
             continue
 
 
@@ -255,6 +257,15 @@ async def test_a_silent_plugin_and_a_slow_one_meet_their_deadlines(client):
             assert await anext(items) == 1
             with pytest.raises(CallTimedOutError):
                 await anext(items)
+
+
+async def test_what_is_not_let_in_is_recorded_too(client, host):
+    host.wiring.reconciler.live(PLUGIN).gate.close()
+    with pytest.raises(PluginUnavailableError):
+        async with client.stream(PLUGIN, "count", {"to": 1}):
+            pass
+    (record,) = await host.audited("call")
+    assert (record.outcome, record.detail["code"]) == ("failed", "plugin_unavailable")
 
 
 async def test_what_is_not_there_is_refused_before_anything_is_streamed(client):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Self
 
 from wirthforge_host.audit.records import Outcome, Record, shape_of
@@ -96,8 +96,16 @@ class Streaming:
             raise FunctionMissingError(
                 f"{body.plugin} has no function '{body.function[:80]}'", plugin=body.plugin
             )
-        with instance.gate.admitted():
-            call = _begun(instance, function, body)
+        with ExitStack() as inside:
+            try:
+                inside.enter_context(instance.gate.admitted())
+                call = _begun(instance, function, body)
+            except WirthForgeError as error:
+                self._metrics.called(body.plugin, function.name, error.code, 0)
+                await self._audit.enqueue(
+                    _record(body, caller, error.code, {"function": body.function, "code": error.code})
+                )
+                raise
             self._open[call.id] = caller.actor, call
             try:
                 async with call.stream:
@@ -105,7 +113,7 @@ class Streaming:
             finally:
                 del self._open[call.id]
                 self._metrics.called(body.plugin, function.name, call.code, call.seconds)
-                await self._audit.enqueue(_record(call, body, caller))
+                await self._audit.enqueue(_record(body, caller, call.code, _detail(call, body)))
 
     async def feed(self, call_id: str, items: AsyncIterator[Any], caller: Operator) -> InputOut:
         """Sends the argument that follows; the plugin's credit sets the pace.
@@ -151,8 +159,8 @@ def _begun(instance: Instance, function: Function, body: StreamIn) -> StreamedCa
     return StreamedCall(call_id, function, instance.session, stream)
 
 
-def _record(call: StreamedCall, body: StreamIn, caller: Operator) -> Record:
-    detail = {
+def _detail(call: StreamedCall, body: StreamIn) -> dict[str, Any]:
+    return {
         "call": call.id,
         "function": body.function,
         "arguments": shape_of(body.arguments),
@@ -160,5 +168,8 @@ def _record(call: StreamedCall, body: StreamIn, caller: Operator) -> Record:
         "ms": round(call.seconds * 1000, 3),
         "items": {"taken": call.stream.taken, "sent": call.stream.sent},
     }
-    outcome = Outcome.ALLOWED if call.code in {"ok", "function_failed"} else Outcome.FAILED
+
+
+def _record(body: StreamIn, caller: Operator, code: str, detail: dict[str, Any]) -> Record:
+    outcome = Outcome.ALLOWED if code in {"ok", "function_failed"} else Outcome.FAILED
     return Record(actor=caller.actor, action="call", outcome=outcome, plugin=body.plugin, detail=detail)
