@@ -97,8 +97,11 @@ class Calls:
         call = self.begin(method, params, timeout_s=timeout_s, label=label, cancellable=cancellable)
         try:
             return await call.future
+        except asyncio.CancelledError:
+            self._abandon(call, "nobody waits for it any more")
+            raise
         finally:
-            self.leave(call)
+            self._deadlines.remove(call.deadline)
 
     @property
     def next_number(self) -> int:

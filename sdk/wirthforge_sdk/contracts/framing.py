@@ -80,11 +80,10 @@ class Frames:
         """
         if self.missing or self._partial or _MARK in data:
             return self._carefully(data)
-        lines: list[Frame] = [*data.split(b"\n")]
-        rest = lines.pop()
-        if rest:
-            self._keep(cast("bytes", rest))
-        return lines
+        lines = data.split(b"\n")
+        if rest := lines.pop():
+            self._keep(rest)
+        return cast("list[Frame]", lines)
 
     def _carefully(self, data: bytes) -> list[Frame]:
         """As :meth:`feed`, where bytes may follow a line, or a line began before."""
