@@ -138,7 +138,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     routers = [route.original_router for route in api.client._transport.app.routes[1:]]
     for route in (route for router in routers for route in router.routes):
         assert isinstance(route, APIRoute)
-        path = route.path.format(namespace="demo", name="none", grant="0", alert="1")
+        path = route.path.format(namespace="demo", name="none", grant="0", alert="1", call_id="0" * 32)
         found += [(route.name, method, path) for method in route.methods]
     return found
 
