@@ -16,7 +16,19 @@ from dataclasses import dataclass, replace
 import docker.errors
 import uvloop
 
-from bench import audit, bridge, cold_start, events, kill, monitoring, neighbour, package, revocation, storage
+from bench import (
+    audit,
+    bridge,
+    cold_start,
+    events,
+    kill,
+    monitoring,
+    neighbour,
+    package,
+    revocation,
+    storage,
+    stream,
+)
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
 from wirthforge_sdk.errors import WirthForgeError
@@ -45,6 +57,7 @@ BENCHMARKS = {
         package,
         audit,
         revocation,
+        stream,
     )
 }
 

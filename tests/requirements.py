@@ -33,6 +33,29 @@ class Requirement:
     """What is missing, when partial."""
 
 
+STREAMED = (
+    "test_raw_bytes_come_as_they_are_over_many_windows",
+    "test_both_ways_at_once_without_an_end_in_sight",
+    "test_a_slow_taker_slows_the_plugin",
+    "test_a_stalled_stream_holds_up_no_other_call",
+    "test_who_leaves_closes_the_generator",
+)
+STREAMED_OVER_HTTP = (
+    "test_items_progress_and_the_end_come_as_lines",
+    "test_both_ways_at_once_without_an_end_in_sight",
+    "test_an_application_that_hangs_up_cancels_the_function",
+)
+STREAM_ATTACKS = (
+    "test_an_item_out_of_order_is_a_breach_and_ends_the_call",
+    "test_an_item_beyond_the_credit_is_a_breach_and_ends_the_call",
+    "test_items_for_a_call_that_was_never_made_are_breaches_and_end_the_connection",
+    "test_what_was_on_its_way_when_a_call_was_given_up_is_forgiven_as_far_as_its_credit",
+    "test_a_lie_about_the_bytes_that_follow_ends_the_connection",
+    "test_the_host_sends_no_more_than_the_plugin_takes",
+    "test_a_stream_that_nobody_takes_costs_the_window_and_no_more",
+    "test_frames_do_not_depend_on_how_the_stream_was_cut",
+)
+
 REQUIREMENTS: tuple[Requirement, ...] = (
     # Plugin core
     Requirement(
@@ -104,8 +127,11 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_bridge_runtime.py::test_a_function_that_takes_too_long_is_not_waited_for",
             "tests/security/test_bridge_abuse.py::test_a_plugin_that_asks_and_never_reads_is_cut_off_or_held_still",
             "tests/unit/host/test_calls.py::test_a_plugin_calls_another_and_both_are_on_record",
+            *(f"tests/contract/test_streams.py::{name}" for name in STREAMED),
+            *(f"tests/integration/test_streaming.py::{name}" for name in STREAMED_OVER_HTTP),
+            *(f"tests/security/test_bridge_streams.py::{name}" for name in STREAM_ATTACKS),
         ),
-        lacks="streaming, raw bodies, credits",
+        lacks="raw bodies of calls that do not stream",
     ),
     Requirement(
         "CORE-7",

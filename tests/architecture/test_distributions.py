@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SDK = ROOT / "sdk"
 MEMBERS = ("sdk", "host", "marketplace")
-INSIDE = ("wirthforge_sdk.contracts.bridge", "wirthforge_sdk.errors")
+INSIDE = ("wirthforge_sdk.contracts.bridge", "wirthforge_sdk.contracts.framing", "wirthforge_sdk.errors")
 """Used inside containers, besides everything in wirthforge_sdk.runtime."""
 ALLOWED = {*sys.stdlib_module_names, "msgspec", "wirthforge_sdk"}
 

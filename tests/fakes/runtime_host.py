@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bridge.stream import Item, Progress, Stream
 from wirthforge_host.bus import Bus
 from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.database import metadata
@@ -33,7 +35,8 @@ from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
-from wirthforge_sdk.testing import CallRefusedError
+from wirthforge_sdk.testing import CallRefusedError, FunctionFailedError
+from wirthforge_sdk.testing.streams import is_source
 
 WAIT_S = 20.0
 PLUGIN = "tests/probe"
@@ -70,6 +73,70 @@ class RuntimeHost:
         except ReplyError as error:
             raise CallRefusedError(error.failure.message, **error.failure.data) from None
         return answer["structuredContent"]
+
+    @asynccontextmanager
+    async def stream(self, function: str, /, **arguments: Any) -> AsyncIterator[RuntimeStream]:
+        """As ``PluginHarness.stream``."""
+        sources = {key: value for key, value in arguments.items() if is_source(value)}
+        for key in sources:
+            del arguments[key]
+        stream = self.session.stream(
+            function,
+            arguments,
+            timeout_s=WAIT_S,
+            idle_s=WAIT_S,
+            call_id="a call",
+            input_name=next(iter(sources), None),
+        )
+        async with stream:
+            feeding = [asyncio.create_task(_feed(stream, source)) for source in sources.values()]
+            try:
+                yield RuntimeStream(stream)
+            finally:
+                for task in feeding:
+                    task.cancel()
+                await asyncio.gather(*feeding, return_exceptions=True)
+
+
+async def _feed(stream: Stream, source: Any) -> None:
+    if isinstance(source, AsyncIterator):
+        async for item in source:
+            if not await stream.feed(item):
+                return
+    else:
+        for item in source:
+            if not await stream.feed(item):
+                return
+    await stream.finish()
+
+
+class RuntimeStream:
+    """A streamed call, with what tests ask of ``PluginStream``."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self.progress: list[dict[str, Any]] = []
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        async for happening in self._stream:
+            if isinstance(happening, Progress):
+                self.progress.append(asdict(happening))
+            else:
+                yield happening.value if isinstance(happening, Item) else happening
+        answer = await self._answer()
+        if answer["isError"]:
+            raise FunctionFailedError(answer["content"][0]["text"])
+
+    def result(self) -> Any:
+        """The whole result; for another thread than the loop's."""
+        return asyncio.run_coroutine_threadsafe(self._answer(), self._loop).result(WAIT_S)
+
+    async def _answer(self) -> Any:
+        try:
+            return await self._stream.answer()
+        except ReplyError as error:
+            raise CallRefusedError(error.failure.message, **error.failure.data) from None
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from wirthforge_host.api import (
     policy,
     resources,
     storage,
+    streaming,
     threats,
     tokens,
 )
@@ -33,7 +34,7 @@ Everything under `/v1` needs an operator's token. Every error is a problem docum
 
 def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
-    app = Application(title="WirthForge host", description=DESCRIPTION)
+    app = Application(title="WirthForge host", description=DESCRIPTION, unbound=[streaming.INPUT_PATH])
     app.state.wiring = wiring
     routers = (
         plugins,
@@ -41,6 +42,7 @@ def create_app(wiring: Wiring) -> Application:
         configuration,
         containment,
         calls,
+        streaming,
         permissions,
         audit,
         events,

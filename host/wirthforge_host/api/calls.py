@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, status
+from fastapi import APIRouter, Path, Query, Request, status
 
 from wirthforge_host.api.security import Caller, Keeper, Reader, Wired
+from wirthforge_host.api.streaming import unless_gone
 from wirthforge_sdk.contracts.host_api import ApprovalIn, CallIn, CallOut, GrantOut, PluginOut
 from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.wire import Page
@@ -17,9 +18,9 @@ RuleId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,64}$")]
 
 
 @router.post("/calls", tags=["calls"])
-async def call(body: CallIn, operator: Caller, wiring: Wired) -> CallOut:
-    """Calls one function of a plugin and answers with what it returned."""
-    return await wiring.calls.call(body, operator)
+async def call(request: Request, body: CallIn, operator: Caller, wiring: Wired) -> CallOut:
+    """Calls one function of a plugin and answers with what it returned. Hanging up cancels the call."""
+    return await unless_gone(request, wiring.calls.call(body, operator))
 
 
 @router.get("/permissions", tags=["permissions"])

@@ -5,7 +5,8 @@ it says.
 """
 
 from wirthforge_host.bridge.host_calls import Peer, Services
+from wirthforge_host.bridge.replies import ToolResult
 from wirthforge_host.bridge.server import Bridge, Endpoint
-from wirthforge_host.bridge.session import Session, ToolResult
+from wirthforge_host.bridge.session import Session
 
 __all__ = ["Bridge", "Endpoint", "Peer", "Services", "Session", "ToolResult"]

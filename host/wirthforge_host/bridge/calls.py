@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
 from msgspec import UNSET, Raw
 
 from wirthforge_host.bridge import messages
-from wirthforge_host.bridge.deadlines import Deadlines
+from wirthforge_host.bridge.deadlines import Deadline, Deadlines
 from wirthforge_host.bridge.messages import Failure, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
@@ -34,13 +35,18 @@ class ReplyError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class _Call:
+class OpenCall:
+    """A request that is not answered."""
+
     number: int
     method: str
     label: str | None
     cancellable: bool
     timeout_s: float
     future: asyncio.Future[Any]
+    deadline: Deadline
+    credit_left: Callable[[], int] | None = None
+    """Of a call with a stream: what the plugin may still send."""
 
 
 class Calls:
@@ -50,10 +56,11 @@ class Calls:
         self._loop = asyncio.get_running_loop()
         self._outbox = outbox
         self._deadlines = deadlines
-        self._open: dict[int, _Call] = {}
-        self._abandoned: OrderedDict[int, None] = OrderedDict()
+        self._open: dict[int, OpenCall] = {}
+        self._abandoned: OrderedDict[int, int] = OrderedDict()
+        """With the bytes of a stream that may still be on their way."""
         # By the clock: a late reply to a call of the host before this has the number of none of ours.
-        self._last = time.time_ns() // 1_000
+        self._first = self._last = time.time_ns() // 1_000
 
     def __len__(self) -> int:
         return len(self._open)
@@ -87,23 +94,64 @@ class Calls:
             LimitExceededError: Too many calls are open, or the plugin does not read.
             InvalidInputError: ``params`` cannot be sent.
         """
-        if not self._outbox.is_open:
-            raise PluginUnavailableError("the plugin's instance is not connected")
-        if len(self._open) >= MAX_IN_FLIGHT:
-            raise LimitExceededError(f"{MAX_IN_FLIGHT} calls of the plugin are open: try again later")
-        self._last += 1
-        line = messages.request(self._last, method, params)
-        call = _Call(self._last, method, label, cancellable, timeout_s, self._loop.create_future())
-        self._outbox.post(line, lambda: not call.future.done())
-        self._open[call.number] = call
-        deadline = self._deadlines.add(timeout_s, lambda: self._expire(call))
+        call = self.begin(method, params, timeout_s=timeout_s, label=label, cancellable=cancellable)
         try:
             return await call.future
         except asyncio.CancelledError:
             self._abandon(call, "nobody waits for it any more")
             raise
         finally:
-            self._deadlines.remove(deadline)
+            self._deadlines.remove(call.deadline)
+
+    @property
+    def next_number(self) -> int:
+        """The id of the next request."""
+        return self._last + 1
+
+    def begin(
+        self, method: str, params: Any, *, timeout_s: float, label: str | None, cancellable: bool
+    ) -> OpenCall:
+        """Sends a request, as :meth:`request`; who waits for its future must :meth:`leave` it in the end."""
+        if not self._outbox.is_open:
+            raise PluginUnavailableError("the plugin's instance is not connected")
+        if len(self._open) >= MAX_IN_FLIGHT:
+            raise LimitExceededError(f"{MAX_IN_FLIGHT} calls of the plugin are open: try again later")
+        self._last += 1
+        line = messages.request(self._last, method, params)
+        future = self._loop.create_future()
+        self._outbox.post(line, lambda: not future.done())
+        deadline = self._deadlines.add(timeout_s, lambda: self._expire(call))
+        call = OpenCall(self._last, method, label, cancellable, timeout_s, future, deadline)
+        self._open[call.number] = call
+        return call
+
+    def leave(self, call: OpenCall) -> None:
+        """Nobody waits for the call any more; the plugin is told, unless it has answered."""
+        self._deadlines.remove(call.deadline)
+        self._abandon(call, "nobody waits for it any more")
+        if not call.future.done():
+            call.future.cancel()
+
+    def fail(self, call: OpenCall, error: WirthForgeError, reason: str) -> None:
+        """Gives up a call for ``error``; the plugin is told the ``reason``."""
+        self._abandon(call, reason)
+        self._fail(call, error)
+
+    def has(self, number: int) -> bool:
+        """Whether a call of that number is open."""
+        return number in self._open
+
+    def was_made(self, number: int) -> bool:
+        """Whether a call of that number is open, or was."""
+        return self._first < number <= self._last
+
+    def forgive(self, number: int, cost: int) -> bool:
+        """Whether so many bytes of a call that was given up may have been on their way."""
+        left = self._abandoned.get(number, 0)
+        if left <= 0:
+            return False
+        self._abandoned[number] = left - cost
+        return True
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Sends a notification."""
@@ -142,15 +190,15 @@ class Calls:
             self._fail(call, PluginUnavailableError("the plugin's instance went away during the call"))
         self._open.clear()
 
-    def _expire(self, call: _Call) -> None:
+    def _expire(self, call: OpenCall) -> None:
         if not call.future.done():
             self._abandon(call, "its deadline passed")
             self._fail(call, CallTimedOutError(f"no answer within {call.timeout_s:.3g} s"))
 
-    def _abandon(self, call: _Call, reason: str) -> None:
+    def _abandon(self, call: OpenCall, reason: str) -> None:
         if self._open.pop(call.number, None) is None:
             return
-        self._abandoned[call.number] = None
+        self._abandoned[call.number] = 0 if call.credit_left is None else call.credit_left()
         if len(self._abandoned) > MAX_ABANDONED:
             self._abandoned.popitem(last=False)
         if call.cancellable and self._outbox.is_open:
@@ -158,6 +206,6 @@ class Calls:
             self._outbox.write(messages.notification("notifications/cancelled", params))
 
     @staticmethod
-    def _fail(call: _Call, error: Exception) -> None:
+    def _fail(call: OpenCall, error: Exception) -> None:
         if not call.future.done():
             call.future.set_exception(error)

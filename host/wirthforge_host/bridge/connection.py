@@ -21,11 +21,13 @@ from wirthforge_host.bridge.calls import Calls
 from wirthforge_host.bridge.deadlines import Deadline, Deadlines
 from wirthforge_host.bridge.dispatcher import Dispatcher
 from wirthforge_host.bridge.host_calls.log import LOG
-from wirthforge_host.bridge.messages import Lines, LineTooLongError, MalformedLineError, Message
+from wirthforge_host.bridge.messages import MalformedLineError, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.bridge.serving import Serving
+from wirthforge_host.bridge.streams import NOTIFICATIONS, Streams
 from wirthforge_host.rates import TokenBucket
-from wirthforge_sdk.contracts.bridge import MAX_CALL_ELEMENTS, MAX_MESSAGE_BYTES
+from wirthforge_sdk.contracts.bridge import ITEM, MAX_CALL_ELEMENTS
+from wirthforge_sdk.contracts.framing import Frame, Frames, LineTooLongError
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 MAX_BREACHES = 16
@@ -65,8 +67,8 @@ class Connection(asyncio.Protocol):
         self._outbox = Outbox(lambda: self._end("it does not read the replies to what it asks"))
         self.calls = Calls(self._outbox, deadlines)
         self._lost = asyncio.Event()
-        self._lines = Lines()
-        self._backlog: deque[bytes] = deque()
+        self._frames = Frames()
+        self._backlog: deque[Frame] = deque()
         self._line_deadline: Deadline | None = None
         self._asks = TokenBucket(ASKS_PER_S, 2 * ASKS_PER_S, self._loop.time())
         self._throttle: asyncio.TimerHandle | None = None
@@ -75,6 +77,7 @@ class Connection(asyncio.Protocol):
         self._reads = True
         self._tools_changed = False
         self._on_tools_changed: Callable[[], None] | None = None
+        self.streams = Streams(self.calls, self._outbox, deadlines, self._breach)
 
     async def close(self) -> None:
         """Ends the connection, fails open calls, cancels host calls at work; returns when that is over."""
@@ -99,12 +102,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Takes what has arrived, line by line."""
         try:
-            lines = self._lines.feed(data)
-        except LineTooLongError:
-            self._end(f"a line is over {MAX_MESSAGE_BYTES} bytes")
+            frames = self._frames.feed(data)
+        except LineTooLongError as error:
+            self._end(str(error))
             return
-        self._watch_line(progress=bool(lines))
-        self._backlog.extend(lines)
+        self._watch_line(progress=bool(frames))
+        self._backlog.extend(frames)
         self._steer()
 
     def pause_writing(self) -> None:
@@ -122,7 +125,7 @@ class Connection(asyncio.Protocol):
         self._outbox.close()
         self.calls.fail_all()
         self._backlog.clear()
-        self._lines = Lines()
+        self._frames = Frames()
         self._watch_line(progress=True)
         if self._throttle is not None:
             self._throttle.cancel()
@@ -136,7 +139,7 @@ class Connection(asyncio.Protocol):
         if progress and self._line_deadline is not None:
             self._deadlines.remove(self._line_deadline)
             self._line_deadline = None
-        if self._lines.waits and self._line_deadline is None:
+        if self._frames.waits and self._line_deadline is None:
             stalled = f"a line was not complete after {LINE_S:.0f} s"
             self._line_deadline = self._deadlines.add(LINE_S, lambda: self._end(stalled))
 
@@ -152,24 +155,34 @@ class Connection(asyncio.Protocol):
     def _steer(self) -> None:
         """Takes what has arrived as far as it may, and then reads on or not."""
         while self._backlog and not self._holds:
-            line = self._backlog.popleft()
-            try:
-                message = messages.read(line)
-            except MalformedLineError as error:
-                self._charge(line)
-                self._outbox.write(messages.malformed(error))
-                self._breach(error.reason)
-                continue
-            if message.method is UNSET:
-                if (wrong := self.calls.settle(message)) is not None:
-                    self._breach(wrong)
-            else:
-                self._charge(line, ASKS_OF_A_LOG_LINE if message.method == LOG else 1)
-                self._take(message, str(message.method), len(line))
+            frame = self._backlog.popleft()
+            wrong = self._take_line(frame) if isinstance(frame, bytes) else self.streams.take_chunk(frame)
+            if wrong is not None:
+                self._breach(wrong)
         transport, reads = self._transport, not self._holds
         if reads is not self._reads and transport is not None and not transport.is_closing():
             self._reads = reads
             transport.resume_reading() if reads else transport.pause_reading()
+
+    def _take_line(self, line: bytes) -> str | None:
+        """Acts on a line. Returns how it breaks the protocol, or None."""
+        try:
+            message = messages.read(line)
+        except MalformedLineError as error:
+            self._charge(line)
+            self._outbox.write(messages.malformed(error))
+            return error.reason
+        if message.method is UNSET:
+            return self.calls.settle(message)
+        method = str(message.method)
+        if method in NOTIFICATIONS and message.id is UNSET:
+            # Items are bounded by their credit; all else is asked of us.
+            if method != ITEM:
+                self._charge(line)
+            return self.streams.take(method, message.params, len(line) + 1)
+        self._charge(line, ASKS_OF_A_LOG_LINE if method == LOG else 1)
+        self._take(message, method, len(line))
+        return None
 
     def _charge(self, line: bytes, asks: int = 1) -> None:
         """Counts an ask; past the rate, reading stops until it is paid for, and the plugin has to wait."""

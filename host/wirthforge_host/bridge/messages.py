@@ -1,4 +1,4 @@
-"""Lines of JSON-RPC as values: cut from a stream, read, and written. No meaning of any method lives here."""
+"""Lines of JSON-RPC as values: read and written. No meaning of any method lives here."""
 
 from __future__ import annotations
 
@@ -33,10 +33,6 @@ class MalformedLineError(Exception):
         super().__init__(reason)
         self.reason = reason
         self.number = number
-
-
-class LineTooLongError(Exception):
-    """A line over the bound: there is no telling where the next one begins."""
 
 
 class Failure(Struct):
@@ -82,35 +78,6 @@ class _Refusal(Struct):
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Message).decode
-
-
-class Lines:
-    """Cuts a stream into lines. Holds at most one line that is not complete."""
-
-    def __init__(self) -> None:
-        self._partial = bytearray()
-
-    @property
-    def waits(self) -> bool:
-        """Whether a line has begun and not ended."""
-        return bool(self._partial)
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that ``data`` completes, without their newlines.
-
-        Raises:
-            LineTooLongError: One is over ``MAX_MESSAGE_BYTES``, complete or not.
-        """
-        first, *others = data.split(b"\n")
-        self._partial += first
-        if not others:
-            lines = []
-        else:
-            lines = [bytes(self._partial), *others]
-            self._partial = bytearray(lines.pop())
-        if len(self._partial) > MAX_MESSAGE_BYTES or (lines and len(lines[0]) > MAX_MESSAGE_BYTES):
-            raise LineTooLongError
-        return lines
 
 
 def read(line: bytes) -> Message:

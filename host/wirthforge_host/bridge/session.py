@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
-from pydantic import ValidationError
 
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.bridge.replies import (
+    MAX_TEXT,
+    Content,
+    Discovered,
+    Initialized,
+    ToolResult,
+    Tools,
+    clean,
+    function_of,
+    read,
+)
+from wirthforge_host.bridge.stream import Stream
 from wirthforge_host.bus import Subscriber
 from wirthforge_host.configuration.redaction import MARGIN
 from wirthforge_host.errors import (
@@ -35,11 +45,12 @@ from wirthforge_sdk.contracts.bridge import (
     META_TIMEOUT_MS,
     METHOD_NOT_FOUND,
     MODERN,
+    STREAMS_CAPABILITY,
     UNSUPPORTED_VERSION,
     ErrorCode,
 )
 from wirthforge_sdk.contracts.events import Subscription
-from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, Annotations, Function
+from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, Function
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
 
 CLIENT = {"name": "wirthforge-host", "version": "1.0.0"}
@@ -48,8 +59,6 @@ DISCOVER_S = 10.0
 GREETED = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LEGACY})
 """Revisions that begin with ``initialize``; what we use of them is the same in all."""
 MAX_PAGES = 100
-MAX_TEXT = 300
-"""Characters of a plugin's words that reach a caller."""
 
 _TRACE = "traceparent"
 
@@ -67,7 +76,6 @@ _CODE_OF_NUMBER = {
 }
 """For servers that do not use our codes."""
 
-Form = TypeVar("Form", bound=msgspec.Struct)
 Hide = Callable[[Any], Any]
 """Takes secrets out of JSON that the plugin wrote."""
 
@@ -75,52 +83,6 @@ Hide = Callable[[Any], Any]
 def _all(value: Any) -> Any:
     """Hides nothing."""
     return value
-
-
-@dataclass(frozen=True, slots=True)
-class ToolResult:
-    """What a function answered."""
-
-    is_error: bool
-    """The function ran, and says that it failed."""
-    structured: Any
-    """``structuredContent``, or None."""
-    content: list[dict[str, Any]]
-
-
-class _Content(msgspec.Struct):
-    content: list[dict[str, Any]] = []
-    structured: Any = msgspec.field(name="structuredContent", default=None)
-    is_error: bool = msgspec.field(name="isError", default=False)
-    kind: str = msgspec.field(name="resultType", default="complete")
-
-
-class _Hints(msgspec.Struct, rename="camel"):
-    read_only_hint: bool | None = None
-    destructive_hint: bool | None = None
-    idempotent_hint: bool | None = None
-    open_world_hint: bool | None = None
-
-
-class _Tool(msgspec.Struct, rename="camel"):
-    name: str
-    input_schema: dict[str, Any]
-    description: str | None = None
-    output_schema: dict[str, Any] | None = None
-    annotations: _Hints | None = None
-
-
-class _Tools(msgspec.Struct, rename="camel"):
-    tools: list[_Tool]
-    next_cursor: str | None = None
-
-
-class _Discovered(msgspec.Struct, rename="camel"):
-    supported_versions: list[str]
-
-
-class _Initialized(msgspec.Struct, rename="camel"):
-    protocol_version: str
 
 
 class Session:
@@ -136,6 +98,8 @@ class Session:
         self._meta: dict[str, Any] = {}
         self.protocol = ""
         """The MCP revision spoken, once open."""
+        self.can_stream = False
+        """Whether the plugin knows the streams of our bridge; known once open."""
 
     @property
     def is_open(self) -> bool:
@@ -188,14 +152,14 @@ class Session:
         for _ in range(MAX_PAGES):
             asked: dict[str, Any] = {} if cursor is None else {"cursor": cursor}
             answer = await self._ask("tools/list", asked, max(0.0, deadline - loop.time()))
-            page = self._read(answer, _Tools)
+            page = read(answer, Tools, self._plugin)
             size += len(msgspec.json.encode(page))
             if size > MAX_FUNCTIONS_BYTES:
                 break
             for tool in page.tools:
                 if tool.name in found:
-                    raise PluginFailedError(f"{self._plugin} lists the function '{_clean(tool.name)}' twice")
-                found[tool.name] = self._function(tool)
+                    raise PluginFailedError(f"{self._plugin} lists the function '{clean(tool.name)}' twice")
+                found[tool.name] = function_of(tool, self._plugin)
             cursor = page.next_cursor
             if cursor is None:
                 return tuple(found[name] for name in sorted(found))
@@ -232,12 +196,62 @@ class Session:
         if traceparent is not None:
             meta[_TRACE] = traceparent
         params = {"name": function, "arguments": arguments}
-        answer = self._read(
-            await self._ask("tools/call", params, timeout_s, meta=meta, label=call_id), _Content
+        return self._result(
+            function, await self._ask("tools/call", params, timeout_s, meta=meta, label=call_id)
         )
+
+    def stream(
+        self,
+        function: str,
+        arguments: dict[str, Any],
+        *,
+        timeout_s: float,
+        idle_s: float,
+        call_id: str,
+        input_name: str | None = None,
+    ) -> Stream:
+        """Calls one function whose items are wanted as they come; :meth:`outcome` has its answer.
+
+        Of a plugin that cannot stream, progress and the answer are all that comes.
+
+        Args:
+            function: As :meth:`call`.
+            arguments: All but the one that follows.
+            timeout_s: As :meth:`call`.
+            idle_s: How long the plugin may be silent while it could go on.
+            call_id: As :meth:`call`.
+            input_name: The argument that is fed to the stream.
+
+        Raises:
+            InvalidInputError: An argument is to follow, and the plugin cannot stream.
+            LimitExceededError: Too many streams are open; and as :meth:`call`.
+        """
+        if input_name is not None and not self.can_stream:
+            raise InvalidInputError(
+                f"{self._plugin} takes no streams: send '{input_name}' whole", field="input"
+            )
+        meta = {**self._meta, META_TIMEOUT_MS: round(timeout_s * 1000)}
+        asked = {} if input_name is None else {"input": input_name}
+        return self._connection.streams.begin(
+            {"name": function, "arguments": arguments, "_meta": meta},
+            timeout_s=timeout_s,
+            idle_s=idle_s,
+            label=call_id,
+            ask=asked if self.can_stream else None,
+        )
+
+    async def outcome(self, function: str, stream: Stream) -> ToolResult:
+        """What a streamed call ended with; raises as :meth:`call`."""
+        try:
+            return self._result(function, await stream.answer())
+        except ReplyError as error:
+            raise self._translated(error, function) from None
+
+    def _result(self, function: str, reply: Any) -> ToolResult:
+        answer = read(reply, Content, self._plugin)
         if answer.kind != "complete":
             raise PluginFailedError(
-                f"{self._plugin} answered {function} with '{_clean(answer.kind)}', not a result"
+                f"{self._plugin} answered {function} with '{clean(answer.kind)}', not a result"
             )
         if answer.is_error:
             # What went wrong is told to strangers; what a function returns is its own to judge.
@@ -260,10 +274,12 @@ class Session:
         params = {"name": pattern, "arguments": {"event": event}}
         meta = {META_TIMEOUT_MS: round(timeout_s * 1000)}
         label = f"event:{event['id']}"
-        answer = self._read(await self._ask(DELIVER, params, timeout_s, meta=meta, label=label), _Content)
+        answer = read(
+            await self._ask(DELIVER, params, timeout_s, meta=meta, label=label), Content, self._plugin
+        )
         if answer.is_error:
             said = next((str(part["text"]) for part in answer.content if "text" in part), "")
-            raise PluginFailedError(f"{self._plugin} failed at an event of {pattern}: {_clean(said)}")
+            raise PluginFailedError(f"{self._plugin} failed at an event of {pattern}: {clean(said)}")
 
     async def tell(self, method: str, params: dict[str, Any], *, timeout_s: float) -> None:
         """Tells of a change, and returns when the plugin has taken it.
@@ -287,7 +303,9 @@ class Session:
             if final or (isinstance(error, ReplyError) and _is_newer(error)):
                 raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}") from None
             return False
-        if MODERN not in self._read(answer, _Discovered).supported_versions:
+        discovered = read(answer, Discovered, self._plugin)
+        self.can_stream = STREAMS_CAPABILITY in discovered.capabilities.experimental
+        if MODERN not in discovered.supported_versions:
             raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}")
         self._meta = meta
         return True
@@ -301,11 +319,13 @@ class Session:
             )
         except (ReplyError, CallTimedOutError) as error:
             raise PluginUnavailableError(
-                f"{self._plugin} answers no greeting of MCP: {_clean(self._hide(str(error)[: MAX_TEXT + MARGIN]))}"
+                f"{self._plugin} answers no greeting of MCP: {clean(self._hide(str(error)[: MAX_TEXT + MARGIN]))}"
             ) from None
-        version = self._read(answer, _Initialized).protocol_version
+        initialized = read(answer, Initialized, self._plugin)
+        self.can_stream = STREAMS_CAPABILITY in initialized.capabilities.experimental
+        version = initialized.protocol_version
         if version not in GREETED:
-            raise PluginUnavailableError(f"{self._plugin} speaks MCP {_clean(version)}, which we do not")
+            raise PluginUnavailableError(f"{self._plugin} speaks MCP {clean(version)}, which we do not")
         self._connection.calls.notify("notifications/initialized", {})
         return version
 
@@ -334,39 +354,8 @@ class Session:
         if code == ErrorCode.PERMISSION_DENIED:
             return PluginLacksPermissionError(f"{self._plugin} lacks a permission it needs for {what}")
         kind = _ERRORS.get(code or "", PluginFailedError)
-        told = _clean(str(self._hide(failure.message[: MAX_TEXT + MARGIN])))
+        told = clean(str(self._hide(failure.message[: MAX_TEXT + MARGIN])))
         return kind(f"{self._plugin}, {what}: {told}", plugin=self._plugin)
-
-    def _function(self, tool: _Tool) -> Function:
-        hints = tool.annotations or _Hints()
-        told = {
-            "read_only": hints.read_only_hint,
-            "destructive": hints.destructive_hint,
-            "idempotent": hints.idempotent_hint,
-            "open_world": hints.open_world_hint,
-        }
-        try:
-            return Function(
-                name=tool.name,
-                description=tool.description or "",
-                input_schema=tool.input_schema,
-                output_schema=tool.output_schema,
-                annotations=Annotations(**{key: hint for key, hint in told.items() if hint is not None}),
-            )
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            raise PluginFailedError(
-                f"{self._plugin} lists the function '{_clean(tool.name)}' wrongly: "
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            ) from None
-
-    def _read(self, answer: Any, form: type[Form]) -> Form:
-        try:
-            return msgspec.convert(answer, form)
-        except msgspec.ValidationError as error:
-            raise PluginFailedError(
-                f"{self._plugin} answered with what is no result of MCP: {error}"
-            ) from None
 
 
 def _is_newer(error: ReplyError) -> bool:
@@ -381,8 +370,3 @@ def _is_newer(error: ReplyError) -> bool:
 
 def _blocks(content: Any) -> list[dict[str, Any]]:
     return content if isinstance(content, list) else []
-
-
-def _clean(text: str) -> str:
-    """What may be shown of a plugin's words."""
-    return "".join(each if each.isprintable() else " " for each in text[:MAX_TEXT])

@@ -21,6 +21,7 @@ from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.streaming import Streaming
 from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.control import Control
@@ -55,6 +56,7 @@ class Wiring(Ground):
     answers: Answers
     provisioning: Provisioning
     calls: Calls
+    streaming: Streaming
     installer: Installer
     instances: Instances
     reconciler: Reconciler
@@ -153,6 +155,7 @@ def build_wiring(
         answers=Answers(requests=ground.requests, plugins=plugins),
         provisioning=parts.provisioning(ground, plugins, reconciler),
         calls=(calls := parts.calls(ground, plugins, reconciler, metrics)),
+        streaming=Streaming(plugins, reconciler, calls, ground.audit, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,

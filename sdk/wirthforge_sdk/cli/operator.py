@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from wirthforge_sdk.cli import services
 from wirthforge_sdk.cli.output import UNEXPECTED, Answer, can_ask, confirm, say, working
+from wirthforge_sdk.cli.streaming import streamed
 from wirthforge_sdk.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ async def approve(
     return Answer(plugin, lambda: views.changed(plugin))
 
 
-async def call(
+def call(
     target: Annotated[str, typer.Argument(metavar="NS/NAME.FUNCTION", help="The function.")],
     arguments: Annotated[
         str, typer.Argument(metavar="JSON", help="Arguments as a JSON object; - reads it from stdin.")
@@ -87,23 +88,32 @@ async def call(
             metavar="KEY=VALUE", help="One argument; the value is JSON where it can be, else a text."
         ),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.001, max=600, help="Seconds to wait.")] = None,  # noqa: ASYNC109 (an option)
-) -> Answer:
+    timeout: Annotated[float | None, typer.Option(min=0.001, max=600, help="Seconds to wait.")] = None,
+    stream: Annotated[  # noqa: FBT002 (an option)
+        bool, typer.Option("--stream", "-s", help="Show items and progress as they come.")
+    ] = False,
+) -> Awaitable[Answer] | AsyncIterator[Answer]:
     """Call a function of a running plugin.
 
-    Exits with 1 when the function says that it failed.
+    Exits with 1 when the function says that it failed. With --stream and --json, one document a line.
     """
-    from wirthforge_sdk.cli import views
-
     plugin, dot, function = target.partition(".")
     if not dot or not function:
         raise InvalidInputError(
             f"'{target}' names no function: write namespace/name.function", field="target"
         )
     given = _object(arguments) | dict(_pair(each) for each in arg or [])
+    if stream:
+        return streamed(plugin, function, given, timeout)
+    return _called(plugin, function, given, timeout)
+
+
+async def _called(plugin: str, function: str, given: dict[str, Any], timeout_s: float | None) -> Answer:
+    from wirthforge_sdk.cli import views
+
     async with services.host() as host:
-        with working(f"Calling {target}"):
-            answer = await host.call(plugin, function, given, timeout_s=timeout)
+        with working(f"Calling {plugin}.{function}"):
+            answer = await host.call(plugin, function, given, timeout_s=timeout_s)
     return Answer(answer, lambda: views.answer(answer), UNEXPECTED if answer.is_error else 0)
 
 

@@ -16,6 +16,7 @@ from wirthforge_sdk.client.host_events import Bus
 from wirthforge_sdk.client.host_functions import FunctionService
 from wirthforge_sdk.client.host_permissions import PermissionUse
 from wirthforge_sdk.client.host_storage import StorageCare
+from wirthforge_sdk.client.host_streams import StreamedCalls
 from wirthforge_sdk.client.streams import Streams
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -172,7 +173,9 @@ class ResourceUse(Observation, Provisions):
         )
 
 
-class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService, Access):
+class HostClient(
+    StreamedCalls, ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService, Access
+):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -68,12 +68,42 @@ META_TIMEOUT_MS: Final = "wf/timeout_ms"
 """In ``params._meta`` of a call: milliseconds its caller still waits."""
 META_CALL: Final = "wf/call"
 """In ``params._meta`` of a host call: the id of the call it is made for."""
+META_STREAM: Final = "wf/stream"
+"""In ``params._meta`` of a call that may stream: ``{credit: bytes, input?: name of the argument that follows as a
+stream}``. Sent only to plugins whose capabilities have ``experimental["wf/streams"]``."""
+META_BYTES: Final = "wf/bytes"
+"""In ``params._meta`` of a stream's item: how many raw bytes follow the line's newline."""
+META_PROGRESS: Final = "progressToken"
+"""MCP's own: by which ``notifications/progress`` name the call."""
 META_PROTOCOL: Final = "io.modelcontextprotocol/protocolVersion"
 META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
 """Every modern request carries the first two in ``params._meta``, and should carry the third."""
 META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
 """In ``result._meta`` of ``server/discover``: ``{name, version}``."""
+
+
+STREAMS_CAPABILITY: Final = "wf/streams"
+"""In ``capabilities.experimental`` of a plugin that streams."""
+ITEM: Final = "wf/item"
+"""Notification, both ways: ``{requestId, seq, item}``, or ``{requestId, seq, _meta: {"wf/bytes": n}}`` and n bytes."""
+CREDIT: Final = "wf/credit"
+"""Notification, both ways: ``{requestId, bytes}``: so many more may be sent."""
+END: Final = "wf/end"
+"""Notification of the host: ``{requestId}``: the argument's stream is complete."""
+PROGRESS: Final = "notifications/progress"
+MAX_STREAMS: Final = 32
+"""Calls with streams that may be open on one connection."""
+WINDOW_BYTES: Final = 1024 * 1024
+"""The credit a receiver gives to begin with, and restores as its consumer takes."""
+MAX_CREDIT_BYTES: Final = 16 * 1024 * 1024
+"""Credit that a stream may have at a time."""
+MAX_CHUNK_BYTES: Final = 1024 * 1024
+"""Raw bytes after one line."""
+MAX_HEADER_BYTES: Final = 1024
+"""Of a line that raw bytes follow."""
+STREAM_MARK: Final = "x-stream"
+"""In a function's schemas, ``true`` on the array (or base64 string) that may travel as a stream."""
 
 
 class ErrorCode(StrEnum):

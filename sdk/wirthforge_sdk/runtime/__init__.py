@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from wirthforge_sdk.runtime.events import Event
     from wirthforge_sdk.runtime.plugin import Plugin
+    from wirthforge_sdk.runtime.streams import InvalidItemError, Stream
 
 __all__ = [
     "CallCancelledError",
@@ -35,14 +36,18 @@ __all__ = [
     "HostTimeoutError",
     "HostUnavailableError",
     "InvalidHostCallError",
+    "InvalidItemError",
     "PermissionRefusedError",
     "Plugin",
+    "Stream",
     "VersionConflictError",
 ]
+
+_PLACES = {"Plugin": "plugin", "Event": "events", "Stream": "streams", "InvalidItemError": "streams"}
+"""Of what is not in ``errors``."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = {"Plugin": "plugin", "Event": "events"}.get(name, "errors")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"{__name__}.{_PLACES.get(name, 'errors')}"), name)

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from wirthforge_sdk.contracts.bridge import LEGACY, META_CAPABILITIES, META_CLIENT, META_PROTOCOL, MODERN
+from wirthforge_sdk.contracts.framing import LineTooLongError
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.functions import Options
 from wirthforge_sdk.runtime.joiner import start
@@ -192,7 +193,7 @@ class Server:
                 for line in lines:
                     if line.startswith(b"{"):
                         self._lines.put(line)
-        except wire.LineTooLongError:
+        except LineTooLongError:
             self._child.kill()
         self._lines.put(None)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from inspect import isawaitable
 from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
@@ -17,14 +18,16 @@ from wirthforge_sdk.contracts.bridge import (
     JSONRPC_NUMBER,
     MAX_IN_FLIGHT,
     MAX_LOG_BYTES,
+    MAX_STREAMS,
     REFUSED,
     ErrorCode,
 )
 from wirthforge_sdk.runtime import wire
-from wirthforge_sdk.runtime.calls import CURRENT, Call
+from wirthforge_sdk.runtime.calls import CURRENT, Call, Progress
 from wirthforge_sdk.runtime.errors import HostRefusedError
 from wirthforge_sdk.runtime.functions import Function, InvalidArgumentsError
 from wirthforge_sdk.runtime.host import Log
+from wirthforge_sdk.runtime.streams import InvalidItemError, Outgoing, Stream, given
 from wirthforge_sdk.runtime.workers import Crew
 
 
@@ -71,34 +74,94 @@ class Execution:
             return wire.refusal(number, INVALID_REQUEST, "a call with this id is still open")
         if len(self._open) >= MAX_IN_FLIGHT:
             return _refusal(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_IN_FLIGHT} calls are already open")
+        meta = wire.Meta() if params.meta is UNSET else params.meta
+        ask = meta.stream
         try:
-            arguments = function.bind(params.arguments)
+            arguments = function.bind(params.arguments, None if ask is None else ask.input)
         except InvalidArgumentsError as error:
             return _refusal(number, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
-        call = Call(number, None if params.meta is UNSET else params.meta.timeout_ms)
+        call = Call(number, meta.timeout_ms)
+        if meta.progress_token is not None:
+            call.progress = Progress(meta.progress_token)
+        self._join(call, function, ask or wire.StreamAsk(), arguments, wanted=ask is not None)
+        if _streams(call) and sum(map(_streams, self._open.values())) >= MAX_STREAMS:
+            return _refusal(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are already open")
         self._open[number] = call
+        return self._start(call, function, arguments)
+
+    def _join(
+        self, call: Call, function: Function, ask: wire.StreamAsk, arguments: dict[str, Any], *, wanted: bool
+    ) -> None:
+        """Gives the call its streams, as far as its caller wants them."""
+        if wanted and function.yields is not None:
+            call.output = Outgoing(self._connection, call, ask.credit)
+        if function.takes is None or function.read is None:
+            return
+        if ask.input is None:
+            arguments[function.takes] = given(call, arguments[function.takes])
+        else:
+            call.input = Stream(call, function.read, self._connection)
+            arguments[function.takes] = call.input
+
+    def _start(self, call: Call, function: Function, arguments: dict[str, Any]) -> bytes | None:
         if function.options.inline:
             return self._run(call, function, arguments)
+        if call.input is not None:
+            call.input.begin()
         if function.is_async and self._loop is not None:
             work = partial(self._run_async, call, function, arguments)
-            self._loop.spawn(call, work, partial(self._open.pop, number, None))
-        else:
-            self._workers.submit(lambda: self._send(self._run(call, function, arguments)))
+            self._loop.spawn(call, work, partial(self._open.pop, call.id, None))
+            return None
+
+        def job() -> None:
+            self._send(self._run(call, function, arguments))
+
+        if not _streams(call):
+            self._workers.submit(job)
+            return None
+        try:
+            self._workers.start_apart(job)
+        except RuntimeError:
+            del self._open[call.id]
+            return _refusal(call.id, ErrorCode.RESOURCE_EXHAUSTED, "the sandbox allows no more threads")
         return None
+
+    def item(self, number: wire.Id, item: Any, cost: int) -> None:
+        """What the caller sent as a stream; of a call that is over, nobody wants it."""
+        call = self._open.get(number)
+        if call is not None and call.input is not None:
+            call.input.put(item, cost)
+
+    def end_input(self, number: wire.Id) -> None:
+        """The caller has sent all."""
+        call = self._open.get(number)
+        if call is not None and call.input is not None:
+            call.input.end()
+
+    def grant(self, number: wire.Id, count: int) -> None:
+        """The caller takes ``count`` bytes more."""
+        call = self._open.get(number)
+        if call is not None and call.output is not None:
+            call.output.grant(count)
 
     def cancel(self, number: wire.Id) -> None:
         """Tells a call that nobody waits for it; one that is over already is not found, which is no fault."""
         call = self._open.get(number)
         if call is None:
             return
-        call.cancelled = True
+        call.cancel()
         if self._loop is not None:
             self._loop.cancel(call)
 
     def _run(self, call: Call, function: Function, arguments: dict[str, Any]) -> bytes | None:
         mark = CURRENT.set(call)
         try:
-            return _too_late(call) or self._answer(call, function, function.body(**arguments))
+            if (late := _too_late(call)) is not None:
+                return late
+            value = function.body(**arguments)
+            if function.yields is not None:
+                value = function.yields.drive(value, call.output)
+            return self._answer(call, function, value)
         except BaseException as error:  # noqa: BLE001 - an author's sys.exit() must not end a worker
             return self._failure(call, function, error)
         finally:
@@ -107,7 +170,13 @@ class Execution:
 
     async def _run_async(self, call: Call, function: Function, arguments: dict[str, Any]) -> None:
         try:
-            answer = _too_late(call) or self._answer(call, function, await function.body(**arguments))
+            answer = _too_late(call)
+            if answer is None:
+                value = function.body(**arguments)
+                value = await value if isawaitable(value) else value
+                if function.yields is not None:
+                    value = await function.yields.drive_async(value, call.output)
+                answer = self._answer(call, function, value)
         except BaseException as error:  # noqa: BLE001 - as in _run; cancellation ends here too, silently
             answer = self._failure(call, function, error)
         self._open.pop(call.id, None)
@@ -120,6 +189,8 @@ class Execution:
     def _answer(self, call: Call, function: Function, value: Any) -> bytes | None:
         if call.cancelled:
             return None
+        if call.output is not None:
+            return wire.answer(call.id, _Result([]))
         structured = function.structured(value)
         line = wire.answer(call.id, _Result([_Text(structured.decode())], Raw(structured)))
         if wire.fits(line):
@@ -134,6 +205,8 @@ class Execution:
             return None
         if isinstance(error, HostRefusedError):
             return _refusal(call.id, error.code, error.message, **error.details)
+        if isinstance(error, InvalidItemError):
+            return _refusal(call.id, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
         import traceback  # noqa: PLC0415 - 9 ms that a plugin which does not fail never pays
 
         reason = sentence(error)
@@ -145,6 +218,10 @@ def _refusal(request: wire.Id, reason: str, message: str, **data: Any) -> bytes:
     """The line that refuses a request for one of the bridge's own reasons, an ``ErrorCode``."""
     number = next((number for code, number in JSONRPC_NUMBER.items() if code == reason), REFUSED)
     return wire.refusal(request, number, message, {"code": reason, **data})
+
+
+def _streams(call: Call) -> bool:
+    return call.output is not None or call.input is not None
 
 
 def _too_late(call: Call) -> bytes | None:

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
+from wirthforge_sdk.contracts.bridge import STREAM_MARK
+from wirthforge_sdk.runtime.streamed import Encoding, items_of, result_items, whole
+from wirthforge_sdk.runtime.streams import reader
 from wirthforge_sdk.runtime.wire import encode
 
 MAX_TIMEOUT_S = 600.0
@@ -74,21 +77,42 @@ class Function(Struct, frozen=True):
     _arguments: msgspec.json.Decoder[Struct]
     _result: msgspec.json.Decoder[Any] | None
     _wraps: bool
+    takes: str | None = None
+    """The parameter that may come as a stream."""
+    read: Callable[[Any], Any] | None = None
+    """Makes its items of what comes."""
+    yields: Encoding | None = None
+    """Of a function whose result is a stream."""
 
-    def bind(self, arguments: Raw) -> dict[str, Any]:
+    def bind(self, arguments: Raw, streamed: str | None = None) -> dict[str, Any]:
         """Reads a caller's arguments.
 
         Args:
             arguments: A JSON object, or ``null`` for none.
+            streamed: The argument that follows as a stream; it is not in the result.
 
         Raises:
             InvalidArgumentsError: One is missing, unknown, of a wrong type or out of its bounds.
         """
         text = b"{}" if bytes(arguments) == b"null" else arguments
         try:
-            return msgspec.structs.asdict(self._arguments.decode(text))
+            found = msgspec.structs.asdict(self._arguments.decode(text))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgumentsError(str(error)) from error
+        return found if streamed is None and self.takes is None else self._without(found, streamed)
+
+    def _without(self, found: dict[str, Any], streamed: str | None) -> dict[str, Any]:
+        """The arguments without the one that follows; one that may follow must come in one of the two ways."""
+        if streamed is not None and streamed != self.takes:
+            raise InvalidArgumentsError(f"{self.name} takes no stream - at `$.{streamed[:64]}`")
+        here = self.takes is not None and found[self.takes] is not UNSET
+        if streamed is None and not here:
+            raise InvalidArgumentsError(f"Object missing required field `{self.takes}`")
+        if streamed is not None and here:
+            raise InvalidArgumentsError(f"it came, and is to follow as a stream - at `$.{streamed}`")
+        if streamed is not None:
+            del found[streamed]
+        return found
 
     def structured(self, value: Any) -> bytes:
         """The JSON object a result travels as: itself if it is one, else ``{"result": value}``.
@@ -151,15 +175,25 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
         raise ValueError(f"function {name!r}: timeout_s must be above 0 and at most {MAX_TIMEOUT_S:g}")
     if options.cache_s and not options.annotations.read_only:
         raise ValueError(f"function {name!r}: cache_s is for what changes nothing: add read_only=True")
-    is_async = inspect.iscoroutinefunction(body)
-    if is_async and options.inline:
-        raise TypeError(f"function {name!r}: an async function cannot be inline: remove one of the two")
+    is_async = inspect.iscoroutinefunction(body) or inspect.isasyncgenfunction(body)
     hints = _hints(name, body)
-    parameters = _parameters(name, body, hints)
+    takes, items = _stream_of(name, hints)
+    yields = _yields(body, hints, options)
+    if options.inline and (is_async or takes is not None or yields is not None):
+        raise TypeError(
+            f"function {name!r}: what is async or streams cannot be inline: remove one of the two"
+        )
+    plain = {key: hint if (of := items_of(hint)) is None else whole(of[0]) for key, hint in hints.items()}
+    parameters = _parameters(name, body, plain)
     input_schema = _schema(parameters)
     input_schema.pop("title", None)
-    returns = hints.get("return", Any)
+    if takes is not None:
+        input_schema["properties"][takes][STREAM_MARK] = True
+        parameters = _parameters(name, body, plain, takes)
+    returns = hints.get("return", Any) if yields is None else whole(yields[0])
     output_schema, wraps = _output(name, returns)
+    if yields is not None and output_schema is not None:
+        output_schema["properties"]["result"][STREAM_MARK] = True
     return Function(
         name=name,
         description=inspect.getdoc(body) or "",
@@ -171,7 +205,24 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
         _arguments=msgspec.json.Decoder(parameters),
         _result=None if output_schema is None else msgspec.json.Decoder(returns),
         _wraps=wraps,
+        takes=takes,
+        read=None if takes is None else reader(takes, items),
+        yields=None if yields is None else Encoding(name, yields[0]),
     )
+
+
+def _yields(body: Callable[..., Any], hints: dict[str, Any], options: Options) -> tuple[Any] | None:
+    """The type of a result's items; what is inline returns its bytes whole."""
+    returns = hints.get("return", Any)
+    return None if options.inline and returns is bytes else result_items(body, returns)
+
+
+def _stream_of(name: str, hints: dict[str, Any]) -> tuple[str | None, Any]:
+    """The parameter that is a stream, and the type of its items."""
+    found = [(key, of[0]) for key, hint in hints.items() if key != "return" and (of := items_of(hint))]
+    if len(found) > 1:
+        raise TypeError(f"function {name!r} takes {len(found)} streams: one is the most")
+    return found[0] if found else (None, None)
 
 
 def _hints(name: str, body: Callable[..., Any]) -> dict[str, Any]:
@@ -181,7 +232,10 @@ def _hints(name: str, body: Callable[..., Any]) -> dict[str, Any]:
         raise TypeError(f"function {name!r}: an annotation cannot be read: {error}") from error
 
 
-def _parameters(name: str, body: Callable[..., Any], hints: dict[str, Any]) -> type[Struct]:
+def _parameters(
+    name: str, body: Callable[..., Any], hints: dict[str, Any], may_follow: str | None = None
+) -> type[Struct]:
+    """A form for the arguments; the one that ``may_follow`` as a stream need not be there."""
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in inspect.signature(body).parameters.values():
         where = f"parameter {parameter.name!r} of function {name!r}"
@@ -192,7 +246,7 @@ def _parameters(name: str, body: Callable[..., Any], hints: dict[str, Any]) -> t
         default = () if parameter.default is parameter.empty else (parameter.default,)
         field = (parameter.name, hints[parameter.name], *default)
         _check(where, _one_field, field)
-        fields.append(field)
+        fields.append(field if parameter.name != may_follow else (field[0], field[1] | UnsetType, UNSET))
     return msgspec.defstruct("Parameters", fields, kw_only=True, forbid_unknown_fields=True)
 
 

@@ -16,13 +16,14 @@ from types import MappingProxyType
 from typing import IO
 
 from wirthforge_sdk.contracts.bridge import Exit
+from wirthforge_sdk.contracts.framing import LineTooLongError
 from wirthforge_sdk.runtime.connecting import NoHostError
 from wirthforge_sdk.runtime.fetching import fetched, left_in_files
 from wirthforge_sdk.runtime.handover import Handover
 from wirthforge_sdk.runtime.host import Log
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
-from wirthforge_sdk.runtime.wire import CHUNK_BYTES, Connection, LineTooLongError, lines_of
+from wirthforge_sdk.runtime.wire import CHUNK_BYTES, Connection, lines_of
 
 GRACE_S = 2.0
 """How long a server may take to end after its input ended."""

@@ -7,7 +7,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
-from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, SECRETS_CHANGED
+from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, PROGRESS, SECRETS_CHANGED
 from wirthforge_sdk.runtime.calls import CURRENT
 from wirthforge_sdk.runtime.events import Event, Events
 from wirthforge_sdk.runtime.execution import Execution
@@ -22,6 +22,7 @@ from wirthforge_sdk.runtime.workers import Crew
 
 REQUEST_S = 600.0
 """The longest wait for an operator, outside of calls."""
+MAX_PROGRESS_CHARACTERS = 300
 
 F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H", bound=Callable[[Event], Any])
@@ -178,6 +179,20 @@ class Plugin:
         """Whether nobody waits any more for the call this code runs for: cancelled, or past its deadline."""
         call = CURRENT.get()
         return call is not None and (call.cancelled or call.expired())
+
+    def progress(self, reached: float, message: str = "", *, total: float = 1.0) -> None:
+        """Tells the caller how far the call is that this code runs for: ``plugin.progress(0.4, "reading")``.
+
+        Told at most ten times a second and only when it is further than before; not at all to a caller that did
+        not ask. Call it as often as you like.
+        """
+        call = CURRENT.get()
+        if call is None or call.progress is None or not call.progress.is_due(reached, total):
+            return
+        told = {"progressToken": call.progress.token, "progress": reached, "total": total}
+        self._line.notify(
+            PROGRESS, **told, **({"message": message[:MAX_PROGRESS_CHARACTERS]} if message else {})
+        )
 
     def serve(self, connections: Iterable[Connection], about: About | None = None) -> None:
         """Answers on one connection after another, each until the other side closes it, in the calling thread.

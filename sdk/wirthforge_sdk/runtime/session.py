@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
+from wirthforge_sdk.contracts import bridge
 from wirthforge_sdk.contracts.bridge import (
     DELIVER,
     INVALID_PARAMS,
@@ -24,6 +25,7 @@ from wirthforge_sdk.contracts.bridge import (
     UNSUPPORTED_VERSION,
     too_deep,
 )
+from wirthforge_sdk.contracts.framing import Frame
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Function
@@ -33,6 +35,9 @@ from wirthforge_sdk.runtime.settings import METHODS as CHANGES
 HANDSHAKE_REVISIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LEGACY})
 FLUSH_BYTES = 64 * 1024
 """Answers of the reader thread are sent together, until there are this many bytes of them."""
+
+
+_CAPABILITIES = {"tools": {"listChanged": False}, "experimental": {bridge.STREAMS_CAPABILITY: {}}}
 
 
 class About(Struct, frozen=True):
@@ -86,8 +91,8 @@ class Session:
             LineTooLongError: The other side broke the bound of a line; nothing after it can be trusted.
         """
         try:
-            for lines in self._connection.batches():
-                self._send(filter(None, map(self.receive, lines)))
+            for frames in self._connection.frames():
+                self._send(filter(None, map(self._take, frames)))
         finally:
             self._host.close()
             self._work.calls.abandon()
@@ -106,6 +111,12 @@ class Session:
         if waiting:
             self._connection.send(b"\n".join(waiting))
 
+    def _take(self, frame: Frame) -> bytes | None:
+        if isinstance(frame, bytes):
+            return self.receive(frame)
+        self._work.calls.item(frame.request, frame.body, frame.cost)
+        return None
+
     def receive(self, line: bytes) -> bytes | None:
         """Acts on one line; returns what is to be answered at once, if anything."""
         if too_deep(line):
@@ -121,16 +132,25 @@ class Session:
             self._host.answered(message)
             return None
         if message.id is UNSET:
-            self._notified(message.method, message.params)
+            if message.params.request_id is not None:
+                self._notified(message.method, message.params.request_id, message.params, len(line) + 1)
             return None
         if message.id is None:
             return wire.refusal(None, INVALID_REQUEST, "a request's id cannot be null")
         return self._requested(message.id, message.method, message.params)
 
-    def _notified(self, method: str, params: wire.Params) -> None:
-        if method == "notifications/cancelled" and params.request_id is not None:
-            for work in (self._work.calls, self._work.deliveries):
-                work.cancel(params.request_id)
+    def _notified(self, method: str, number: wire.Id, params: wire.Params, cost: int) -> None:
+        """Acts on what the host says of one of its calls; other notifications are of no concern."""
+        match method:
+            case "notifications/cancelled":
+                for work in (self._work.calls, self._work.deliveries):
+                    work.cancel(number)
+            case bridge.ITEM if params.item is not UNSET:
+                self._work.calls.item(number, params.item, cost)
+            case bridge.CREDIT:
+                self._work.calls.grant(number, params.bytes)
+            case bridge.END:
+                self._work.calls.end_input(number)
 
     def _requested(self, number: wire.Id, method: str, params: wire.Params) -> bytes | None:
         refused = self._refused_by_era(number, method, params)
@@ -182,7 +202,7 @@ class Session:
     def _discovery(self) -> dict[str, Any]:
         return {
             "supportedVersions": [MODERN],
-            "capabilities": {"tools": {"listChanged": False}},
+            "capabilities": _CAPABILITIES,
             **self._cacheable(),
             "_meta": {META_SERVER: self._about},
         }
@@ -190,6 +210,6 @@ class Session:
     def _welcome(self, requested: str) -> dict[str, Any]:
         return {
             "protocolVersion": requested if requested in HANDSHAKE_REVISIONS else LEGACY,
-            "capabilities": {"tools": {"listChanged": False}},
+            "capabilities": _CAPABILITIES,
             "serverInfo": self._about,
         }

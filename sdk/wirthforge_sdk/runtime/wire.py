@@ -12,10 +12,13 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from wirthforge_sdk.contracts.bridge import (
     MAX_MESSAGE_BYTES,
     META_CAPABILITIES,
+    META_PROGRESS,
     META_PROTOCOL,
+    META_STREAM,
     META_TIMEOUT_MS,
     too_deep,
 )
+from wirthforge_sdk.contracts.framing import Frame, Frames, LineTooLongError
 
 if TYPE_CHECKING:
     import socket
@@ -23,10 +26,6 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 64 * 1024
 
 Id = int | str
-
-
-class LineTooLongError(ValueError):
-    """The other side sent a line over the bound; where the next one begins is not worth finding."""
 
 
 def lines_of(receive: Callable[[int], bytes]) -> Iterator[list[bytes]]:
@@ -53,12 +52,22 @@ def lines_of(receive: Callable[[int], bytes]) -> Iterator[list[bytes]]:
             yield lines
 
 
+class StreamAsk(Struct):
+    """What a caller that takes streams says of them."""
+
+    credit: int = 0
+    input: str | None = None
+    """The argument that follows as a stream."""
+
+
 class Meta(Struct):
     """``params._meta``, as far as the runtime reads it."""
 
     protocol: Any = field(name=META_PROTOCOL, default=None)
     capabilities: Any = field(name=META_CAPABILITIES, default=None)
     timeout_ms: float | None = field(name=META_TIMEOUT_MS, default=None)
+    stream: StreamAsk | None = field(name=META_STREAM, default=None)
+    progress_token: Id | None = field(name=META_PROGRESS, default=None)
 
 
 class Params(Struct, rename="camel"):
@@ -71,6 +80,8 @@ class Params(Struct, rename="camel"):
     protocol_version: str = ""
     values: Raw = Raw(b"{}")
     names: list[str] = []
+    item: Raw | UnsetType = UNSET
+    bytes: int = 0
 
 
 class Failure(Struct):
@@ -158,6 +169,17 @@ class Connection:
         """The lines the other side sends, as many at a time as have arrived; ends when it closes."""
         return lines_of(self._receive)
 
+    def frames(self) -> Iterator[list[Frame]]:
+        """The same, where raw bytes may follow a line.
+
+        Raises:
+            LineTooLongError: The other side broke the bound of a line, or of the bytes after one.
+        """
+        frames = Frames()
+        while data := self._receive(max(CHUNK_BYTES, frames.missing)):
+            if complete := frames.feed(data):
+                yield complete
+
     def _receive(self, size: int) -> bytes:
         try:
             return self._stream.recv(size)
@@ -176,6 +198,19 @@ class Connection:
         with self._writing:
             try:
                 self._stream.sendall(line + b"\n")
+            except OSError:
+                return
+
+    def send_with(self, line: bytes, body: memoryview) -> None:
+        """As :meth:`send` one line, and the raw bytes that it announces."""
+        head = line + b"\n"
+        with self._writing:
+            try:
+                sent = self._stream.sendmsg([head, body])
+                if sent < len(head):
+                    self._stream.sendall(head[sent:])
+                    sent = len(head)
+                self._stream.sendall(body[sent - len(head) :])
             except OSError:
                 return
 

@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterator
 from itertools import chain
 
 from wirthforge_sdk.contracts.bridge import Exit
+from wirthforge_sdk.contracts.framing import LineTooLongError
 from wirthforge_sdk.runtime.connecting import NoHostError, connections
 from wirthforge_sdk.runtime.host import Host, Line, Log
 from wirthforge_sdk.runtime.lockdown import lock
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
-from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
+from wirthforge_sdk.runtime.wire import Connection
 
 
 def run(socket_path: str, tree: str, ports: Collection[int] = ()) -> int:

@@ -39,6 +39,14 @@ class Workers:
         self._started += 1
         threading.Thread(target=self._work, name=f"worker-{self._started}", daemon=True).start()
 
+    def start_apart(self, job: Callable[[], None]) -> None:
+        """Runs a job, which must not raise, in a thread of its own: one that waits for others shall hold up none.
+
+        Raises:
+            RuntimeError: The sandbox allows no more threads.
+        """
+        threading.Thread(target=job, name="stream", daemon=True).start()
+
     def stop(self) -> None:
         """Ends the threads after what is queued; one stuck in the author's code ends with the process."""
         for _ in range(self._started):

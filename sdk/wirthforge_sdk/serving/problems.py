@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -106,16 +107,17 @@ def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
 class BodyBound:
     """Refuses a body over ``MAX_BODY_BYTES``, before it is read when its length is declared.
 
-    The framework's own bound answers in plain text. ``unbound`` are paths that bound their bodies themselves.
+    The framework's own bound answers in plain text. ``unbound`` are paths that bound their bodies themselves, as
+    regular expressions.
     """
 
     def __init__(self, app: ASGIApp, *, unbound: Collection[str] = ()) -> None:
         self._app = app
-        self._unbound = frozenset(unbound)
+        self._unbound = re.compile("|".join(unbound))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, counting its body."""
-        if scope["type"] != "http" or scope["path"] in self._unbound:
+        if scope["type"] != "http" or self._unbound.fullmatch(scope["path"]):
             await self._app(scope, receive, send)
             return
         declared_length = dict(scope["headers"]).get(b"content-length", b"")

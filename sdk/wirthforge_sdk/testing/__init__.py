@@ -6,6 +6,7 @@ from wirthforge_sdk.runtime.errors import FunctionFailedError
 from wirthforge_sdk.testing.harness import PluginHarness
 from wirthforge_sdk.testing.host_end import CallRefusedError
 from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
+from wirthforge_sdk.testing.streams import PluginStream
 
 __all__ = [
     "CallRefusedError",
@@ -14,4 +15,5 @@ __all__ = [
     "LogLine",
     "MemoryHost",
     "PluginHarness",
+    "PluginStream",
 ]

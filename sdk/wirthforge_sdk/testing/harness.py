@@ -18,6 +18,7 @@ from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
 from wirthforge_sdk.testing.memory_host import Event, Given, LogLine, MemoryHost
 from wirthforge_sdk.testing.memory_settings import MemorySettings
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
+from wirthforge_sdk.testing.streams import PluginStream
 
 TIMEOUT_S = 30.0
 
@@ -127,6 +128,18 @@ class PluginHarness:
         """
         self.host.settings.secrets[name] = value
         self._plugin.ask(SECRETS_CHANGED, {"names": [name]})
+
+    def stream(self, function: str, /, **arguments: Any) -> PluginStream:
+        """Calls a function whose items are wanted as they come.
+
+        Example::
+
+            async with harness.stream("count", to=3) as items:
+                assert [each async for each in items] == [1, 2, 3]
+
+        An argument that is an iterator, or an asynchronous one, is sent to the function item by item.
+        """
+        return self._plugin.stream(function, arguments)
 
     def functions(self) -> list[dict[str, Any]]:
         """What it offers, as MCP tools: ``name``, ``inputSchema`` and the rest."""

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any
 
+import msgspec
+
+from wirthforge_sdk.contracts import bridge
 from wirthforge_sdk.contracts.bridge import (
     INTERNAL_ERROR,
     JSONRPC_NUMBER,
     LEGACY,
     META_CAPABILITIES,
     META_CLIENT,
+    META_PROGRESS,
     META_PROTOCOL,
+    META_STREAM,
     META_TIMEOUT_MS,
     METHOD_NOT_FOUND,
     MODERN,
     REFUSED,
+    WINDOW_BYTES,
     ErrorCode,
 )
+from wirthforge_sdk.contracts.framing import Chunk, Frame
 from wirthforge_sdk.errors import (
     ConflictError,
     InvalidInputError,
@@ -30,6 +38,7 @@ from wirthforge_sdk.errors import (
 )
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.testing.memory_host import MemoryHost
+from wirthforge_sdk.testing.streams import PluginStream, is_source
 
 _ENVELOPE = {
     META_PROTOCOL: MODERN,
@@ -71,6 +80,7 @@ class HostEnd:
         self._lock = threading.Lock()
         self._number = 0
         self._waiting: dict[int, Future[Any]] = {}
+        self._streams: dict[int, PluginStream] = {}
         self._closed = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -100,18 +110,42 @@ class HostEnd:
         answer: dict[str, Any] = self.begin(method, params).result(self._timeout_s)
         return answer
 
-    def begin(self, method: str, params: dict[str, Any]) -> Future[Any]:
-        """Sends a request; cancelling the future tells the plugin."""
+    def stream(self, function: str, arguments: dict[str, Any]) -> PluginStream:
+        """Calls a function whose items are wanted as they come; an argument that is an iterator is sent as a stream."""
+        streamed = [name for name, value in arguments.items() if is_source(value)]
+        if len(streamed) > 1:
+            raise ValueError(f"{' and '.join(streamed)}: one argument of a call may be a stream")
+        whole = {name: value for name, value in arguments.items() if name not in streamed}
+        source = arguments[streamed[0]] if streamed else None
+        stream: list[PluginStream] = []
+
+        def join(number: int, future: Future[Any]) -> dict[str, Any]:
+            stream.append(PluginStream(self._connection, number, self._timeout_s, future, source))
+            self._streams[number] = stream[0]
+            ask = {"credit": WINDOW_BYTES, **({"input": streamed[0]} if streamed else {})}
+            return {META_STREAM: ask, META_PROGRESS: number}
+
+        self.begin("tools/call", {"name": function, "arguments": whole}, join)
+        return stream[0]
+
+    def begin(
+        self,
+        method: str,
+        params: dict[str, Any],
+        join: Callable[[int, Future[Any]], dict[str, Any]] = lambda _number, _future: {},
+    ) -> Future[Any]:
+        """Sends a request; cancelling the future tells the plugin. ``join`` says what more is in its ``_meta``."""
         future: Future[Any] = Future()
         with self._lock:
             self._number += 1
             number = self._number
             self._waiting[number] = future
             closed = self._closed
+        more = join(number, future)
         future.add_done_callback(lambda done: self._ended(number, done))
         if closed:
             _settle(future, _gone())
-        meta = {**self._envelope, META_TIMEOUT_MS: int(self._timeout_s * 1000)}
+        meta = {**self._envelope, META_TIMEOUT_MS: int(self._timeout_s * 1000), **more}
         self._connection.send(wire.request(method, {**params, "_meta": meta}, number))
         return future
 
@@ -122,22 +156,47 @@ class HostEnd:
     def _ended(self, number: int, future: Future[Any]) -> None:
         with self._lock:
             self._waiting.pop(number, None)
+            stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.over()
         if future.cancelled():
             self._connection.send(wire.request("notifications/cancelled", {"requestId": number}))
 
     def _read(self) -> None:
-        for lines in self._connection.batches():
-            for line in lines:
-                message = wire.decode(line)
-                if "method" in message:
-                    self._serve(message)
-                else:
-                    self._answered(message)
+        for frames in self._connection.frames():
+            for frame in frames:
+                self._take(frame)
         with self._lock:
             self._closed = True
             left = list(self._waiting.values())
         for future in left:
             _settle(future, _gone())
+
+    def _take(self, frame: Frame) -> None:
+        if isinstance(frame, Chunk):
+            self._streamed(frame.request, lambda stream: stream.items.put(frame.body, frame.cost))
+            return
+        message = wire.decode(frame)
+        params = message.get("params") or {}
+        match message.get("method"):
+            case None:
+                self._answered(message)
+            case bridge.ITEM:
+                item = msgspec.Raw(wire.encode(params["item"]))
+                self._streamed(params["requestId"], lambda stream: stream.items.put(item, len(frame) + 1))
+            case bridge.CREDIT:
+                self._streamed(params["requestId"], lambda stream: stream.grant(params["bytes"]))
+            case bridge.PROGRESS:
+                self._streamed(params["progressToken"], lambda stream: stream.progress.append(params))
+            case _:
+                self._serve(message)
+
+    def _streamed(self, number: int, act: Callable[[PluginStream], None]) -> None:
+        """Acts on a stream that is open; of one that is over, nobody wants anything."""
+        with self._lock:
+            stream = self._streams.get(number)
+        if stream is not None:
+            act(stream)
 
     def _answered(self, message: dict[str, Any]) -> None:
         with self._lock:

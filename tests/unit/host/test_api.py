@@ -46,6 +46,8 @@ SCOPES = {
     "remove_secret": Scope.OPERATE,
     "effective": Scope.READ,
     "call": Scope.CALL,
+    "stream": Scope.CALL,
+    "feed": Scope.CALL,
     "grants": Scope.READ,
     "approve": Scope.OPERATE,
     "approve_function": Scope.OPERATE,
@@ -189,6 +191,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
             "secret": "s",
             "token": "0",
             "call": "0",
+            "call_id": "0" * 32,
         }
         path = route.path.format(namespace="demo", name="none", **ids)
         found += [(route.name, method, path) for method in route.methods]

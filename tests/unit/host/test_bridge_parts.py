@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.fakes.plugin_peer import WAIT_S
 from wirthforge_host.bridge.connection import Connection
 from wirthforge_host.bridge.deadlines import TICK_S, Deadlines
-from wirthforge_host.bridge.messages import Lines, LineTooLongError
 from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES, too_many
+from wirthforge_sdk.contracts.framing import Frames, LineTooLongError
 
 BYTES = st.binary(max_size=8).map(lambda data: data.replace(b"\n", b"."))
 
@@ -20,7 +20,7 @@ BYTES = st.binary(max_size=8).map(lambda data: data.replace(b"\n", b"."))
 @given(st.lists(BYTES, max_size=8), BYTES, st.data())
 def test_lines_do_not_depend_on_how_the_stream_was_cut(lines, rest, data):
     stream = b"".join(line + b"\n" for line in lines) + rest
-    cutter, found = Lines(), []
+    cutter, found = Frames(), []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
         found += cutter.feed(stream[:size])
@@ -32,7 +32,7 @@ def test_lines_do_not_depend_on_how_the_stream_was_cut(lines, rest, data):
 @pytest.mark.parametrize("size", [MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES + 1])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\n{}\n"])
 def test_a_line_is_refused_from_one_byte_over_the_bound_on(size, end):
-    lines = Lines()
+    lines = Frames()
     lines.feed(b"x" * (MAX_MESSAGE_BYTES - 5))
     rest = b"x" * (size - MAX_MESSAGE_BYTES + 5) + end
     if size <= MAX_MESSAGE_BYTES:

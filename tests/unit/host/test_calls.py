@@ -9,7 +9,7 @@ from tests.fakes.world import PATIENCE_S, offered, world
 from wirthforge_host.bridge import ToolResult
 from wirthforge_host.errors import CallTimedOutError, PluginFailedError, PluginUnavailableError
 from wirthforge_host.plugins.cache import MAX_RESULT_BYTES, Cache, key_of
-from wirthforge_host.plugins.calls import MAX_DEPTH
+from wirthforge_host.plugins.call import MAX_DEPTH
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, PermissionDeniedError
 

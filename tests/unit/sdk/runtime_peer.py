@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from wirthforge_sdk.contracts.bridge import META_CAPABILITIES, META_PROTOCOL, META_TIMEOUT_MS, MODERN
-from wirthforge_sdk.runtime.wire import Connection, LineTooLongError
+from wirthforge_sdk.contracts.framing import LineTooLongError
+from wirthforge_sdk.runtime.wire import Connection
 
 PATIENCE_S = 5.0
 RUNTIME = [sys.executable, "-I", "-B", "-m", "wirthforge_sdk.runtime"]

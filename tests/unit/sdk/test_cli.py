@@ -331,6 +331,40 @@ def test_a_function_that_says_it_failed_exits_with_1_and_is_still_shown(
     assert json.loads(result.stdout)["is_error"] is True
 
 
+def _stream(*lines: dict[str, Any]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in ({"type": "begin", "id": "0"}, *lines))
+
+
+@pytest.mark.parametrize("is_error", [False, True])
+def test_a_streamed_call_shows_what_comes_as_it_comes(
+    run: Any, services: fake.Services, *, is_error: bool
+) -> None:
+    services.answers["POST /v1/calls/stream"] = _stream(
+        {"type": "progress", "progress": 0.4, "total": 1.0, "message": "reading\x1b[31m"},
+        {"type": "item", "item": {"day": 1}},
+        {"type": "chunk", "base64": "YmJi"},
+        {"type": "end", "call": fake.CALLED | {"is_error": is_error}},
+    )
+    result = run("call", "acme/weather.forecast", "--stream", "--json")
+    shown = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["type"] for line in shown] == ["progress", "item", "chunk", "end"]
+    assert result.exit_code == (1 if is_error else 0)
+    told = run("call", "acme/weather.forecast", "--stream").stdout
+    assert "40 % reading" in told
+    assert '{"day": 1}' in told
+    assert "(3 bytes)" in told
+    assert "\x1b" not in told
+
+
+def test_a_stream_that_fails_or_breaks_off_is_an_error(run: Any, services: fake.Services) -> None:
+    problem = {"title": "t", "status": 429, "detail": "too slow", "code": "late", "kind": "limit_exceeded"}
+    services.answers["POST /v1/calls/stream"] = _stream({"type": "error", "problem": problem})
+    assert run("call", "acme/weather.forecast", "--stream").exit_code not in {0, 1}
+    for broken in (_stream({"type": "item", "item": 1}), "nonsense\n", _stream({"type": "new"})):
+        services.answers["POST /v1/calls/stream"] = broken
+        assert run("call", "acme/weather.forecast", "--stream").exit_code not in {0, 1}
+
+
 def test_every_page_of_the_listing_is_fetched(run: Any, services: fake.Services) -> None:
     first = {"items": [fake.RUNNING], "next": "more"}
     services.answers["GET /v1/plugins"] = lambda asked: (

@@ -1,0 +1,90 @@
+"""What a call reaches, however it is made: a live instance, a function as it was approved, and a place in its rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from wirthforge_host.errors import (
+    FunctionMissingError,
+    FunctionQuarantinedError,
+    PluginQuarantinedError,
+    PluginUnavailableError,
+)
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.service import Plugins
+from wirthforge_host.rates import TokenBucket
+from wirthforge_sdk.contracts.host_api import PluginOut, State
+from wirthforge_sdk.contracts.manifest import Function
+from wirthforge_sdk.errors import LimitExceededError
+
+
+async def live_instance(plugins: Plugins, reconciler: Reconciler, name: str) -> Instance:
+    """The plugin's instance that takes calls.
+
+    Raises:
+        NotFoundError: No such plugin.
+        PluginUnavailableError: It does not run; says why.
+    """
+    instance = reconciler.live(name)
+    if instance is None:
+        raise _not_running(await plugins.get(name))
+    return instance
+
+
+def function_of(instance: Instance, name: str) -> Function:
+    """The function as it was approved.
+
+    Raises:
+        FunctionQuarantinedError: It is not what was approved.
+        FunctionMissingError: There is none.
+    """
+    function = instance.functions.get(name)
+    if name in instance.offer.quarantined:
+        raise FunctionQuarantinedError(
+            f"{instance.plugin}.{name} is not what was approved "
+            f"({'; '.join(instance.offer.quarantined[name].differences)}): an operator must approve it, see "
+            f"`wirthforge functions list {instance.plugin}`",
+            plugin=instance.plugin,
+        )
+    if function is None:
+        known = ", ".join(sorted(instance.functions))
+        raise FunctionMissingError(
+            f"{instance.plugin} has no function '{name[:80]}'; it has: {known}", plugin=instance.plugin
+        )
+    return function
+
+
+@contextmanager
+def admitted(instance: Instance, function: Function) -> Iterator[None]:
+    """Counts a call within the bounds of its function and of its plugin, for as long as it lasts.
+
+    Raises:
+        LimitExceededError: Either is called too often, or the plugin has too much to do.
+        PluginUnavailableError: It takes no calls now.
+    """
+    _take_one(instance, function)
+    with instance.gate.admitted():
+        yield
+
+
+def _take_one(instance: Instance, function: Function) -> None:
+    """Takes one of the calls that the function's own rate allows."""
+    per_s = function.calls_per_s
+    if per_s is None:
+        return
+    now = time.monotonic()
+    rate = instance.rates.setdefault(function.name, TokenBucket(per_s, max(1.0, 2 * per_s), now))
+    if not rate.take(1, now):
+        raise LimitExceededError(
+            f"{instance.plugin}.{function.name} is called over {per_s:g} times a second: call less often",
+            plugin=instance.plugin,
+        )
+
+
+def _not_running(plugin: PluginOut) -> PluginUnavailableError:
+    state = plugin.state.replace("_", " ")
+    kind = PluginQuarantinedError if plugin.state is State.QUARANTINED else PluginUnavailableError
+    return kind(f"{plugin.name} is {state}: {plugin.cause}", plugin=plugin.name)
