@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_host.errors import PluginUnavailableError, PolicyViolationError
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instance import Instance
@@ -151,6 +152,33 @@ class Plugins:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
 
+    async def scale(self, name: str, wanted: int, operator: Operator) -> None:
+        """Has ``wanted`` instances share the plugin's calls while it runs; returns when they do, or one failed.
+
+        Those that are too many are drained first, the idlest of them.
+
+        Raises:
+            NotFoundError: It is not on this host.
+            PolicyViolationError: It is more than the policy's cap.
+        """
+        _check_scale(name, wanted, self.policy.cap.instances)
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                await store.set_scale(tx, name, wanted)
+                detail = {"before": record.scale, "after": wanted}
+                await self.audit.append(
+                    tx,
+                    Record(
+                        actor=operator.actor,
+                        action="plugin.scale",
+                        outcome=Outcome.ALLOWED,
+                        plugin=name,
+                        detail=detail,
+                    ),
+                )
+            await self.reconciler.settle(name)
+
     async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
         """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.
 
@@ -174,8 +202,7 @@ class Plugins:
         return limited
 
     def _hold_to(self, limited: LimitedOut) -> None:
-        instance = self.reconciler.live(limited.plugin)
-        if instance is not None:
+        for instance in self.reconciler.fleet.of(limited.plugin):
             # What the kernel did not take holds from the next start on; calls are the gate's own to count.
             now = {
                 name: getattr(limited.limits, name)
@@ -186,13 +213,13 @@ class Plugins:
             instance.gate.admit_at_most(instance.limits.calls_per_s)
 
     async def effective(self, name: str) -> EffectiveOut:
-        """What the engine says is in force for the plugin's instance, now.
+        """What the engine says is in force for the plugin's instance, now; of several, for the first.
 
         Raises:
             PluginUnavailableError: It has no instance.
         """
         record = await self.get(name)
-        instance = self.reconciler.live(name)
+        instance = next(iter(self.reconciler.fleet.of(name)), None)
         if instance is None:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
@@ -238,11 +265,15 @@ class Plugins:
     def _out(self, record: PluginRecord) -> PluginOut:
         rights = self.permissions.of(record.name, record.release.digest)
         limits = limits_for(record.release.manifest, self.policy)
-        return _plugin_out(record, rights, limits, self.reconciler.live(record.name))
+        scale = min(record.scale, self.policy.cap.instances)
+        return _plugin_out(record, rights, limits, scale, self.reconciler.fleet.of(record.name))
 
 
-def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: Instance | None) -> PluginOut:
+def _plugin_out(
+    record: PluginRecord, rights: Rights, limits: Limits, scale: int, live: Sequence[Instance]
+) -> PluginOut:
     manifest = record.release.manifest
+    instances = [_instance_out(each) for each in live]
     return PluginOut(
         name=manifest.name,
         version=manifest.version,
@@ -265,7 +296,9 @@ def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: 
             for asked in manifest.permissions
         ],
         functions=list(record.release.functions),
-        instance=_instance_out(instance) if instance else None,
+        instance=instances[0] if instances else None,
+        instances=instances,
+        scale=scale,
     )
 
 
@@ -274,6 +307,17 @@ def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
     undecided = [need for need in missing if need not in denied]
     told = {"it cannot start without what was denied": denied, "to be decided": undecided}
     return "; ".join(f"{what}: {', '.join(needs)}" for what, needs in told.items() if needs)
+
+
+def _check_scale(name: str, wanted: int, most: int) -> None:
+    if wanted > most:
+        raise PolicyViolationError(
+            f"{name} cannot have {wanted} instances: the policy's rule cap.instances says at most {most}",
+            plugin=name,
+            rule="cap.instances",
+            asked=wanted,
+            most=most,
+        )
 
 
 def _check_startable(record: PluginRecord) -> None:
@@ -312,4 +356,6 @@ def _instance_out(instance: Instance) -> InstanceOut:
         uid=instance.uid,
         started_at=instance.started_at,
         protocol=instance.protocol,
+        state=instance.standing,
+        calls=instance.gate.inside,
     )

@@ -130,7 +130,7 @@ def build_wiring(
     instances = parts.instances(settings, engine, ground, resources, parts.egress(ground, metrics))
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
-    reconciler = parts.reconciler(settings, ground, instances, states, control)
+    reconciler = parts.reconciler(ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
     containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)

@@ -122,9 +122,7 @@ def instances(
     )
 
 
-def reconciler(
-    settings: Settings, ground: Ground, instances: Instances, states: States, control: Control
-) -> Reconciler:
+def reconciler(ground: Ground, instances: Instances, states: States, control: Control) -> Reconciler:
     """What makes that run what is wanted."""
     adoption = Adoption(
         database=ground.database,
@@ -133,14 +131,7 @@ def reconciler(
         audit=ground.audit,
         events=ground.events,
     )
-    return Reconciler(
-        ground.database,
-        instances,
-        adoption,
-        states,
-        drain_s=settings.drain_timeout_s,
-        signals=ground.signals,
-    )
+    return Reconciler(ground.database, instances, adoption, states, control, ground.signals)
 
 
 def plugins(

@@ -1,0 +1,24 @@
+"""How many instances of a plugin an operator wants.
+
+Revision ID: 0005_scale
+Revises: 0004_audit_checkpoints
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005_scale"
+down_revision = "0004_audit_checkpoints"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("plugins", sa.Column("scale", sa.Integer(), nullable=False, server_default="1"))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("plugins") as plugins:
+        plugins.drop_column("scale")
