@@ -231,7 +231,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/e2e/test_demo.py::test_an_install_waits_for_an_approval_and_then_runs",
         ),
     ),
-    Requirement("PERM-2", "runtime requests"),
+    Requirement(
+        "PERM-2",
+        "runtime requests",
+        "done",
+        tests=(
+            "tests/contract/test_host_calls_permissions.py::test_what_an_operator_approves_is_granted_and_the_call_goes_on",
+            "tests/unit/host/test_permission_requests.py::test_a_grant_from_anywhere_lets_every_call_that_waits_go_on",
+            "tests/unit/host/test_permission_requests.py::test_a_running_plugin_asks_and_an_operator_answers",
+        ),
+    ),
     Requirement(
         "PERM-3",
         "inheritance",
@@ -239,19 +248,20 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/unit/host/test_plugins.py::test_a_denial_by_area_wins_over_a_grant",
             "tests/unit/host/test_bridge_host_calls.py::test_a_denial_wins_over_the_widest_grant",
+            "tests/unit/host/test_permissions.py::test_a_denial_wins_and_more_grants_never_take_anything",
         ),
         lacks="roles; rules of one instance",
     ),
     Requirement(
         "PERM-4",
         "revocation",
-        "partial",
+        "done",
         tests=(
             "tests/unit/host/test_plugins.py::test_a_revocation_is_felt_by_the_next_host_call_of_a_running_plugin",
             "tests/unit/host/test_egress_relay.py::test_a_revocation_cuts_what_is_open_within_a_tenth_of_a_second_and_refuses_the_next",
             "tests/integration/test_egress_on_engine.py::test_a_revoked_grant_stops_the_next_connection",
+            "tests/unit/host/test_bridge_host_calls.py::test_a_revocation_cuts_the_host_calls_that_need_it_and_no_other",
         ),
-        lacks="cutting host calls in flight",
     ),
     Requirement(
         "PERM-5",
@@ -662,7 +672,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         lacks="bundles of a catalogue",
     ),
     Requirement("BEY-3", "canary with a verdict"),
-    Requirement("BEY-4", "least privilege proved"),
+    Requirement(
+        "BEY-4",
+        "least privilege proved",
+        "done",
+        tests=(
+            "tests/unit/host/test_permissions.py::test_use_is_counted_and_what_was_never_used_is_told",
+            "tests/unit/sdk/test_cli.py::test_the_smallest_manifest_is_what_was_used_and_denied",
+            "tests/unit/sdk/test_cli.py::test_grants_that_were_never_used_are_taken_back",
+        ),
+    ),
     Requirement("BEY-5", "many machines"),
 )
 

@@ -22,6 +22,7 @@ from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.audit_api import AuditOut
@@ -185,6 +186,7 @@ def services(database: Database, audit: Audit, events: Events, clock: Clock) -> 
         storage=storage,
         monotonic=clock.monotonic,
         exchange=exchange,
+        requests=Requests(audit=audit, events=events, now=clock, monotonic=clock.monotonic),
     )
 
 
@@ -199,6 +201,7 @@ def peer_of() -> Callable[..., Peer]:
             "uid": os.getuid(),
             "rights": Rights(),
             "storage_bytes": QUOTA,
+            "asks": frozenset({"ui.notify"}),
         }
         return Peer(**{**values, **changes})
 

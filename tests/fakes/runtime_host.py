@@ -21,6 +21,7 @@ from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
@@ -31,6 +32,8 @@ from wirthforge_sdk.testing import CallRefusedError
 
 WAIT_S = 20.0
 PLUGIN = "tests/probe"
+ASKS = frozenset({"ui.notify", "storage.read"})
+"""What its release names."""
 
 
 class RuntimeHost:
@@ -65,10 +68,12 @@ async def runtime_host(
     granted: Iterable[str] = (),
     denied: Iterable[str] = (),
     plugins: Mapping[str, Callable[..., Any]] | None = None,
+    approves: Iterable[str] = (),
 ) -> AsyncIterator[RuntimeHost]:
     """Runs the plugin in ``project`` behind a real bridge, until the block ends.
 
-    ``plugins`` stand for functions of other plugins, by ``namespace/name.function``.
+    ``plugins`` stand for functions of other plugins, by ``namespace/name.function``; ``approves`` are the permissions
+    that an operator grants when they are asked for, and no other.
     """
     directory = Path(tempfile.mkdtemp(prefix="wf"))
     database = Database(f"sqlite+aiosqlite:///{directory / 'host.sqlite3'}")
@@ -77,20 +82,53 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        async with _connected(_services(database, plugins or {}), rights, directory / "i", project) as host:
+        services = _services(database, plugins or {})
+        async with (
+            _operator(services, rights, frozenset(approves)),
+            _connected(services, rights, directory / "i", project) as host,
+        ):
             yield host
     finally:
         await database.dispose()
         shutil.rmtree(directory)
 
 
+@asynccontextmanager
+async def _operator(services: Services, rights: Rights, approves: frozenset[str]) -> AsyncIterator[None]:
+    """Answers what is asked for, as it comes."""
+
+    async def answer() -> None:
+        async with services.events.subscribe() as events:
+            listening.set()
+            decided = 1
+            async for event in events:
+                if event.type != "permission.requested":
+                    continue
+                if (need := event.data["permission"]) in approves:
+                    decided += 1
+                    current = rights.permissions
+                    rights.replace(PermissionSet(current.granted | {need}, current.denied), decided=decided)
+                else:
+                    await services.requests.refuse(event.data["id"], actor="a test", reason="no")
+
+    listening = asyncio.Event()
+    task = asyncio.create_task(answer())
+    await listening.wait()
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 def _services(database: Database, plugins: Mapping[str, Callable[..., Any]]) -> Services:
     exchange = Exchange()
     exchange.connect(OtherPlugins(plugins))
+    audit, events = Audit(database, now=utc_now), Events(now=utc_now)
     return Services(
         exchange=exchange,
-        audit=Audit(database, now=utc_now),
-        events=Events(now=utc_now),
+        audit=audit,
+        events=events,
+        requests=Requests(audit=audit, events=events, now=utc_now, monotonic=time.monotonic),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
         storage=Storage(database),
         monotonic=time.monotonic,
@@ -102,7 +140,12 @@ async def _connected(
     services: Services, rights: Rights, directory: Path, project: Path
 ) -> AsyncIterator[RuntimeHost]:
     peer = Peer(
-        instance="i", plugin=PLUGIN, uid=os.getuid(), rights=rights, storage_bytes=4 * MAX_VALUE_BYTES
+        instance="i",
+        plugin=PLUGIN,
+        uid=os.getuid(),
+        rights=rights,
+        storage_bytes=4 * MAX_VALUE_BYTES,
+        asks=ASKS,
     )
     endpoint = await Bridge(services).listen(peer, directory, on_lost=lambda: None)
     runtime = ["-m", "wirthforge_sdk.runtime", "--socket", str(directory / "bridge.sock")]

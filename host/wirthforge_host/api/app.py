@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from wirthforge_host.api import audit, calls, containment, observation, plugins, policy, resources, threats
+from wirthforge_host.api import (
+    audit,
+    calls,
+    containment,
+    observation,
+    permissions,
+    plugins,
+    policy,
+    resources,
+    threats,
+)
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.serving.application import Application
 from wirthforge_sdk.serving.problems import declared
@@ -17,6 +27,6 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION)
     app.state.wiring = wiring
-    for module in (plugins, containment, calls, audit, observation, policy, resources, threats):
+    for module in (plugins, containment, calls, permissions, audit, observation, policy, resources, threats):
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
     return app

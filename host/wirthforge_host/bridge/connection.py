@@ -85,6 +85,7 @@ class Connection(asyncio.Protocol):
         # uvloop's transports do not inherit from asyncio's.
         self._transport = cast("asyncio.Transport", transport)
         self._outbox.open(self._transport)
+        self._dispatcher.open()
 
     def data_received(self, data: bytes) -> None:
         """Takes what has arrived, line by line."""
@@ -117,6 +118,7 @@ class Connection(asyncio.Protocol):
         if self._throttle is not None:
             self._throttle.cancel()
         self._serving.stop()
+        self._dispatcher.close()
         self._lost.set()
         self._on_lost()
 

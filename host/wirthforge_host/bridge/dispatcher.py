@@ -7,7 +7,7 @@ is taken from the call's own parameters, and must be one by the permissions' gra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -67,6 +67,17 @@ class Dispatcher:
         self._services = services
         self._recording = recording
         self._asker = Asker(peer, services)
+        self._at_work: dict[asyncio.Task[Any], str] = {}
+        """The permission that each host call at work needs."""
+        self._cut: set[asyncio.Task[Any]] = set()
+
+    def open(self) -> None:
+        """Cuts what is at work from now on when the right to it is taken back."""
+        self._peer.rights.watch(self._cut_revoked)
+
+    def close(self) -> None:
+        """Hears of changed rights no more."""
+        self._peer.rights.unwatch(self._cut_revoked)
 
     async def call(self, method: str, params: Raw, label_of: Callable[[object], str | None]) -> Any:
         """Does one host call and returns its result, JSON or :class:`msgspec.Raw`.
@@ -135,11 +146,39 @@ class Dispatcher:
         host_call = TABLE[act.method]
         parameters = _converted(params, host_call.parameters)
         act.permission = _permission(HOST_CALLS[act.method], host_call, parameters)
-        if act.permission is not None and not self._peer.rights.allows(act.permission):
-            raise PermissionDeniedError(
-                f"{self._peer.plugin} lacks the permission {act.permission}", permission=act.permission
-            )
-        return await host_call.run(self._asker.during(act.call_id), parameters)
+        if act.permission is not None and not self._peer.rights.use(act.permission):
+            raise self._lacking(act.permission)
+        asker = self._asker.during(act.call_id)
+        if act.permission is None:
+            return await host_call.run(asker, parameters)
+        return await self._while_granted(act.permission, host_call.run(asker, parameters))
+
+    async def _while_granted(self, permission: str, work: Awaitable[Any]) -> Any:
+        """What ``work`` returns; it is cut when its permission is taken back."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (a coroutine runs in one)
+        self._at_work[task] = permission
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if task in self._cut:
+                task.uncancel()
+                raise self._lacking(permission) from None
+            raise
+        finally:
+            self._cut.discard(task)
+            del self._at_work[task]
+
+    def _cut_revoked(self) -> None:
+        for task, permission in self._at_work.items():
+            if task not in self._cut and not self._peer.rights.allows(permission):
+                self._cut.add(task)
+                task.cancel()
+
+    def _lacking(self, permission: str) -> PermissionDeniedError:
+        return PermissionDeniedError(
+            f"{self._peer.plugin} lacks the permission {permission}", permission=permission
+        )
 
 
 def _converted(params: dict[str, Any], form: type[Form]) -> Form:

@@ -188,6 +188,7 @@ class EgressEndpoint:
         assert task is not None  # noqa: S101 (a coroutine runs in one)
         listed = self._egress.private.allows(need)
         opened = _Opened(need, task, exact=listed and need in self._peer.rights.permissions.granted)
+        self._peer.rights.use(need)
         if not self._is_granted(opened):
             raise _not_granted(need)
         self._check_bounds()

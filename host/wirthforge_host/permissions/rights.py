@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from wirthforge_sdk.contracts.permissions import PermissionSet, covering
 
+MAX_USES = 1_000
+"""Different permissions of one release that are counted between two times that note is taken."""
+
 
 class Effect(StrEnum):
     """What a rule does."""
@@ -23,6 +26,14 @@ class Standing(StrEnum):
     GRANTED = "granted"
     DENIED = "denied"
     UNDECIDED = "undecided"
+
+
+@dataclass(slots=True)
+class Use:
+    """How often a permission was needed."""
+
+    allowed: int = 0
+    denied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +51,17 @@ class Rule:
     reason: str
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None = None
+    """From when it counts for nothing; None: it has no end of its own."""
+
+    def holds_at(self, now: datetime) -> bool:
+        """Whether it counts."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-def compiled(rules: Iterable[Rule]) -> PermissionSet:
-    """The set that ``rules`` make; revoked ones count for nothing."""
-    live = [rule for rule in rules if rule.revoked_at is None]
+def compiled(rules: Iterable[Rule], now: datetime) -> PermissionSet:
+    """The set that ``rules`` make; revoked and expired ones count for nothing."""
+    live = [rule for rule in rules if rule.holds_at(now)]
     return PermissionSet(
         frozenset(rule.rule for rule in live if rule.effect is Effect.GRANT),
         frozenset(rule.rule for rule in live if rule.effect is Effect.DENY),
@@ -57,9 +74,11 @@ class Rights:
     Ask it anew for every act and never keep an answer, and a revocation works at once.
     """
 
-    __slots__ = ("_decided", "_permissions", "_watchers")
+    __slots__ = ("_decided", "_permissions", "_watchers", "uses")
 
     def __init__(self) -> None:
+        self.uses: dict[str, Use] = {}
+        """What was asked of it since somebody took note, by permission."""
         self._permissions = PermissionSet()
         self._decided = -1
         self._watchers: list[Callable[[], None]] = []
@@ -73,6 +92,20 @@ class Rights:
         """Whether the complete permission ``need`` is granted now."""
         return self._permissions.allows(need)
 
+    def use(self, need: str) -> bool:
+        """As :meth:`allows`, for an act that is about to be done: it is counted."""
+        allowed = self._permissions.allows(need)
+        use = self.uses.get(need)
+        if use is None:
+            if len(self.uses) >= MAX_USES:
+                return allowed  # of a topic or place for each act, the first thousand tell enough
+            use = self.uses[need] = Use()
+        if allowed:
+            use.allowed += 1
+        else:
+            use.denied += 1
+        return allowed
+
     def standing(self, need: str) -> Standing:
         """How the complete permission ``need`` stands."""
         if not self._permissions.denied.isdisjoint(covering(need)):
@@ -83,6 +116,13 @@ class Rights:
         """Puts in force what the decision numbered ``decided`` made, unless a later one is in force."""
         if decided > self._decided:
             self._permissions, self._decided = permissions, decided
+            for watcher in tuple(self._watchers):
+                watcher()
+
+    def withdraw(self, rule: str) -> None:
+        """Takes one grant out of force at once; the next decision compiles all anew."""
+        if rule in self._permissions.granted:
+            self._permissions = PermissionSet(self._permissions.granted - {rule}, self._permissions.denied)
             for watcher in tuple(self._watchers):
                 watcher()
 

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from functools import partial
+
+import structlog
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.events import Events
 from wirthforge_host.permissions import store
-from wirthforge_host.permissions.rights import Effect, Rights, Rule, compiled
+from wirthforge_host.permissions.expiry import Expiry
+from wirthforge_host.permissions.explanation import explained
+from wirthforge_host.permissions.rights import Effect, Rights, Rule, Use, compiled
 from wirthforge_sdk.contracts.host_api import ApprovalIn, GrantOut
-from wirthforge_sdk.contracts.permissions import PermissionSet, parse_rule
-from wirthforge_sdk.errors import InvalidInputError, NotFoundError
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering, parse_rule
+from wirthforge_sdk.contracts.permissions_api import UnusedOut, UseOut, WhyOut
+from wirthforge_sdk.errors import InvalidInputError, NotFoundError, WirthForgeError
 from wirthforge_sdk.serving.database import Database, Transaction
+
+NOTE_S = 30.0
+"""How often note is taken of what is used: what of it a power cut can lose."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Permissions:
@@ -33,6 +45,7 @@ class Permissions:
         self._events = events
         self._now = now
         self._rights: defaultdict[tuple[str, str], Rights] = defaultdict(Rights)
+        self._expiry = Expiry(now)
 
     async def load(self) -> None:
         """Puts in force what is stored."""
@@ -41,7 +54,76 @@ class Permissions:
             for rule in await store.live(tx):
                 stored[rule.plugin, rule.digest].append(rule)
         for release, rules in stored.items():
-            self._rights[release].replace(compiled(rules), decided=0)
+            self._rights[release].replace(compiled(rules, self._now()), decided=0)
+            self._expiry.hear(rules)
+
+    async def run(self) -> None:
+        """Ends rules at their time and takes note of what is used, until cancelled; takes note once more then."""
+        try:
+            while True:
+                await self._expiry.due(NOTE_S)
+                for rule in self._expiry.taken(self._now()):
+                    await self._end_expired(rule)
+                await self._survive(self.note_uses())
+        finally:
+            await asyncio.shield(self._survive(self.note_uses()))
+
+    async def note_uses(self) -> None:
+        """Writes down what was used since the last time.
+
+        Raises:
+            DatabaseUnavailableError: It could not be; the counts wait on.
+        """
+        taken = {release: rights.uses for release, rights in self._rights.items() if rights.uses}
+        for release in taken:
+            self._rights[release].uses = {}
+        try:
+            async with self._database.transaction() as tx:
+                for (plugin, _), found in taken.items():
+                    await store.add_uses(tx, plugin, found, self._now())
+        except BaseException:
+            for release, found in taken.items():
+                for need, use in self._rights[release].uses.items():
+                    before = found.setdefault(need, Use())
+                    before.allowed, before.denied = before.allowed + use.allowed, before.denied + use.denied
+                self._rights[release].uses = found
+            raise
+
+    async def uses(self, plugin: str | None = None) -> list[UseOut]:
+        """What was used, of one plugin or of all, most used first."""
+        await self.note_uses()
+        async with self._database.reading() as tx:
+            return await store.used(tx, plugin)
+
+    async def unused(self, plugin: str | None = None) -> list[UnusedOut]:
+        """The grants in force that nothing was ever done with."""
+        await self.note_uses()
+        async with self._database.reading() as tx:
+            granted = [rule for rule in await store.live(tx, plugin) if rule.effect is Effect.GRANT]
+            used = {
+                (use.plugin, rule)
+                for use in await store.used(tx, plugin)
+                if use.allowed
+                for rule in covering(use.permission)
+            }
+        return [
+            UnusedOut(
+                id=rule.id, plugin=rule.plugin, rule=rule.rule, granter=rule.granter, since=rule.created_at
+            )
+            for rule in granted
+            if (rule.plugin, rule.rule) not in used
+        ]
+
+    async def why(self, plugin: str, digest: str, need: str, *, declared: bool) -> WhyOut:
+        """How a permission stands, and why.
+
+        Raises:
+            InvalidInputError: ``need`` is no complete permission.
+        """
+        permission = str(Permission.parse(need))
+        async with self._database.reading() as tx:
+            rules = await store.history(tx, plugin, digest)
+        return explained(plugin, permission, rules, self._now(), declared=declared)
 
     def of(self, plugin: str, digest: str) -> Rights:
         """The live rights of a release. Takes no time and asks no database."""
@@ -49,7 +131,7 @@ class Permissions:
 
     async def compiled(self, tx: Transaction, plugin: str, digest: str) -> PermissionSet:
         """What the rules make for one release, decisions of the caller's own transaction included."""
-        return compiled(await store.live(tx, plugin, digest))
+        return compiled(await store.live(tx, plugin, digest), self._now())
 
     async def in_force(self, plugin: str | None = None) -> list[GrantOut]:
         """The rules in force, of one plugin or of all, oldest first."""
@@ -65,6 +147,7 @@ class Permissions:
                 granter=rule.granter,
                 reason=rule.reason,
                 created_at=rule.created_at,
+                expires_at=rule.expires_at,
             )
             for rule in rules
         ]
@@ -80,7 +163,8 @@ class Permissions:
         held = {rule.rule: rule for rule in await store.live(tx, approval.plugin, approval.digest)}
         records: list[Record] = []
         for text, effect in _effects(approval).items():
-            if text in held and held[text].effect is effect:
+            endless = approval.expires_in_s is None
+            if text in held and held[text].effect is effect and endless and held[text].expires_at is None:
                 continue
             if text in held:
                 records.append(await self._end(tx, held[text], granter))
@@ -94,8 +178,12 @@ class Permissions:
                 approval.reason,
                 self._now(),
                 None,
+                None
+                if approval.expires_in_s is None
+                else self._now() + timedelta(seconds=approval.expires_in_s),
             )
             await store.add(tx, rule)
+            tx.after_commit(partial(self._expiry.hear, [rule]))
             records.append(_record(f"permission.{effect}", rule, granter))
         if records:
             await self._changed(tx, approval.plugin, approval.digest, records)
@@ -120,11 +208,35 @@ class Permissions:
             releases[rule.digest].append(await self._end(tx, rule, actor))
         for digest, records in releases.items():
             await self._changed(tx, plugin, digest, records)
+        await store.forget_uses(tx, plugin)
         return bool(releases)
 
-    async def _end(self, tx: Transaction, rule: Rule, actor: str) -> Record:
+    async def _end(
+        self, tx: Transaction, rule: Rule, actor: str, action: str = "permission.revoke"
+    ) -> Record:
         await store.revoke(tx, rule.id, self._now())
-        return _record("permission.revoke", rule, actor)
+        return _record(action, rule, actor)
+
+    async def _end_expired(self, rule: Rule) -> None:
+        # At once, and also when the database does not answer: what was granted until now is not granted longer.
+        rights = self._rights[rule.plugin, rule.digest]
+        if rule.effect is Effect.GRANT:
+            rights.withdraw(rule.rule)
+        try:
+            async with self._database.transaction() as tx:
+                found = await store.find(tx, rule.id)
+                if found is not None and found.revoked_at is None:
+                    ended = await self._end(tx, rule, "host", "permission.expire")
+                    await self._changed(tx, rule.plugin, rule.digest, [ended])
+        except WirthForgeError as error:
+            self._expiry.hear([rule])
+            _log.warning("permission.expiry_not_written", plugin=rule.plugin, error=error.message)
+
+    async def _survive(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except WirthForgeError as error:
+            _log.warning("permission.uses_not_written", error=error.message)
 
     async def _changed(self, tx: Transaction, plugin: str, digest: str, records: list[Record]) -> None:
         # Audit first: its lock puts concurrent decisions in one order, so that the last one compiles all of

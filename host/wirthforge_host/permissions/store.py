@@ -1,15 +1,19 @@
-"""The table of permission rules. A rule is never changed or deleted, only revoked."""
+"""The tables of permission rules and of their use. A rule is never changed or deleted, only revoked."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import Column, Index, Row, String, Table, insert, select, text, update
+from sqlalchemy import BigInteger, Column, Index, Row, String, Table, delete, insert, select, text, update
 
 from wirthforge_host.database import metadata
-from wirthforge_host.permissions.rights import Effect, Rule
+from wirthforge_host.permissions.rights import Effect, Rule, Use
+from wirthforge_sdk.contracts.permissions_api import UseOut
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
+
+MAX_LISTED = 1_000
 
 rules = Table(
     "permission_rules",
@@ -23,6 +27,7 @@ rules = Table(
     Column("reason", String(300), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
+    Column("expires_at", UtcDateTime),
 )
 
 Index(
@@ -34,6 +39,63 @@ Index(
     sqlite_where=text("revoked_at IS NULL"),
     postgresql_where=text("revoked_at IS NULL"),
 )
+
+
+uses = Table(
+    "permission_uses",
+    metadata,
+    Column("plugin", String(100), primary_key=True),
+    Column("permission", String(256), primary_key=True),
+    Column("allowed", BigInteger, nullable=False),
+    Column("denied", BigInteger, nullable=False),
+    Column("last_at", UtcDateTime, nullable=False),
+)
+
+
+async def add_uses(tx: Transaction, plugin: str, found: Mapping[str, Use], at: datetime) -> None:
+    """Adds to what is counted of a plugin."""
+    for permission, use in found.items():
+        new = {
+            "plugin": plugin,
+            "permission": permission,
+            "allowed": use.allowed,
+            "denied": use.denied,
+            "last_at": at,
+        }
+        statement = tx.insert(uses).values(new)
+        await tx.execute(
+            statement.on_conflict_do_update(
+                index_elements=["plugin", "permission"],
+                set_={
+                    "allowed": uses.c.allowed + use.allowed,
+                    "denied": uses.c.denied + use.denied,
+                    "last_at": at,
+                },
+            )
+        )
+
+
+async def used(tx: Transaction, plugin: str | None = None) -> list[UseOut]:
+    """What is counted, of one plugin or of all, most used first; at most :data:`MAX_LISTED`."""
+    query = (
+        select(uses).order_by((uses.c.allowed + uses.c.denied).desc(), uses.c.permission).limit(MAX_LISTED)
+    )
+    if plugin is not None:
+        query = query.where(uses.c.plugin == plugin)
+    return [UseOut(**row._mapping) for row in await tx.execute(query)]  # noqa: SLF001
+
+
+async def forget_uses(tx: Transaction, plugin: str) -> None:
+    """Forgets what is counted of a plugin."""
+    await tx.execute(delete(uses).where(uses.c.plugin == plugin))
+
+
+async def history(tx: Transaction, plugin: str, digest: str) -> list[Rule]:
+    """Every rule of one release there is or was, newest first; at most :data:`MAX_LISTED`."""
+    query = select(rules).where(rules.c.plugin == plugin, rules.c.digest == digest)
+    return [
+        _rule(row) for row in await tx.execute(query.order_by(rules.c.created_at.desc()).limit(MAX_LISTED))
+    ]
 
 
 async def add(tx: Transaction, rule: Rule) -> None:

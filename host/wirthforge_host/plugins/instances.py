@@ -293,6 +293,7 @@ class Instances:
             uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=begun.limits.storage_bytes,
+            asks=frozenset(request.need for request in record.release.manifest.permissions),
         )
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
         if record.release.manifest.destinations():

@@ -16,6 +16,7 @@ from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
+from wirthforge_host.plugins.answers import Answers
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
@@ -60,6 +61,7 @@ class Wiring:
     permissions: Permissions
     storage: Storage
     plugins: Plugins
+    answers: Answers
     calls: Calls
     installer: Installer
     instances: Instances
@@ -95,6 +97,7 @@ class Wiring:
             )
             tasks = {
                 "reconciler": self.reconciler.run(),
+                "permissions": self.permissions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
                 "threats": self.threats.run(),
@@ -148,6 +151,7 @@ def build_wiring(
         permissions=ground.permissions,
         storage=ground.storage,
         plugins=plugins,
+        answers=Answers(requests=ground.requests, plugins=plugins),
         calls=parts.calls(ground, plugins, reconciler, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,

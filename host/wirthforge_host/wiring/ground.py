@@ -11,6 +11,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.cache import Cache
 from wirthforge_host.plugins.trees import Trees
@@ -31,6 +32,7 @@ class Ground:
     events: Events
     logs: Logs
     permissions: Permissions
+    requests: Requests
     storage: Storage
     cache: Cache
     exchange: Exchange
@@ -52,6 +54,7 @@ class Ground:
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
+            requests=Requests(audit=audit, events=events, now=now, monotonic=time.monotonic),
             storage=Storage(database),
             cache=Cache(time.monotonic),
             exchange=Exchange(),

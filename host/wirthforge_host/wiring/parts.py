@@ -102,6 +102,7 @@ def instances(
         monotonic=time.monotonic,
         signals=ground.signals,
         exchange=ground.exchange,
+        requests=ground.requests,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
     return Instances(

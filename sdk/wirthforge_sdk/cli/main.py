@@ -16,6 +16,7 @@ from wirthforge_sdk.cli import (
     doctor,
     market,
     operator,
+    permissions,
     policy,
     resources,
     threats,
@@ -54,6 +55,7 @@ _add(
         "verify": author.verify,
         "publish": author.publish,
         "schemas": author.schemas,
+        "suggest-manifest": permissions.suggest_manifest,
     },
 )
 _add(app, "Find plugins", {"search": market.search, "info": market.info})
@@ -135,6 +137,22 @@ _add(
     },
 )
 app.add_typer(audits, name="audit", rich_help_panel="Run plugins")
+rights = typer.Typer(help="See and decide what plugins may do.", no_args_is_help=True)
+_add(
+    rights,
+    None,
+    {
+        "pending": permissions.pending,
+        "approve": permissions.approve,
+        "deny": permissions.deny,
+        "rules": permissions.rules,
+        "revoke": permissions.revoke,
+        "why": permissions.why,
+        "used": permissions.used,
+        "unused": permissions.unused,
+    },
+)
+app.add_typer(rights, name="permissions", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

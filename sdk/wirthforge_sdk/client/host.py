@@ -10,6 +10,7 @@ import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
 from wirthforge_sdk.client.host_audit import AuditLog
+from wirthforge_sdk.client.host_permissions import PermissionUse
 from wirthforge_sdk.client.streams import Streams
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -165,7 +166,7 @@ class ResourceUse(Observation):
         )
 
 
-class HostClient(ResourceUse, AuditLog):
+class HostClient(ResourceUse, AuditLog, PermissionUse):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -116,6 +116,7 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/storage.delete": "storage.write",
     "host/events.publish": "events.publish",
     "host/permissions.list": None,
+    "host/permissions.request": None,
     "host/plugins.call": "plugins.call",
 }
 """Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one,
@@ -129,6 +130,7 @@ params and results (all JSON):
 ``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
 ``host/events.publish`` ``{topic, data}`` → ``{}``;
 ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``;
+``host/permissions.request`` ``{permission, reason: str ≤ 300}`` → ``{}`` once it is granted;
 ``host/plugins.call`` ``{plugin, function, arguments?: object, timeout_s?: number}`` →
 ``{structured: any, content: [object], isError: bool}``.
 """

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
 from wirthforge_sdk.contracts.manifest import Function, Sentence
 from wirthforge_sdk.contracts.permissions import PermissionText
+from wirthforge_sdk.contracts.permissions_api import MAX_EXPIRY_S
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.versions import VersionText
 from wirthforge_sdk.contracts.wire import Body, Shape
@@ -108,6 +109,8 @@ class ApprovalIn(Body):
     grant: Annotated[list[PermissionText], Field(max_length=64)] = []
     deny: Annotated[list[PermissionText], Field(max_length=64)] = []
     reason: Sentence = "approved by the operator"
+    expires_in_s: Annotated[float | None, Field(gt=0, le=MAX_EXPIRY_S)] = None
+    """How long the decision holds; None: until it is revoked."""
 
 
 class GrantOut(Shape):
@@ -122,6 +125,7 @@ class GrantOut(Shape):
     granter: str
     reason: str
     created_at: datetime
+    expires_at: datetime | None
 
 
 class HoldIn(Body):

@@ -39,8 +39,8 @@ class Host:
         self._closed = False
         self._reader = threading.get_ident()
 
-    def call(self, method: str, **params: Any) -> Any:
-        """Asks the host and waits for its answer.
+    def call(self, method: str, /, patience_s: float = PATIENCE_S, **params: Any) -> Any:
+        """Asks the host and waits for its answer, at most ``patience_s`` seconds and no longer than the caller of ours.
 
         Returns:
             The answer's ``result``, decoded JSON.
@@ -49,7 +49,7 @@ class Host:
             HostRefusedError: One below it says why.
             RuntimeError: It is called from the thread that would read the answer.
         """
-        patience_s = self._patience_s()
+        patience_s = self._patience_s(patience_s)
         number = next(self._numbers)
         line = _line(method, params, number)
         answer: SimpleQueue[wire.Message] = SimpleQueue()
@@ -86,20 +86,20 @@ class Host:
         for waiting in builtins.list(self._waiting.values()):
             waiting.put(wire.Message(jsonrpc="2.0", error=gone))
 
-    def _patience_s(self) -> float:
+    def _patience_s(self, most_s: float) -> float:
         if threading.get_ident() == self._reader:
             raise RuntimeError("an inline function cannot make host calls: remove inline=True")
         call = CURRENT.get()
         if call is None:
-            return PATIENCE_S
+            return most_s
         if call.cancelled:
             raise CallCancelledError("the call was cancelled")
         remaining_s = call.remaining_s()
         if remaining_s is None:
-            return PATIENCE_S
+            return most_s
         if remaining_s <= 0:
             raise HostTimeoutError("the deadline of the call has passed")
-        return min(PATIENCE_S, remaining_s)
+        return min(most_s, remaining_s)
 
 
 def _line(method: str, params: dict[str, Any], number: int | None) -> bytes:
@@ -136,13 +136,13 @@ class Line:
     def __init__(self, host: Host | None = None) -> None:
         self.host = host
 
-    def call(self, method: str, **params: Any) -> Any:
+    def call(self, method: str, /, patience_s: float = PATIENCE_S, **params: Any) -> Any:
         """As :meth:`Host.call`."""
         if self.host is None:
             raise HostUnavailableError(
                 "the plugin has no host just now: host calls work inside its functions, once they are called"
             )
-        return self.host.call(method, **params)
+        return self.host.call(method, patience_s, **params)
 
     def notify(self, method: str, **params: Any) -> None:
         """As :meth:`Host.notify`; without a host the words are lost."""
@@ -175,7 +175,7 @@ class Storage:
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """The keys that start with ``prefix``, sorted, fetched a thousand at a time."""
-        after: dict[str, str] = {}
+        after: dict[str, Any] = {}
         more = True
         while more:
             page = self._line.call("host/storage.list", prefix=prefix, limit=PAGE, **after)

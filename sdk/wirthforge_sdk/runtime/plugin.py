@@ -15,6 +15,9 @@ from wirthforge_sdk.runtime.session import About, Session
 from wirthforge_sdk.runtime.wire import Connection
 from wirthforge_sdk.runtime.workers import Crew
 
+REQUEST_S = 600.0
+"""The longest wait for an operator, outside of calls."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -109,6 +112,22 @@ class Plugin:
         """
         result = self._line.call("host/permissions.list")
         return Permissions(frozenset(result["granted"]), frozenset(result["denied"]))
+
+    def request(self, permission: str, reason: str) -> None:
+        """Asks the operator for a permission that ``plugin.toml`` names, and returns once it is granted.
+
+        At once when it is granted already; else an operator answers, within the time of the call this code runs for
+        (give the function a ``timeout_s`` that lets a person read), or ten minutes.
+
+        Args:
+            permission: Such as ``net.connect:api.example.org:443``.
+            reason: What it is needed for now, in a sentence for the operator.
+
+        Raises:
+            PermissionRefusedError: It is denied.
+            HostRefusedError: HostTimeoutError when nobody answered in time.
+        """
+        self._line.call("host/permissions.request", REQUEST_S, permission=permission, reason=reason)
 
     def cancelled(self) -> bool:
         """Whether nobody waits any more for the call this code runs for: cancelled, or past its deadline."""

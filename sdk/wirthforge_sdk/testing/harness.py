@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import Plugin
 from wirthforge_sdk.runtime.errors import FunctionFailedError
 from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
-from wirthforge_sdk.testing.memory_host import Event, LogLine, MemoryHost
+from wirthforge_sdk.testing.memory_host import Event, Given, LogLine, MemoryHost
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
 
 TIMEOUT_S = 30.0
@@ -31,24 +30,18 @@ class PluginHarness:
         sandbox:
             in a process of its own, from its ``plugin.toml``. Dependencies that are not in its ``vendor/``
             are taken from this Python's.
-        grants: Rules the operator granted.
-        denied: Rules the operator denied; they win.
-        storage: What is stored to begin with.
-        plugins: What answers for functions of other plugins, by ``namespace/name.function``.
         timeout_s: How long a call may take.
+        **given: What its host has to begin with: ``grants``, ``denied``, ``storage`` and the rest of :class:`Given`.
     """
 
     def __init__(
         self,
         subject: Plugin | str | Path,
         *,
-        grants: Iterable[str] = (),
-        denied: Iterable[str] = (),
-        storage: Mapping[str, Any] | None = None,
-        plugins: Mapping[str, Callable[..., Any]] | None = None,
         timeout_s: float = TIMEOUT_S,
+        **given: Unpack[Given],
     ) -> None:
-        self.host = MemoryHost(grants, denied, storage, plugins)
+        self.host = MemoryHost(**given)
         self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
         self._timeout_s = timeout_s
         self._end: HostEnd | None = None

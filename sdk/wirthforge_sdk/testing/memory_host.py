@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import msgspec
 
@@ -19,11 +19,12 @@ from wirthforge_sdk.contracts.bridge import (
     MAX_LOG_BYTES,
     MAX_VALUE_BYTES,
 )
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, parse_rule
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 
 MAX_PAGE = 1000
 DEFAULT_PAGE = 100
+MAX_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +44,38 @@ class LogLine:
     fields: Mapping[str, Any]
 
 
+class Given(TypedDict, total=False):
+    """What a host has to begin with."""
+
+    grants: Iterable[str]
+    """Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``."""
+    denied: Iterable[str]
+    """Rules the operator denied; they win."""
+    storage: Mapping[str, Any]
+    """What is stored."""
+    plugins: Mapping[str, Callable[..., Any]]
+    """What answers for functions of other plugins, by ``namespace/name.function``; called with arguments by name."""
+    approves: Iterable[str]
+    """Permissions that the operator grants when the plugin asks for them as it runs; others are denied."""
+
+
 class MemoryHost:
     """One plugin's host.
-
-    Args:
-        grants: Rules the operator granted, such as ``storage`` or ``events.publish:weather.*``.
-        denied: Rules the operator denied; they win.
-        storage: What is stored to begin with.
-        plugins: What answers for functions of other plugins, by ``namespace/name.function``: called with the arguments
-            by name.
 
     Raises:
         InvalidInputError: A rule is none.
     """
 
-    def __init__(
-        self,
-        grants: Iterable[str] = (),
-        denied: Iterable[str] = (),
-        storage: Mapping[str, Any] | None = None,
-        plugins: Mapping[str, Callable[..., Any]] | None = None,
-    ) -> None:
+    def __init__(self, **given: Unpack[Given]) -> None:
         self.permissions = PermissionSet(
-            frozenset(map(parse_rule, grants)), frozenset(map(parse_rule, denied))
+            frozenset(map(parse_rule, given.get("grants", ()))),
+            frozenset(map(parse_rule, given.get("denied", ()))),
         )
-        self.storage: dict[str, Any] = dict(storage or {})
-        self.plugins = dict(plugins or {})
+        self.storage: dict[str, Any] = dict(given.get("storage", {}))
+        self.plugins = dict(given.get("plugins", {}))
+        self.approves = {str(Permission.parse(each)) for each in given.get("approves", ())}
+        self.requests: list[tuple[str, str]] = []
+        """The permissions it asked for as it ran, each with its reason, in order."""
         self.events: list[Event] = []
         self.logs: list[LogLine] = []
         self.denials: list[str] = []
@@ -166,6 +173,19 @@ class MemoryHost:
             "isError": False,
         }
 
+    def _request(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        need, reason = str(Permission.parse(_text(params, "permission"))), _text(params, "reason")
+        if not 0 < len(reason) <= MAX_REASON:
+            raise InvalidInputError(f"reason: must have 1 to {MAX_REASON} characters", field="reason")
+        denied = not self.permissions.denied.isdisjoint(covering(need))
+        if not denied and not self.permissions.allows(need):
+            self.requests.append((need, reason))
+            if need in self.approves:
+                self.grant(need)
+        if not self.permissions.allows(need):
+            raise PermissionDeniedError(f"the permission {need} was denied", permission=need)
+        return {}
+
     def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
 
@@ -178,6 +198,7 @@ _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/storage.delete": ("_delete", frozenset({"key"})),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
     "host/permissions.list": ("_permissions", frozenset()),
+    "host/permissions.request": ("_request", frozenset({"permission", "reason"})),
     "host/plugins.call": ("_call", frozenset({"plugin", "function", "arguments", "timeout_s"})),
 }
 """What does each of ``HOST_CALLS``, and the parameters it takes."""

@@ -39,6 +39,11 @@ SCOPES = {
     "grants": Scope.READ,
     "approve": Scope.OPERATE,
     "revoke": Scope.OPERATE,
+    "permission_requests": Scope.READ,
+    "answer_request": Scope.OPERATE,
+    "why": Scope.READ,
+    "permission_uses": Scope.READ,
+    "unused_permissions": Scope.READ,
     "audit": Scope.READ,
     "follow_audit": Scope.READ,
     "checkpoint": Scope.READ,
@@ -144,7 +149,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
     routers = [route.original_router for route in api.client._transport.app.routes[1:]]
     for route in (route for router in routers for route in router.routes):
         assert isinstance(route, APIRoute)
-        path = route.path.format(namespace="demo", name="none", grant="0", alert="1")
+        path = route.path.format(namespace="demo", name="none", grant="0", alert="1", request="0")
         found += [(route.name, method, path) for method in route.methods]
     return found
 

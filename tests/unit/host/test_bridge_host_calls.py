@@ -20,11 +20,14 @@ PARAMETERS = {
     "host/storage.delete": {"key": "k"},
     "host/events.publish": {"topic": "weather.rain", "data": {"mm": 3}},
     "host/permissions.list": {},
+    "host/permissions.request": {"permission": "ui.notify", "reason": "to tell of rain"},
     "host/plugins.call": {"plugin": "demo/other", "function": "double", "arguments": {"number": 2}},
 }
 SCOPE = {"host/events.publish": "weather.rain", "host/plugins.call": "demo/other.double"}
 GUARDED = [method for method, permission in HOST_CALLS.items() if permission is not None]
 FREE = [method for method, permission in HOST_CALLS.items() if permission is None]
+ANSWERED = [method for method in FREE if method != "host/permissions.request"]
+"""Without anybody's doing."""
 
 
 def permission_of(method):
@@ -70,7 +73,7 @@ async def test_a_denial_wins_over_the_widest_grant(bridged, method):
     assert await bridged.peer.code(method, **PARAMETERS[method]) == "PERMISSION_DENIED"
 
 
-@pytest.mark.parametrize("method", FREE)
+@pytest.mark.parametrize("method", ANSWERED)
 async def test_a_call_that_needs_no_permission_is_done_for_any_plugin(bridged, method):
     assert "result" in await bridged.peer.asked(method, **PARAMETERS[method])
 
@@ -297,3 +300,50 @@ async def test_a_fault_of_ours_in_one_call_leaves_the_others_alone(bridged, serv
 
 async def test_a_ping_of_an_old_server_is_answered(bridged):
     assert (await bridged.peer.asked("ping"))["result"] == {}
+
+
+class Endless:
+    """Calls of other plugins that nobody answers."""
+
+    def __init__(self):
+        self.entered, self.left = asyncio.Event(), asyncio.Event()
+
+    async def call_for(self, *_, **__):
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.left.set()
+
+
+@pytest.mark.requirement("PERM-4")
+async def test_a_revocation_cuts_the_host_calls_that_need_it_and_no_other(bridged, services):
+    endless = Endless()
+    services.exchange.connect(endless)
+    bridged.grant("plugins.call:demo/other.double")
+    bridged.peer.ask("host/plugins.call", 1, **PARAMETERS["host/plugins.call"])
+    async with asyncio.timeout(WAIT_S):
+        await endless.entered.wait()
+        bridged.grant("plugins.call:demo/other.double", "storage")
+        assert "result" in await bridged.peer.asked("host/storage.list", 2)
+        bridged.grant("storage")
+        answer = await bridged.peer.receive()
+        await endless.left.wait()
+    needed = "plugins.call:demo/other.double"
+    assert answer["error"]["data"] == {"permission": needed, "code": "PERMISSION_DENIED"}
+    denied = [each for each in await bridged.recorded() if each.outcome == "denied"]
+    assert [each.detail["permission"] for each in denied] == [needed]
+
+
+async def test_a_permission_is_asked_for_only_as_the_release_names_it(bridged):
+    asked = {"permission": "storage.read", "reason": "to look"}
+    assert await bridged.peer.code("host/permissions.request", **asked) == "INVALID_PARAMETERS"
+    bridged.grant("ui.notify")
+    assert (
+        await bridged.peer.asked("host/permissions.request", 2, **PARAMETERS["host/permissions.request"])
+    )["result"] == {}
+    bridged.grant(denied=("ui",))
+    refused = await bridged.peer.asked(
+        "host/permissions.request", 3, **PARAMETERS["host/permissions.request"]
+    )
+    assert refused["error"]["data"] == {"permission": "ui.notify", "code": "PERMISSION_DENIED"}

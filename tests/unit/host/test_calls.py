@@ -49,6 +49,12 @@ def wait(seconds: float) -> str:
     plugin.log.info("told to stop" if plugin.cancelled() else "waited")
     return "done"
 
+@plugin.function
+def sleep(seconds: float) -> str:
+    time.sleep(seconds)
+    plugin.log.info("told to stop" if plugin.cancelled() else "waited")
+    return "done"
+
 @plugin.function(read_only=True, cache_s=60)
 def pid(of: dict) -> int:
     count = Path("{directory}") / "count"
@@ -76,7 +82,7 @@ def die(file: str) -> int:
     Path(file).open("a").write("x")
     os._exit(3)
 """
-FUNCTIONS = ("ask", "descend", "fail", "keep", "wait", "pid", "broken", "seldom", "die_once", "die")
+FUNCTIONS = ("ask", "descend", "fail", "keep", "wait", "pid", "broken", "seldom", "die_once", "die", "sleep")
 A, B = "demo/a", "demo/b"
 
 
@@ -177,9 +183,7 @@ async def test_calls_stand_in_one_another_only_so_deep(tmp_path):
 
 async def test_a_call_waits_no_longer_than_the_one_it_is_made_for(host):
     with pytest.raises(CallTimedOutError):
-        await host.call(
-            "ask", plugin=A, timeout_s=0.3, other=B, what="wait", arguments={"seconds": PATIENCE_S}
-        )
+        await host.call("ask", plugin=A, timeout_s=0.3, other=B, what="sleep", arguments={"seconds": 1})
     await host.logged("told to stop", plugin=B)
 
 

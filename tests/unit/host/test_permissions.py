@@ -1,14 +1,20 @@
 """Permissions: decided for one release, in force and revoked at once, every change recorded."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from wirthforge_host.audit import store as audit_store
+from wirthforge_host.audit.service import Audit
 from wirthforge_host.permissions.rights import Rights, Standing
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_sdk.contracts.host_api import ApprovalIn
-from wirthforge_sdk.contracts.permissions import PermissionSet
+from wirthforge_sdk.contracts.permissions import PermissionSet, covering
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError
+from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 PLUGIN = "acme/notes"
 DIGEST = f"sha256:{'a' * 64}"
@@ -25,10 +31,15 @@ async def permissions(database, audit, events, clock):
 
 @pytest.fixture
 def decide(database, permissions):
-    async def decide(*, grant=(), deny=(), digest=DIGEST, plugin=PLUGIN):
+    async def decide(*, grant=(), deny=(), digest=DIGEST, plugin=PLUGIN, expires_in_s=None):
         # Not validated by the contract: the service must not rely on who calls it.
         approval = ApprovalIn.model_construct(
-            plugin=plugin, digest=digest, grant=list(grant), deny=list(deny), reason="because"
+            plugin=plugin,
+            digest=digest,
+            grant=list(grant),
+            deny=list(deny),
+            reason="because",
+            expires_in_s=expires_in_s,
         )
         async with database.transaction() as tx:
             return await permissions.decide(tx, approval, ANNA)
@@ -177,3 +188,150 @@ def test_an_older_decision_does_not_replace_a_newer_one():
     rights.replace(PermissionSet(), decided=2)
     rights.replace(PermissionSet(frozenset({"storage"})), decided=1)
     assert not rights.allows("storage.read")
+
+
+@pytest.fixture
+async def at_work(permissions):
+    """Rules end by themselves in the background."""
+    task = asyncio.create_task(permissions.run())
+    yield permissions
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(true):
+    async with asyncio.timeout(5):
+        while not true():  # noqa: ASYNC110 (watchers are told before it is written)
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def impatient_permissions(another_database, events, clock):
+    """The same over a connection that soon gives up."""
+    return Permissions(another_database, Audit(another_database, now=clock), events, now=clock)
+
+
+@asynccontextmanager
+async def locked(database):
+    """Nobody else can write meanwhile."""
+    async with database.transaction() as tx:
+        await tx.execute(audit_store.head.update().values(id=audit_store.head.c.id))
+        yield
+
+
+async def test_a_rule_ends_at_its_time_and_this_is_on_record(at_work, decide, clock, audit):
+    rights = at_work.of(PLUGIN, DIGEST)
+    cut = []
+    rights.watch(lambda: cut.append(rights.allows("storage.read")))
+    await decide(grant=["storage.read"], expires_in_s=0.02)
+    await decide(grant=["storage.write"], expires_in_s=10_000)
+    assert rights.allows("storage.read")
+    clock.advance(0.02)
+    await until(lambda: not rights.allows("storage.read"))
+    assert rights.allows("storage.write")
+    async with asyncio.timeout(5):
+        while "permission.expire" not in [each.action for each in await audit.page()]:  # noqa: ASYNC110 (as above)
+            await asyncio.sleep(0.001)
+    assert cut[-1] is False
+    assert [rule.rule for rule in await at_work.in_force(PLUGIN)] == ["storage.write"]
+    assert "expired" in (await at_work.why(PLUGIN, DIGEST, "storage.read", declared=True)).rules[0]
+
+
+async def test_a_grant_that_ends_is_in_force_no_longer_whatever_the_database_does(
+    database, impatient_permissions, decide, clock
+):
+    permissions = impatient_permissions
+    await decide(grant=["storage.read"], expires_in_s=1)
+    await permissions.load()
+    assert permissions.of(PLUGIN, DIGEST).allows("storage.read")
+    clock.advance(1)
+    [rule] = permissions._expiry.taken(clock())
+    async with locked(database):
+        await permissions._end_expired(rule)
+    assert not permissions.of(PLUGIN, DIGEST).allows("storage.read")
+    assert permissions._expiry.taken(clock()) == [rule]
+
+
+async def test_what_expired_while_nobody_ran_is_not_in_force_again(database, audit, events, clock, decide):
+    await decide(grant=["storage.read"], expires_in_s=1)
+    clock.advance(1)
+    anew = Permissions(database, audit, events, now=clock)
+    await anew.load()
+    assert not anew.of(PLUGIN, DIGEST).allows("storage.read")
+
+
+@pytest.mark.requirement("BEY-4")
+async def test_use_is_counted_and_what_was_never_used_is_told(permissions, decide):
+    await decide(grant=["storage", "events.publish:a.*", "ui.notify"])
+    rights = permissions.of(PLUGIN, DIGEST)
+    for _ in range(3):
+        assert rights.use("storage.read")
+    assert not rights.use("secrets.read:key")
+    await permissions.note_uses()
+    assert rights.use("storage.read")
+    uses = {use.permission: (use.allowed, use.denied) for use in await permissions.uses(PLUGIN)}
+    assert uses == {"storage.read": (4, 0), "secrets.read:key": (0, 1)}
+    assert {each.rule for each in await permissions.unused(PLUGIN)} == {"events.publish:a.*", "ui.notify"}
+
+
+async def test_counts_wait_for_a_database_that_does_not_answer(database, impatient_permissions, decide):
+    permissions = impatient_permissions
+    await decide(grant=["storage"])
+    await permissions.load()
+    rights = permissions.of(PLUGIN, DIGEST)
+    rights.use("storage.read")
+    async with locked(database):
+        with pytest.raises(DatabaseUnavailableError):
+            await permissions.note_uses()
+    rights.use("storage.read")
+    assert [use.allowed for use in await permissions.uses(PLUGIN)] == [2]
+
+
+async def test_why_names_what_decides(permissions, decide):
+    nobody = await permissions.why(PLUGIN, DIGEST, "storage.read", declared=False)
+    assert (nobody.allowed, nobody.rules) == (False, [])
+    assert nobody.verdict == f"{PLUGIN} may not: nobody granted it. Its release does not ask for it."
+    await decide(grant=["storage"])
+    granted = await permissions.why(PLUGIN, DIGEST, "storage.read", declared=True)
+    assert granted.verdict == f"{PLUGIN} may: storage was granted by {ANNA}, and nothing denies it."
+    await decide(deny=["storage.read"])
+    denied = await permissions.why(PLUGIN, DIGEST, "storage.read", declared=True)
+    assert denied.verdict == (
+        f"{PLUGIN} may not: storage.read was denied by {ANNA}, though it is granted too: a denial wins."
+    )
+    assert len(denied.rules) == 2
+    for rule in await permissions.in_force(PLUGIN):
+        await permissions.revoke(rule.id, ANNA)
+    ended = await permissions.why(PLUGIN, DIGEST, "storage.read", declared=True)
+    assert ended.verdict == f"{PLUGIN} may not: what granted it has ended."
+    assert all("revoked" in rule for rule in ended.rules)
+    with pytest.raises(InvalidInputError):
+        await permissions.why(PLUGIN, DIGEST, "storage", declared=True)
+
+
+NEEDS = st.sampled_from(
+    ["storage.read", "storage.write", "events.publish:a", "events.publish:a.b", "events.publish:a.b.c"]
+)
+RULES = NEEDS.flatmap(lambda need: st.sampled_from(covering(need)))
+SETS = st.builds(PermissionSet, st.frozensets(RULES), st.frozensets(RULES))
+
+
+@pytest.mark.requirement("PERM-3")
+@given(SETS, NEEDS, RULES)
+def test_a_denial_wins_and_more_grants_never_take_anything(rules, need, more):
+    wider = PermissionSet(rules.granted | {more}, rules.denied)
+    stricter = PermissionSet(rules.granted, rules.denied | {more})
+    assert wider.allows(need) >= rules.allows(need) >= stricter.allows(need)
+    if more in covering(need):
+        assert not stricter.allows(need)
+        assert wider.allows(need) == rules.denied.isdisjoint(covering(need))
+
+
+@given(NEEDS, NEEDS)
+def test_covering_is_an_order(one, other):
+    assert one in covering(one)
+    if one in covering(other) and other in covering(one):
+        assert one == other
+    for rule in covering(other):
+        if rule == one:
+            assert set(covering(one)) <= set(covering(other))

@@ -97,6 +97,36 @@ LOG = {
     "message": "it rains",
     "fields": {"mm": 3},
 }
+REQUEST = {
+    "id": "0a",
+    "plugin": "acme/weather",
+    "instance": "i",
+    "permission": "storage.read",
+    "meaning": "read its own stored values",
+    "reason": "to look",
+    "asked_at": AT,
+    "waiting": 1,
+}
+GRANT = {
+    "id": "0b",
+    "plugin": "acme/weather",
+    "rule": "storage",
+    "effect": "grant",
+    "digest": DIGEST,
+    "granter": "operator:me",
+    "reason": "because",
+    "created_at": AT,
+    "expires_at": AT,
+}
+UNUSED = {"id": "0b", "plugin": "acme/weather", "rule": "ui.notify", "granter": "operator:me", "since": AT}
+USE = {"plugin": "acme/weather", "permission": "storage.read", "allowed": 3, "denied": 0, "last_at": AT}
+WHY = {
+    "plugin": "acme/weather",
+    "permission": "storage.read",
+    "allowed": True,
+    "verdict": "it may",
+    "rules": ["storage granted"],
+}
 VERIFIED = {
     "entries": 3,
     "of": 3,
@@ -364,6 +394,13 @@ def host_answers() -> dict[str, Any]:
         f"POST {at}/recommendations/apply": LIMITED,
         "POST /v1/installs": WAITING,
         "POST /v1/permissions": RUNNING,
+        "GET /v1/permissions": page(GRANT),
+        "DELETE /v1/permissions/0b": {},
+        "GET /v1/permissions/requests": page(REQUEST),
+        "POST /v1/permissions/requests/0a": REQUEST,
+        "GET /v1/permissions/why": WHY,
+        "GET /v1/permissions/uses": page(USE),
+        "GET /v1/permissions/unused": page(UNUSED),
         "POST /v1/calls": CALLED,
         "GET /v1/audit": page(AUDIT),
         "POST /v1/audit/checkpoints": {"origin": "wirthforge/audit/h", "key": "ed25519:k", "note": "a\n"},

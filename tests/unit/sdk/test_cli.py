@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +44,15 @@ COMMANDS = {
     "audit tail": ["audit", "tail"],
     "audit verify": ["audit", "verify"],
     "audit checkpoint": ["audit", "checkpoint"],
+    "permissions pending": ["permissions", "pending"],
+    "permissions approve": ["permissions", "approve", "0a", "--for", "7d"],
+    "permissions deny": ["permissions", "deny", "0a", "--always"],
+    "permissions rules": ["permissions", "rules"],
+    "permissions revoke": ["permissions", "revoke", "0b"],
+    "permissions why": ["permissions", "why", "acme/weather", "storage.read"],
+    "permissions used": ["permissions", "used"],
+    "permissions unused": ["permissions", "unused", "--revoke", "--yes"],
+    "suggest-manifest": ["suggest-manifest", "acme/weather"],
     "policy show": ["policy", "show"],
     "top": ["top", "--once"],
     "top stream": ["top"],
@@ -395,6 +405,24 @@ def test_an_emergency_shutdown_that_is_not_whole_exits_with_1(run: Any, services
 def test_filters_of_the_audit_log_are_passed_on(run: Any, services: fake.Services) -> None:
     run("audit", "search", "--plugin", "acme/weather", "--outcome", "denied", "--limit", "5")
     assert services.asked[0].path == "/v1/audit?plugin=acme%2Fweather&outcome=denied&limit=5"
+
+
+@pytest.mark.requirement("BEY-4")
+def test_the_smallest_manifest_is_what_was_used_and_denied(run: Any) -> None:
+    told = run("suggest-manifest", "acme/weather").stdout
+    assert tomllib.loads(told) == {"permissions": [{"need": "storage.read", "reason": "it keeps notes"}]}
+
+
+@pytest.mark.requirement("BEY-4")
+def test_grants_that_were_never_used_are_taken_back(run: Any, services: fake.Services) -> None:
+    run("permissions", "unused")
+    run("permissions", "unused", "--revoke", "--yes")
+    assert [each.method for each in services.asked] == ["GET", "GET", "DELETE"]
+
+
+@pytest.mark.parametrize("lasting", ["soon", "0d", "-1h", "7"])
+def test_how_long_a_grant_holds_is_a_number_and_a_unit(run: Any, lasting: str) -> None:
+    assert run("permissions", "approve", "0a", "--for", lasting).exit_code == EXIT_CODES["invalid_input"]
 
 
 def test_a_log_that_is_not_whole_exits_with_1(run: Any, services: fake.Services) -> None:

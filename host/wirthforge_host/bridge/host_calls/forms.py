@@ -19,6 +19,7 @@ from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
+from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.signals import Signals
 from wirthforge_host.storage import Storage
@@ -38,6 +39,8 @@ class Peer:
     rights: Rights
     storage_bytes: int
     """Its quota."""
+    asks: frozenset[str] = frozenset()
+    """The permissions its release names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,7 @@ class Services:
     events: Events
     logs: Logs
     storage: Storage
+    requests: Requests
     monotonic: Callable[[], float]
     """Seconds, for rates."""
     signals: Signals = field(default_factory=Signals)
