@@ -58,7 +58,7 @@ def test_the_one_with_the_fewest_calls_inside_is_chosen(loads):
 def test_however_calls_come_and_go_no_instance_has_two_more_than_the_idlest_had_when_it_was_chosen(
     number, events
 ):
-    """``None`` is a call that comes, a number the end of one of those inside. Fair: nobody queues beside an idle one."""
+    """``None`` is a call that comes, a number the end of one of those inside."""
     clock = Clock()
     instances = [made(str(at), monotonic=clock.monotonic) for at in range(number)]
     inside = []

@@ -1,7 +1,7 @@
 """How many instances of a plugin an operator wants.
 
-Revision ID: 0005_scale
-Revises: 0004_audit_checkpoints
+Revision ID: 0006_scale
+Revises: 0005_permission_uses
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005_scale"
-down_revision = "0004_audit_checkpoints"
+revision = "0006_scale"
+down_revision = "0005_permission_uses"
 branch_labels = None
 depends_on = None
 
