@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 
 import structlog
 
+from wirthforge_host.audit.records import Outcome
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.adoption import Adoption, Left
@@ -335,6 +336,7 @@ class Reconciler:
         self.fleet.join(instance)
         if has_fellows:
             self.fleet.let_in(instance)
+            await self._states.note(instance.plugin, "instance.joined", Outcome.ALLOWED, instance=instance.id)
         else:
             await self._open_gates(instance.plugin)
 
@@ -361,7 +363,7 @@ class Reconciler:
     async def _without_one(self, plugin: str, after: State, *, cause: str) -> None:
         """An instance ended or did not start: the plugin stands so, unless another of its instances is there."""
         if self.fleet.of(plugin):
-            await self._states.note(plugin, "instance.missing", cause=cause)
+            await self._states.note(plugin, "instance.missing", Outcome.FAILED, cause=cause)
         else:
             await self._states.move(plugin, after, cause=cause)
         self._wake.set()

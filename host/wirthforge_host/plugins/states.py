@@ -64,12 +64,10 @@ class States:
         tx.after_commit(lambda: self._announce(record.name, told))
         return replace(record, state=after, cause=cause, changed_at=at)
 
-    async def note(self, name: str, action: str, *, cause: str) -> None:
+    async def note(self, name: str, action: str, outcome: Outcome, **detail: str) -> None:
         """Tells what befell one instance of several; the plugin stands as it stood."""
-        detail = {"cause": cause}
-        await self._audit.enqueue(
-            Record(actor=HOST, action=action, outcome=Outcome.FAILED, plugin=name, detail=detail)
-        )
+        record = Record(actor=HOST, action=action, outcome=outcome, plugin=name, detail=detail)
+        await self._audit.enqueue(record)
         self._events.emit(action, plugin=name, **detail)
 
     def _announce(self, plugin: str, told: dict[str, str]) -> None:

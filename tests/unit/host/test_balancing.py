@@ -125,6 +125,8 @@ async def test_each_instance_has_a_user_a_socket_and_a_container_of_its_own(host
     ids = {each.id for each in found.instances}
     assert set(await host.containers()) == ids == host.directories("bridges")
     assert {record.id for record in await host.instances()} == ids
+    joined = [record.detail["instance"] for record in await host.audited("instance.joined")]
+    assert joined == [each.id for each in found.instances[1:]]
     (scaled,) = await host.audited("plugin.scale")
     assert (scaled.actor, scaled.detail) == ("operator:me", {"before": 1, "after": 3})
 
