@@ -177,6 +177,7 @@ class Plugins:
                         detail=detail,
                     ),
                 )
+            self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
     async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:

@@ -55,9 +55,7 @@ def test_the_one_with_the_fewest_calls_inside_is_chosen(loads):
 
 @pytest.mark.requirement("RES-12")
 @given(st.integers(1, 8), st.lists(st.one_of(st.none(), st.integers(0, 300)), max_size=200))
-def test_however_calls_come_and_go_no_instance_has_two_more_than_the_idlest_had_when_it_was_chosen(
-    number, events
-):
+def test_however_calls_come_and_go_each_goes_to_one_of_the_idlest(number, events):
     """``None`` is a call that comes, a number the end of one of those inside."""
     clock = Clock()
     instances = [made(str(at), monotonic=clock.monotonic) for at in range(number)]
