@@ -198,6 +198,28 @@ async def test_more_than_the_policy_allows_are_refused(host):
     assert (await host.plugin()).scale == 3
 
 
+async def test_a_policy_that_was_narrowed_since_holds_from_the_next_start_on(start, tmp_path):
+    async with start() as host:
+        await host.install()
+        await scale(host, 3)
+    policy = tmp_path / "policy.toml"
+    policy.write_text("[cap]\ninstances = 2\n")
+    async with start(policy=policy) as host:
+        await until(host, lambda: has(host, 2))
+        await host.wiring.plugins.settle([PLUGIN])
+        found = await host.plugin()
+        assert (found.scale, len(found.instances)) == (2, 2)
+
+
+async def test_who_hears_that_it_drains_is_let_in_nowhere(host):
+    async with host.wiring.events.subscribe() as events:
+        disabling = asyncio.create_task(host.disable())
+        while (event := await anext(events)).data.get("state") != State.DRAINING:
+            assert event.type == "plugin.state"
+        assert [each.gate.is_open for each in fleet(host)] == [False] * 3
+        await disabling
+
+
 async def test_where_the_host_has_no_room_those_that_run_go_on(start):
     async with start(max_instances=2) as host:
         await host.install()

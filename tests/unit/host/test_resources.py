@@ -336,10 +336,10 @@ async def test_a_plugin_of_several_instances_is_judged_by_the_busiest_as_long_as
                 enforcer.judge(Signal(Noticed.SAMPLED, PLUGIN, instance, float(second), detail=detail))
 
     async with enforcer.running():
-        seconds(0, 65, busy=1.0, idle=0.0)
+        seconds(0, 65, idle=0.0, busy=1.0)
         await settled()
         assert containment.acts == [("throttle", PLUGIN, 0.5)]
-        seconds(65, 200, busy=0.8, idle=0.0)
+        seconds(65, 200, idle=0.0, busy=0.8)
         await settled()
         assert len(containment.acts) == 1  # the idle one does not lift what was done about the busy
         enforcer.judge(Signal(Noticed.CLOSED, PLUGIN, "busy", 200.0))
