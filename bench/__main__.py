@@ -16,7 +16,19 @@ from dataclasses import dataclass, replace
 import docker.errors
 import uvloop
 
-from bench import audit, balance, bridge, cold_start, kill, monitoring, neighbour, package, revocation
+from bench import (
+    audit,
+    balance,
+    bridge,
+    cold_start,
+    events,
+    kill,
+    monitoring,
+    neighbour,
+    package,
+    revocation,
+    storage,
+)
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
 from wirthforge_sdk.errors import WirthForgeError
@@ -34,7 +46,19 @@ class Benchmark:
 
 BENCHMARKS = {
     module.NAME: Benchmark(module.packages, module.measure)
-    for module in (cold_start, bridge, balance, neighbour, monitoring, kill, package, audit, revocation)
+    for module in (
+        cold_start,
+        bridge,
+        balance,
+        events,
+        storage,
+        neighbour,
+        monitoring,
+        kill,
+        package,
+        audit,
+        revocation,
+    )
 }
 
 

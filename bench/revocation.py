@@ -121,6 +121,7 @@ async def _crowd(ground: Ground, count: int) -> AsyncIterator[list[_Busy]]:
     exchange.connect(_Never())
     services = Services(
         audit=wiring.audit,
+        bus=wiring.bus,
         events=wiring.events,
         logs=wiring.logs,
         storage=wiring.storage,

@@ -6,6 +6,7 @@ A name is worth having when a caller or an operator acts on it; otherwise raise 
 from __future__ import annotations
 
 from wirthforge_sdk.errors import (
+    ConflictError,
     InvalidInputError,
     LimitExceededError,
     NotFoundError,
@@ -19,6 +20,30 @@ class StorageFullError(LimitExceededError):
     """A plugin's stored values would exceed its quota."""
 
     code = "storage_full"
+
+
+class VersionConflictError(ConflictError):
+    """Another version of a value is there than a plugin's call names; ``details["version"]`` is it, 0 for none."""
+
+    code = "version_conflict"
+
+
+class SealBrokenError(UntrustedError):
+    """What is stored is not what was sealed at its place, or its key is gone; the message names the place."""
+
+    code = "seal_broken"
+
+
+class MasterKeyMissingError(UnavailableError):
+    """The master key that the database was written with is not there; the message says where to restore it."""
+
+    code = "master_key_missing"
+
+
+class MasterKeyWrongError(UntrustedError):
+    """The master key is not the one that the database was written with."""
+
+    code = "master_key_wrong"
 
 
 class PluginUnavailableError(UnavailableError):

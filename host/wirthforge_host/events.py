@@ -15,11 +15,15 @@ from typing import Any
 import msgspec
 
 from wirthforge_host.broadcast import Broadcast, Subscription
+from wirthforge_sdk.contracts.topics import RESERVED
 
 REMEMBERED = 1_000
 REMEMBERED_BYTES = 8 * 1024 * 1024
 QUEUE = 1_000
 """Events that may wait for one subscriber."""
+
+PUBLISHED = frozenset({"plugin.event", "application.event"})
+"""Types of what plugins and applications published on the bus; ``data`` is ``{topic, data}`` and more."""
 
 GAP = "gap"
 """Type of the event a subscriber gets in the place of lost ones; ``data`` is ``{missed: int | null}``."""
@@ -37,6 +41,11 @@ class Event:
     plugin: str | None
     encoded: bytes
     """The data as JSON: decoded, it could take twenty times the memory its weight tells."""
+
+    @property
+    def topic(self) -> str:
+        """Its topic on the bus: of what somebody published, theirs; else ``host.`` and the type."""
+        return str(self.data["topic"]) if self.type in PUBLISHED else f"{RESERVED}.{self.type}"
 
     @property
     def data(self) -> dict[str, Any]:
@@ -64,11 +73,19 @@ class Events:
         # Microseconds since 1970 at start: above every number of an earlier run, and exact in JSON until
         # 2255.
         self._last = int(now().timestamp() * 1_000_000)
+        self._listeners: list[Callable[[Event], None]] = []
 
     def emit(self, type: str, *, plugin: str | None = None, **data: Any) -> None:  # noqa: A002
         """Tells that something happened. ``data`` is JSON, and holds no secrets and no arguments of calls."""
         self._last += 1
-        self._broadcast.publish(Event(self._last, type, self._now(), plugin, msgspec.json.encode(data)))
+        event = Event(self._last, type, self._now(), plugin, msgspec.json.encode(data))
+        self._broadcast.publish(event)
+        for listener in self._listeners:
+            listener(event)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Has ``listener`` called with every event from now on, at once; it must not raise."""
+        self._listeners.append(listener)
 
     def subscribe(self, *, after: int | None = None) -> AbstractAsyncContextManager[Subscription[Event]]:
         """A reader of events from now on, or from after the event numbered ``after`` (a ``Last-Event-ID``).

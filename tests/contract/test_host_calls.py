@@ -27,8 +27,11 @@ entry = "probe:plugin"
 """
 
 PROBE = """
+import time
 from typing import Any
 from wirthforge_sdk.runtime import Plugin
+from wirthforge_sdk.runtime.errors import VersionConflictError
+from wirthforge_sdk.runtime.storage import Delete, Get, Set
 
 plugin = Plugin()
 
@@ -45,6 +48,28 @@ def put(key: str, value: Any) -> None:
 @plugin.function
 def put_long(key_bytes: int, value_bytes: int) -> None:
     plugin.storage.set("k" * key_bytes, "v" * (value_bytes - 2))
+
+@plugin.function
+def put_bytes(key: str, size: int) -> None:
+    plugin.storage.set(key, bytes(size))
+
+@plugin.function
+def tour() -> list:
+    space = plugin.storage.space("tour")
+    version = space.set("k", b"\\x00", if_version=0)
+    same = space.entry("k").version == version
+    read = repr(space.get("k"))
+    try:
+        space.set("k", 1, if_version=version + 1)
+        told = None
+    except VersionConflictError as error:
+        told = error.version - version
+    _, there, *gone = plugin.storage.batch(
+        Set(key="a", value="kept"), Get(key="a"), Delete(key="k", space="tour"), Get(key="k", space="tour")
+    )
+    space.set("short", 1, ttl_s=0.001)
+    time.sleep(0.02)
+    return [same, read, told, gone, there.value, space.get("short"), list(plugin.storage.list()) == ["a"]]
 
 @plugin.function
 def delete(key: str) -> bool:
@@ -209,6 +234,8 @@ async def test_parameters_of_the_wrong_type_are_refused(opened, method):
         "host/log": ("level", "message"),
         "host/storage.list": ("prefix",),
         "host/events.publish": ("topic",),
+        "host/events.subscribe": ("topic",),
+        "host/events.unsubscribe": ("topic",),
     }
     params = {field: wrong[field] for field in form.get(method, ("key",))}
     async with opened("storage", "events") as host:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 import wirthforge_host.audit.store
+import wirthforge_host.bus.store
+import wirthforge_host.keyring.store
 import wirthforge_host.permissions.store
 import wirthforge_host.storage.store
 import wirthforge_host.threats.store
@@ -17,6 +20,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.audit.verification import Verification
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_sdk.packaging.keys import SigningKey
 from wirthforge_sdk.serving.database import Database
 
@@ -55,6 +59,14 @@ async def verification(checkpoints: Checkpoints, remembered: str | None = None) 
     found = [told async for told in checkpoints.verify(remembered)]
     assert [told.is_done for told in found] == [False] * (len(found) - 1) + [True]
     return found[-1]
+
+
+@pytest.fixture
+async def keyring(database: Database, audit: Audit, tmp_path: Path) -> Keyring:
+    """With its master key in a file."""
+    opened = Keyring(database, FileMasterKey(tmp_path / "keys"), audit)
+    await opened.load()
+    return opened
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
@@ -173,14 +175,15 @@ def short_path() -> Any:
 
 
 @pytest.fixture
-def services(database: Database, audit: Audit, events: Events, clock: Clock) -> Services:
+def services(database: Database, audit: Audit, events: Events, keyring: Keyring, clock: Clock) -> Services:
     """What host calls reach."""
     logs = Logs(now=clock, monotonic=clock.monotonic)
-    storage = Storage(database)
+    storage = Storage(database, keyring, now=clock)
     exchange = Exchange()
     exchange.connect(OtherPlugins({"demo/other.double": lambda number: 2 * number}))
     return Services(
         audit=audit,
+        bus=Bus(database, audit, events, now=clock),
         events=events,
         logs=logs,
         storage=storage,
@@ -235,6 +238,7 @@ async def bridged(
     yield ends
     ends.peer.close()
     await endpoint.close()
+    await services.bus.close()
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sys
@@ -18,13 +19,16 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.serving.clock import utc_now
 from wirthforge_sdk.serving.database import Database
@@ -44,6 +48,11 @@ class RuntimeHost:
         self.endpoint = endpoint
         self.session = session
         self.process = process
+
+    async def publish(self, topic: str, data: Any = None) -> int:
+        """Publishes an event as an application does; its id."""
+        encoded = json.dumps(data).encode()
+        return (await self.services.bus.publish("application:test", topic, encoded)).id
 
     async def call(self, function: str, /, **arguments: Any) -> Any:
         """The structured result of a function; a refusal is raised as the plugin answered it."""
@@ -82,7 +91,10 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        services = _services(database, plugins or {})
+        audit = Audit(database, now=utc_now)
+        keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
+        await keyring.load()
+        services = _services(database, audit, keyring, plugins or {})
         async with (
             _operator(services, rights, frozenset(approves)),
             _connected(services, rights, directory / "i", project) as host,
@@ -120,17 +132,20 @@ async def _operator(services: Services, rights: Rights, approves: frozenset[str]
         task.cancel()
 
 
-def _services(database: Database, plugins: Mapping[str, Callable[..., Any]]) -> Services:
+def _services(
+    database: Database, audit: Audit, keyring: Keyring, plugins: Mapping[str, Callable[..., Any]]
+) -> Services:
     exchange = Exchange()
     exchange.connect(OtherPlugins(plugins))
-    audit, events = Audit(database, now=utc_now), Events(now=utc_now)
+    events = Events(now=utc_now)
     return Services(
         exchange=exchange,
         audit=audit,
+        bus=Bus(database, audit, events, now=utc_now),
         events=events,
         requests=Requests(audit=audit, events=events, now=utc_now, monotonic=time.monotonic),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
-        storage=Storage(database),
+        storage=Storage(database, keyring, now=utc_now),
         monotonic=time.monotonic,
     )
 
@@ -153,8 +168,10 @@ async def _connected(
     try:
         session = await endpoint.accept(timeout_s=WAIT_S)
         await session.open(timeout_s=WAIT_S)
+        await session.subscribe(parse_manifest((project / "plugin.toml").read_bytes()).events.subscriptions)
         yield RuntimeHost(services, endpoint, session, process)
     finally:
         await endpoint.close()
+        await services.bus.close()
         async with asyncio.timeout(WAIT_S):
             await process.wait()

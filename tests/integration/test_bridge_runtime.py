@@ -122,7 +122,8 @@ async def test_a_host_call_is_denied_then_done_and_recorded_under_the_operators_
         assert "storage" not in denied.value.message
     async with runtime_host(project, granted=["storage.write"]) as host:
         assert not (await call(host, "keep", value="s3cret")).is_error
-        assert await host.services.storage.get(PLUGIN, "k") == b'"s3cret"'
+        kept = await host.services.storage.get(PLUGIN, "k")
+        assert kept.value.data == b'"s3cret"'
         await host.services.audit.flush()
         [record] = await host.services.audit.page(action="host_call")
         assert (record.outcome, record.detail["call"]) == ("allowed", "c-1")

@@ -6,11 +6,14 @@ from wirthforge_host.api import (
     audit,
     calls,
     containment,
+    event_socket,
+    events,
     observation,
     permissions,
     plugins,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_host.wiring import Wiring
@@ -27,6 +30,19 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION)
     app.state.wiring = wiring
-    for module in (plugins, containment, calls, permissions, audit, observation, policy, resources, threats):
+    for module in (
+        plugins,
+        containment,
+        calls,
+        permissions,
+        audit,
+        events,
+        observation,
+        policy,
+        resources,
+        storage,
+        threats,
+    ):
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
+    app.include_router(event_socket.router)
     return app

@@ -17,16 +17,6 @@ from wirthforge_sdk.contracts.wire import DEFAULT_PAGE, Limit, Page
 router = APIRouter()
 
 
-@router.get("/v1/events", tags=["events"], response_class=EventSourceResponse)
-async def events(
-    _: Reader, wiring: Wired, last_event_id: Annotated[int | None, Header()] = None
-) -> AsyncIterator[ServerSentEvent]:
-    """Events of the host and its plugins as they happen; ``Last-Event-ID`` repeats the recent ones missed."""
-    async with wiring.events.subscribe(after=last_event_id) as stream:
-        async for event in stream:
-            yield ServerSentEvent(event=event.type, id=str(event.id), data=event.as_dict())
-
-
 async def _installed(namespace: Slug, name: Slug, _: Reader, wiring: Wired) -> str:
     """The plugin's name. A dependency, for a stream has no way to say afterwards that there is no such plugin."""
     return (await wiring.plugins.get(f"{namespace}/{name}")).name

@@ -42,9 +42,18 @@ class Scoped:
         Raises:
             PermissionDeniedError: The token lacks the scope.
         """
-        if self._scope not in operator.scopes:
-            raise PermissionDeniedError(f"this token lacks the scope '{self._scope}'", scope=self._scope)
+        require(operator, self._scope)
         return operator
+
+
+def require(operator: Operator, scope: str) -> None:
+    """Lets operators with ``scope`` pass.
+
+    Raises:
+        PermissionDeniedError: The token lacks the scope.
+    """
+    if scope not in operator.scopes:
+        raise PermissionDeniedError(f"this token lacks the scope '{scope}'", scope=scope)
 
 
 Reader = Annotated[Operator, Depends(Scoped("read"))]

@@ -67,6 +67,7 @@ class Dispatcher:
         self._services = services
         self._recording = recording
         self._asker = Asker(peer, services)
+        self.subscriber = self._asker.subscriber
         self._at_work: dict[asyncio.Task[Any], str] = {}
         """The permission that each host call at work needs."""
         self._cut: set[asyncio.Task[Any]] = set()

@@ -97,19 +97,22 @@ class Endpoint:
             raise PluginUnavailableError(f"the plugin did not connect within {timeout_s:g} s") from None
         finally:
             self._stop_listening()
-        connection = Connection(
-            Dispatcher(self._peer, self._services, self._recording),
-            self._deadlines,
-            report=self._report,
-            on_lost=self._on_lost,
-        )
+        dispatcher = Dispatcher(self._peer, self._services, self._recording)
+        subscriber = dispatcher.subscriber
+
+        def lost() -> None:
+            subscriber.close()
+            self._on_lost()
+
+        connection = Connection(dispatcher, self._deadlines, report=self._report, on_lost=lost)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, stream)
         except BaseException:
             stream.close()
+            subscriber.close()
             raise
         self._connection = connection
-        return Session(connection, self._peer.plugin)
+        return Session(connection, self._peer.plugin, subscriber)
 
     async def withdraw(self) -> None:
         """Removes the socket: an instance that looks for its host again learns that it is over, and ends itself."""

@@ -22,6 +22,7 @@ from wirthforge_host.errors import (
 )
 from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, ErrorCode
 from wirthforge_sdk.errors import (
+    ConflictError,
     InvalidInputError,
     LimitExceededError,
     NotFoundError,
@@ -44,6 +45,7 @@ _CODES: dict[type[WirthForgeError], ErrorCode] = {
     InvalidInputError: ErrorCode.INVALID_PARAMETERS,
     PermissionDeniedError: ErrorCode.PERMISSION_DENIED,
     NotFoundError: ErrorCode.FUNCTION_NOT_FOUND,
+    ConflictError: ErrorCode.CONFLICT,
     LimitExceededError: ErrorCode.RESOURCE_EXHAUSTED,
 }
 """The first that fits. The rest is a trouble of ours, of which a plugin learns no more than the sentence."""

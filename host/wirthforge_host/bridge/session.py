@@ -7,6 +7,7 @@ The revision is settled once, when the session opens, and never mixed: 2026-07-2
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.bus import Subscriber
 from wirthforge_host.errors import (
     CallTimedOutError,
     FunctionMissingError,
@@ -23,6 +25,7 @@ from wirthforge_host.errors import (
     PluginUnavailableError,
 )
 from wirthforge_sdk.contracts.bridge import (
+    DELIVER,
     INVALID_PARAMS,
     LEGACY,
     META_CAPABILITIES,
@@ -34,6 +37,7 @@ from wirthforge_sdk.contracts.bridge import (
     UNSUPPORTED_VERSION,
     ErrorCode,
 )
+from wirthforge_sdk.contracts.events import Subscription
 from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, Annotations, Function
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
 
@@ -114,9 +118,10 @@ class _Initialized(msgspec.Struct, rename="camel"):
 class Session:
     """One instance, as its functions' caller sees it. :meth:`open` first."""
 
-    def __init__(self, connection: Connection, plugin: str) -> None:
+    def __init__(self, connection: Connection, plugin: str, subscriber: Subscriber) -> None:
         self._connection = connection
         self._plugin = plugin
+        self._subscriber = subscriber
         self._meta: dict[str, Any] = {}
         self.protocol = ""
         """The MCP revision spoken, once open."""
@@ -216,6 +221,24 @@ class Session:
                 f"{self._plugin} answered {function} with '{_clean(answer.kind)}', not a result"
             )
         return ToolResult(answer.is_error, answer.structured, answer.content)
+
+    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Has the plugin sent events from now on: those of its manifest, and what it subscribes to itself."""
+        await self._subscriber.begin(subscriptions, self._deliver)
+
+    async def _deliver(self, pattern: str, event: dict[str, Any], timeout_s: float) -> None:
+        """Sends one event; returns when the plugin acknowledges it.
+
+        Raises:
+            WirthForgeError: As :meth:`call`; PluginFailedError also when the handler says that it failed.
+        """
+        params = {"name": pattern, "arguments": {"event": event}}
+        meta = {META_TIMEOUT_MS: round(timeout_s * 1000)}
+        label = f"event:{event['id']}"
+        answer = self._read(await self._ask(DELIVER, params, timeout_s, meta=meta, label=label), _Content)
+        if answer.is_error:
+            said = next((str(part["text"]) for part in answer.content if "text" in part), "")
+            raise PluginFailedError(f"{self._plugin} failed at an event of {pattern}: {_clean(said)}")
 
     async def _discover(self, timeout_s: float, *, final: bool) -> bool:
         """Whether the plugin speaks the modern revision; with ``final``, no answer is an error."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from wirthforge_host.permissions.rights import Effect, Rule, compiled
-from wirthforge_sdk.contracts.permissions import covering
+from wirthforge_sdk.contracts.permissions import covered
 from wirthforge_sdk.contracts.permissions_api import WhyOut
 
 
@@ -20,13 +20,12 @@ def explained(plugin: str, need: str, rules: Iterable[Rule], now: datetime, *, d
         now: When.
         declared: Whether the release asks for it at all.
     """
-    chain = covering(need)
     about = sorted(
-        (rule for rule in rules if rule.rule in chain),
+        (rule for rule in rules if covered(need, {rule.rule})),
         key=lambda rule: (
             not rule.holds_at(now),
             rule.effect is not Effect.DENY,
-            chain.index(rule.rule),
+            -len(rule.rule),
             rule.created_at,
         ),
     )

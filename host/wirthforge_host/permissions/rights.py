@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from wirthforge_sdk.contracts.permissions import PermissionSet, covering
+from wirthforge_sdk.contracts.permissions import PermissionSet, covered
 
 MAX_USES = 1_000
 """Different permissions of one release that are counted between two times that note is taken."""
@@ -108,7 +108,7 @@ class Rights:
 
     def standing(self, need: str) -> Standing:
         """How the complete permission ``need`` stands."""
-        if not self._permissions.denied.isdisjoint(covering(need)):
+        if covered(need, self._permissions.denied) is not None:
             return Standing.DENIED
         return Standing.GRANTED if self.allows(need) else Standing.UNDECIDED
 

@@ -19,7 +19,7 @@ from wirthforge_host.permissions.expiry import Expiry
 from wirthforge_host.permissions.explanation import explained
 from wirthforge_host.permissions.rights import Effect, Rights, Rule, Use, compiled
 from wirthforge_sdk.contracts.host_api import ApprovalIn, GrantOut
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering, parse_rule
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered, parse_rule
 from wirthforge_sdk.contracts.permissions_api import UnusedOut, UseOut, WhyOut
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, WirthForgeError
 from wirthforge_sdk.serving.database import Database, Transaction
@@ -100,18 +100,16 @@ class Permissions:
         await self.note_uses()
         async with self._database.reading() as tx:
             granted = [rule for rule in await store.live(tx, plugin) if rule.effect is Effect.GRANT]
-            used = {
-                (use.plugin, rule)
-                for use in await store.used(tx, plugin)
-                if use.allowed
-                for rule in covering(use.permission)
-            }
+            used: defaultdict[str, list[str]] = defaultdict(list)
+            for use in await store.used(tx, plugin):
+                if use.allowed:
+                    used[use.plugin].append(use.permission)
         return [
             UnusedOut(
                 id=rule.id, plugin=rule.plugin, rule=rule.rule, granter=rule.granter, since=rule.created_at
             )
             for rule in granted
-            if (rule.plugin, rule.rule) not in used
+            if not any(covered(permission, {rule.rule}) for permission in used[rule.plugin])
         ]
 
     async def why(self, plugin: str, digest: str, need: str, *, declared: bool) -> WhyOut:

@@ -11,7 +11,7 @@ from wirthforge_sdk.errors import WirthForgeError
 
 
 async def examine(session: Session, record: PluginRecord, *, timeout_s: float) -> None:
-    """Opens the session and returns when the plugin is found right.
+    """Opens the session, and returns when the plugin is found right and is sent events.
 
     Args:
         session: Not open yet.
@@ -37,6 +37,7 @@ async def examine(session: Session, record: PluginRecord, *, timeout_s: float) -
         )
     if record.release.manifest.health is not None:
         await _test(session, record.release.manifest.health)
+    await session.subscribe(record.release.manifest.events.subscriptions)
 
 
 async def _test(session: Session, health: Health) -> None:

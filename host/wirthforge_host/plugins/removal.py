@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bus import Bus
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Permissions
 from wirthforge_host.plugins import store
@@ -34,6 +35,7 @@ class Removal:
     permissions: Permissions
     storage: Storage
     cache: Cache
+    bus: Bus
     logs: Logs
     trees: Trees
     resources: Resources
@@ -104,7 +106,8 @@ class Removal:
     async def _purge(self, tx: Transaction, name: str, operator: Operator) -> bool:
         """Deletes what is kept of a plugin; whether there was anything."""
         kept = [
-            await self.storage.purge(tx, name) > 0,
+            await self.storage.purge(tx, name),
+            await self.bus.log.purge(tx, name),
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),
         ]

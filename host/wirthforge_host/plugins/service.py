@@ -31,7 +31,7 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     State,
 )
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
@@ -304,7 +304,7 @@ def _plugin_out(
 
 
 def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
-    denied = [need for need in missing if not rules.denied.isdisjoint(covering(need))]
+    denied = [need for need in missing if covered(need, rules.denied) is not None]
     undecided = [need for need in missing if need not in denied]
     told = {"it cannot start without what was denied": denied, "to be decided": undecided}
     return "; ".join(f"{what}: {', '.join(needs)}" for what, needs in told.items() if needs)

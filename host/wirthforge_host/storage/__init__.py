@@ -1,8 +1,8 @@
-"""What plugins store: a key-value space of its own for each.
+"""What plugins store: a space of values for each, sealed with a key of its own. ``docs/storage.md`` says how."""
 
-Values are kept as they come; encrypting them with a key for each plugin is planned and not built.
-"""
+from wirthforge_host.storage.models import Act, Delete, Entry, Get, Keys, Set, Value
+from wirthforge_host.storage.service import Storage
+from wirthforge_host.storage.snapshots import Snapshots
+from wirthforge_host.storage.upkeep import Upkeep
 
-from wirthforge_host.storage.service import Keys, Storage
-
-__all__ = ["Keys", "Storage"]
+__all__ = ["Act", "Delete", "Entry", "Get", "Keys", "Set", "Snapshots", "Storage", "Upkeep", "Value"]

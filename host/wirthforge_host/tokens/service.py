@@ -14,6 +14,7 @@ from pathlib import Path
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.tokens import store
+from wirthforge_sdk.contracts.topics import is_pattern, matches
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, UnauthenticatedError, UnavailableError
 from wirthforge_sdk.files import write_private
@@ -43,6 +44,12 @@ class Operator:
 
     label: str
     scopes: frozenset[Scope]
+    publishes: tuple[str, ...] | None = None
+    """Patterns of the topics it may publish events on; None: all."""
+
+    def may_publish(self, topic: str) -> bool:
+        """Whether it may publish an event on a topic, as far as topics go."""
+        return self.publishes is None or any(matches(pattern, topic) for pattern in self.publishes)
 
     @property
     def actor(self) -> str:
@@ -86,13 +93,21 @@ class Tokens:
         async with self._database.reading() as tx:
             rows = await store.every(tx)
         self._live = {
-            row.digest: _Live(Operator(row.label, _scopes(row.scopes)), row.expires_at)
+            row.digest: _Live(
+                Operator(row.label, _scopes(row.scopes), _patterns(row.publishes)), row.expires_at
+            )
             for row in rows
             if row.revoked_at is None
         }
 
     async def create(
-        self, *, label: str, scopes: Iterable[Scope], expires_at: datetime | None = None, by: str
+        self,
+        *,
+        label: str,
+        scopes: Iterable[Scope],
+        expires_at: datetime | None = None,
+        by: str,
+        publishes: Iterable[str] | None = None,
     ) -> tuple[Token, str]:
         """Makes a token; returns it and its secret, which nobody can read again.
 
@@ -101,12 +116,14 @@ class Tokens:
             scopes: At least one.
             expires_at: None: it does not expire.
             by: Actor, for the audit log.
+            publishes: Patterns of the topics it may publish events on; None: all.
 
         Raises:
-            InvalidInputError: The label or the scopes are not as above, or it would be expired already.
+            InvalidInputError: The label, the scopes or the patterns are not as above, or it would be expired already.
         """
+        operator = Operator(label, frozenset(scopes), None if publishes is None else tuple(publishes))
         async with self._database.transaction() as tx:
-            return await self._create(tx, label=label, scopes=frozenset(scopes), expires_at=expires_at, by=by)
+            return await self._create(tx, operator, expires_at=expires_at, by=by)
 
     def authenticate(self, secret: str) -> Operator:
         """Who holds this token.
@@ -154,22 +171,24 @@ class Tokens:
         async with self._database.transaction() as tx:
             if await store.count(tx):
                 return False
-            _, secret = await self._create(tx, label="first", scopes=ALL_SCOPES, expires_at=None, by="host")
+            _, secret = await self._create(tx, Operator("first", ALL_SCOPES), expires_at=None, by="host")
             # Before the commit: a token nobody can read would lock everybody out; a file nobody honours is
             # replaced.
             await asyncio.to_thread(_write_secret, path, secret)
         return True
 
     async def _create(
-        self, tx: Transaction, *, label: str, scopes: frozenset[Scope], expires_at: datetime | None, by: str
+        self, tx: Transaction, operator: Operator, *, expires_at: datetime | None, by: str
     ) -> tuple[Token, str]:
-        now = self._now()
+        now, label, scopes = self._now(), operator.label, operator.scopes
         if not _LABEL.fullmatch(label):
             raise InvalidInputError(
                 "label: must be 1 to 60 letters, digits, spaces, dots, hyphens and underscores", field="label"
             )
         if not scopes:
             raise InvalidInputError("scopes: name at least one of read, operate, call", field="scopes")
+        if not all(map(is_pattern, operator.publishes or ())):
+            raise InvalidInputError("publishes: must be topics or patterns of topics", field="publishes")
         if expires_at is not None and expires_at <= now:
             raise InvalidInputError("expires_at: must be in the future", field="expires_at")
         secret = new_token("h")
@@ -183,12 +202,13 @@ class Tokens:
             scopes=named,
             created_at=now,
             expires_at=expires_at,
+            publishes=None if operator.publishes is None else " ".join(operator.publishes),
         )
-        detail = {"token": token.id, "label": label, "scopes": named}
+        detail = {"token": token.id, "label": label, "scopes": named, "publishes": operator.publishes}
         await self._audit.append(
             tx, Record(actor=by, action="token.create", outcome=Outcome.ALLOWED, detail=detail)
         )
-        live = _Live(Operator(label, scopes), expires_at)
+        live = _Live(operator, expires_at)
         tx.after_commit(lambda: self._live.update({token_digest(secret): live}))
         return token, secret
 
@@ -198,6 +218,10 @@ class Tokens:
 
 def _scopes(text: str) -> frozenset[Scope]:
     return frozenset(Scope(name) for name in text.split())
+
+
+def _patterns(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split())
 
 
 def _write_secret(path: Path, secret: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Column, Row, String, Table, func, insert, select, update
+from sqlalchemy import Column, Row, String, Table, Text, func, insert, select, update
 
 from wirthforge_host.database import metadata
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
@@ -19,10 +19,11 @@ tokens = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
+    Column("publishes", Text),
 )
 
-TokenRow = Row[tuple[str, str, str, str, datetime, datetime | None, datetime | None]]
-"""id, label, digest, scopes (space-separated), created_at, expires_at, revoked_at."""
+TokenRow = Row[tuple[str, str, str, str, datetime, datetime | None, datetime | None, str | None]]
+"""id, label, digest, scopes (space-separated), created_at, expires_at, revoked_at, publishes (as scopes)."""
 
 
 async def add(tx: Transaction, **values: object) -> None:

@@ -10,9 +10,11 @@ from datetime import datetime
 
 from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
+from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.permissions.service import Permissions
@@ -29,7 +31,7 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
-from wirthforge_host.storage.service import Storage
+from wirthforge_host.storage import Snapshots, Storage, Upkeep
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.service import Threats
 from wirthforge_host.threats.tripwire import Tripwire
@@ -54,12 +56,16 @@ class Wiring:
     engine: ContainerEngine
     audit: Audit
     checkpoints: Checkpoints
+    bus: Bus
+    keyring: Keyring
     events: Events
     logs: Logs
     metrics: Metrics
     tokens: Tokens
     permissions: Permissions
     storage: Storage
+    snapshots: Snapshots
+    storage_upkeep: Upkeep
     plugins: Plugins
     answers: Answers
     calls: Calls
@@ -79,19 +85,23 @@ class Wiring:
 
         Raises:
             SchemaMissingError: The migrations were not run.
+            MasterKeyMissingError, MasterKeyWrongError: The database was written with another master key.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self.engine.close)
             stack.push_async_callback(self.database.dispose)
             await self.database.require_schema(metadata)
+            await self.keyring.load()
             await self.tokens.bootstrap(self.settings.data_dir / TOKEN_FILE)
             await self.tokens.load()
             await self.permissions.load()
+            await self.bus.load()
             await self.plugins.sweep()
             # Begun before the log, to sign what it was in the end.
             await stack.enter_async_context(self.checkpoints.running())
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
+            stack.push_async_callback(self.bus.close)
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
@@ -100,8 +110,10 @@ class Wiring:
                 "permissions": self.permissions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
+                "events": self.bus.run(),
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
+                "storage": self.storage_upkeep.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -144,12 +156,16 @@ def build_wiring(
         engine=engine,
         audit=ground.audit,
         checkpoints=parts.checkpoints(settings, ground),
+        bus=ground.bus,
+        keyring=ground.keyring,
         events=ground.events,
         logs=ground.logs,
         metrics=metrics,
         tokens=Tokens(ground.database, ground.audit, now=now),
         permissions=ground.permissions,
         storage=ground.storage,
+        snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
+        storage_upkeep=Upkeep(ground.database, ground.keyring, now=now),
         plugins=plugins,
         answers=Answers(requests=ground.requests, plugins=plugins),
         calls=parts.calls(ground, plugins, reconciler, metrics),

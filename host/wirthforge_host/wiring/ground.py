@@ -9,7 +9,9 @@ from datetime import datetime
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus
 from wirthforge_host.events import Events
+from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.service import Permissions
@@ -29,6 +31,8 @@ class Ground:
     policy: SecurityPolicy
     database: Database
     audit: Audit
+    bus: Bus
+    keyring: Keyring
     events: Events
     logs: Logs
     permissions: Permissions
@@ -47,15 +51,18 @@ class Ground:
         audit = Audit(database, now=now)
         events = Events(now=now)
         signals = Signals()
+        keyring = Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit)
         return Ground(
             policy=settings.security_policy(),
             database=database,
             audit=audit,
+            bus=Bus(database, audit, events, now=now),
+            keyring=keyring,
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
             permissions=Permissions(database, audit, events, now=now),
             requests=Requests(audit=audit, events=events, now=now, monotonic=time.monotonic),
-            storage=Storage(database),
+            storage=Storage(database, keyring, now=now),
             cache=Cache(time.monotonic),
             exchange=Exchange(),
             trees=Trees(settings.data_dir / "releases"),

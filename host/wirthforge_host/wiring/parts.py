@@ -96,6 +96,7 @@ def instances(
     """What opens and closes sandboxes, with the bridge they speak over."""
     services = Services(
         audit=ground.audit,
+        bus=ground.bus,
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
@@ -135,6 +136,17 @@ def reconciler(ground: Ground, instances: Instances, states: States, control: Co
     return Reconciler(ground.database, instances, adoption, states, control, ground.signals)
 
 
+def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
+    """What holds plugins back."""
+    return Containment(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        control=control,
+    )
+
+
 def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
@@ -146,6 +158,7 @@ def plugins(
         reconciler=reconciler,
         permissions=ground.permissions,
         storage=ground.storage,
+        bus=ground.bus,
         logs=ground.logs,
         cache=ground.cache,
         trees=ground.trees,
@@ -184,17 +197,6 @@ def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, metrics: Met
     service = Calls(plugins, reconciler, ground.audit, metrics, ground.cache)
     ground.exchange.connect(service)
     return service
-
-
-def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
-    """What holds plugins back."""
-    return Containment(
-        database=ground.database,
-        audit=ground.audit,
-        states=states,
-        reconciler=reconciler,
-        control=control,
-    )
 
 
 def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:

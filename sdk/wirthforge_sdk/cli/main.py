@@ -14,11 +14,13 @@ from wirthforge_sdk.cli import (
     containment,
     demo,
     doctor,
+    events,
     market,
     operator,
     permissions,
     policy,
     resources,
+    storage,
     threats,
 )
 from wirthforge_sdk.cli.output import command
@@ -153,6 +155,33 @@ _add(
     },
 )
 app.add_typer(rights, name="permissions", rich_help_panel="Run plugins")
+bus = typer.Typer(help="Publish events, watch them, and have them kept.", no_args_is_help=True)
+_add(
+    bus,
+    None,
+    {
+        "tail": events.tail,
+        "publish": events.publish,
+        "replay": events.replay,
+        "topics": events.topics,
+        "keep": events.keep,
+        "forget": events.forget,
+    },
+)
+app.add_typer(bus, name="events", rich_help_panel="Run plugins")
+stores = typer.Typer(help="Care for what plugins stored.", no_args_is_help=True)
+_add(
+    stores,
+    None,
+    {
+        "snapshots": storage.snapshots,
+        "snapshot": storage.snapshot,
+        "restore": storage.restore,
+        "delete": storage.delete,
+        "rotate": storage.rotate,
+    },
+)
+app.add_typer(stores, name="storage", rich_help_panel="Run plugins")
 _add(policies, None, {"check": policy.check, "show": policy.show})
 app.add_typer(policies, name="policy", rich_help_panel="Run plugins")
 demos = typer.Typer(

@@ -24,6 +24,7 @@ class Template(StrEnum):
     TOOL = "tool"
     STORAGE = "storage"
     EVENTS = "events"
+    CONSUMER = "consumer"
     EGRESS = "egress"
     MCP = "mcp"
 

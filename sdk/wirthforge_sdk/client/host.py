@@ -10,7 +10,9 @@ import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
 from wirthforge_sdk.client.host_audit import AuditLog
+from wirthforge_sdk.client.host_events import Bus
 from wirthforge_sdk.client.host_permissions import PermissionUse
+from wirthforge_sdk.client.host_storage import StorageCare
 from wirthforge_sdk.client.streams import Streams
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -83,9 +85,11 @@ class Observation(Streams):
         async for line in self._follow(f"{plugin_path(name)}/logs/stream", after, LogOut):
             yield line
 
-    async def events(self, *, after: int | None = None) -> AsyncIterator[Event]:
+    async def events(
+        self, *, after: int | None = None, topic: str | None = None, plugin: str | None = None
+    ) -> AsyncIterator[Event]:
         """What happens on the host, as it happens; ``after`` repeats recent ones that came after that id."""
-        async for event in self._follow("/v1/events", after, Event):
+        async for event in self._follow("/v1/events", after, Event, {"topic": topic, "plugin": plugin}):
             yield event
 
     async def effective(self, name: str) -> EffectiveOut:
@@ -166,7 +170,7 @@ class ResourceUse(Observation):
         )
 
 
-class HostClient(ResourceUse, AuditLog, PermissionUse):
+class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Final, TypeVar
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -21,11 +21,14 @@ Sent = TypeVar("Sent", bound=Shape)
 class Streams(Service):
     """What a host tells as it happens."""
 
-    async def _follow(self, path: str, after: int | None, shape: type[Sent]) -> AsyncIterator[Sent]:
+    async def _follow(
+        self, path: str, after: int | None, shape: type[Sent], params: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[Sent]:
         headers = {"Accept": "text/event-stream"}
         if after is not None:
             headers["Last-Event-ID"] = str(after)
-        async for told in self._told(Request("GET", path, headers=headers, timeout_s=SILENCE_S), shape):
+        request = Request("GET", path, dict(params or {}), headers=headers, timeout_s=SILENCE_S)
+        async for told in self._told(request, shape):
             yield told
 
     async def _told(self, request: Request, shape: type[Sent]) -> AsyncIterator[Sent]:

@@ -83,6 +83,7 @@ class ErrorCode(StrEnum):
     PERMISSION_DENIED = "PERMISSION_DENIED"
     FUNCTION_NOT_FOUND = "FUNCTION_NOT_FOUND"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    CONFLICT = "CONFLICT"
     TIMEOUT = "TIMEOUT"
     CANCELLED = "CANCELLED"
     PLUGIN_UNAVAILABLE = "PLUGIN_UNAVAILABLE"
@@ -114,7 +115,10 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/storage.list": "storage.read",
     "host/storage.set": "storage.write",
     "host/storage.delete": "storage.write",
+    "host/storage.batch": "storage.write",
     "host/events.publish": "events.publish",
+    "host/events.subscribe": "events.subscribe",
+    "host/events.unsubscribe": None,
     "host/permissions.list": None,
     "host/permissions.request": None,
     "host/plugins.call": "plugins.call",
@@ -124,19 +128,36 @@ is taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.
 
 params and results (all JSON):
 ``host/log`` (a notification) ``{level: debug|info|warning|error, message: str ≤ 8 KiB, fields?: object}``;
-``host/storage.get`` ``{key}`` → ``{found: bool, value: any}``;
-``host/storage.set`` ``{key, value}`` → ``{}``;
-``host/storage.delete`` ``{key}`` → ``{deleted: bool}``;
-``host/storage.list`` ``{prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
-``host/events.publish`` ``{topic, data}`` → ``{}``;
+``host/storage.get`` ``{key, space?}`` → ``{found: bool, version: int, value: any}``, or ``bytes: base64`` for value;
+``host/storage.set`` ``{key, value: any | bytes: base64, space?, if_version?: int, ttl_s?: number}`` → ``{version}``;
+``host/storage.delete`` ``{key, space?, if_version?}`` → ``{deleted: bool}``;
+``host/storage.list`` ``{space?, prefix?: str, after?: str, limit?: 1..1000}`` → ``{keys: [str], more: bool}``;
+``host/storage.batch`` ``{acts: [{act: get|set|delete, …as above}]}`` → ``{results: [as above]}``; a get in it needs
+``storage.read`` besides;
+``host/events.publish`` ``{topic, data}`` → ``{id: int}``;
+``host/events.subscribe`` ``{topic, queue?: 1..10000, overflow?: drop_oldest|block, timeout_s?}`` → ``{}``;
+``host/events.unsubscribe`` ``{topic}`` → ``{ended: bool}``;
 ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``;
 ``host/permissions.request`` ``{permission, reason: str ≤ 300}`` → ``{}`` once it is granted;
 ``host/plugins.call`` ``{plugin, function, arguments?: object, timeout_s?: number}`` →
 ``{structured: any, content: [object], isError: bool}``.
 """
 
+DELIVER: Final = "events/deliver"
+"""The host's request that brings a plugin one event, as ``docs/bridge.md`` has it."""
+
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1024 * 1024
+MAX_BYTES_VALUE: Final = MAX_VALUE_BYTES * 3 // 4
+"""Of a stored value that is bytes: as many have base64 of ``MAX_VALUE_BYTES``."""
+SPACE_FORM: Final = r"[A-Za-z0-9._-]{1,64}"
+"""A part of a plugin's storage, which has keys of its own; the whole name."""
+MAX_TTL_S: Final = 10 * 365 * 24 * 3600
+"""Of a stored value that ends by itself."""
+MAX_BATCH: Final = 64
+"""Acts of one ``host/storage.batch``."""
+MAX_BATCH_BYTES: Final = 2 * 1024 * 1024
+"""What all its gets together may answer."""
 MAX_LOG_BYTES: Final = 8 * 1024
 MAX_CALL_BYTES: Final = MAX_VALUE_BYTES + MAX_VALUE_BYTES // 4
 """Of the line of a host call, or of a notification of the plugin."""

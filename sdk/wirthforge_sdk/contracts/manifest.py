@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import ErrorDetails
 
 from wirthforge_sdk.contracts import toml
+from wirthforge_sdk.contracts.events import Events, Subscription
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, PluginName
-from wirthforge_sdk.contracts.permissions import Permission, PermissionText
+from wirthforge_sdk.contracts.permissions import Permission, PermissionText, covered
 from wirthforge_sdk.contracts.resources import Resources
 from wirthforge_sdk.contracts.versions import RangeText, VersionText
 from wirthforge_sdk.errors import ManifestInvalidError
@@ -120,6 +121,7 @@ class Manifest(Table):
     resources: Resources = Resources()
     dependencies: Annotated[dict[PluginName, RangeText], Field(max_length=64)] = {}
     health: Health | None = None
+    events: Events = Events()
     compatibility: Compatibility = Compatibility()
 
     @model_validator(mode="after")
@@ -130,6 +132,20 @@ class Manifest(Table):
             raise ValueError(f"permission '{twice}' is asked for twice: keep one")
         if self.name in self.dependencies:
             raise ValueError("a plugin cannot depend on itself")
+        return self
+
+    @model_validator(mode="after")
+    def _events_are_asked_for(self) -> Manifest:
+        needs = frozenset(request.need for request in self.permissions)
+        wanted = [f"events.publish:{topic}" for topic in self.events.publishes]
+        wanted += [f"events.subscribe:{each.topic}" for each in self.events.subscriptions]
+        unasked = next((need for need in wanted if covered(need, needs) is None), None)
+        if unasked:
+            raise ValueError(
+                f"events: no permission asks for {unasked}: add a [[permissions]] table that does"
+            )
+        if self.events.subscriptions and self.runtime.type is RuntimeType.MCP:
+            raise ValueError("events: an MCP server is sent no events: remove the subscriptions")
         return self
 
     def required(self) -> tuple[str, ...]:
@@ -259,5 +275,6 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 
 def _known_keys() -> list[str]:
-    tables = (Manifest, Runtime, PermissionRequest, Health, Compatibility, Resources, Function, Annotations)
+    asked = (PermissionRequest, Health, Compatibility, Resources, Events, Subscription)
+    tables: tuple[type[BaseModel], ...] = (Manifest, Runtime, *asked, Function, Annotations)
     return [key for table in tables for key in table.model_fields]

@@ -4,6 +4,9 @@ A permission reads ``area.action`` or ``area.action:scope``. A grant covers what
 ``storage.read``; ``events.publish`` covers ``events.publish:weather``; ``events.publish:weather.*`` covers every
 topic below ``weather``. A denial covers in the same way, and wins over any grant.
 
+The scope of ``events.subscribe`` is a pattern (:mod:`wirthforge_sdk.contracts.topics`): a grant covers a pattern when
+it names every topic that the pattern names. Here too a rule that ends in ``.*`` covers everything below, however deep.
+
 All functions here are of values alone: deciding needs no clock and no database.
 """
 
@@ -11,12 +14,14 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AfterValidator
 
+from wirthforge_sdk.contracts import topics
 from wirthforge_sdk.errors import InvalidInputError
 
 MAX_LENGTH = 256
@@ -32,8 +37,8 @@ _WORD = r"[a-z0-9][a-z0-9_-]{0,63}"
 SCOPES: dict[str, str | None] = {
     "storage.read": None,
     "storage.write": None,
-    "events.publish": rf"{_WORD}(?:\.{_WORD}){{0,7}}",
-    "events.subscribe": rf"{_WORD}(?:\.{_WORD}){{0,7}}",
+    "events.publish": topics.TOPIC,
+    "events.subscribe": topics.PATTERN,
     "net.connect": rf"{_HOST}:{_PORT}",
     "secrets.read": _WORD,
     "council.ask": _WORD,
@@ -49,7 +54,7 @@ MEANING: dict[str, str] = {
     "storage.read": "read its own stored values",
     "storage.write": "store, change and delete its own values",
     "events.publish": "publish events on the topic {scope}",
-    "events.subscribe": "receive events of the topic {scope}",
+    "events.subscribe": "receive events of {scope}",
     "net.connect": "talk to {scope}, and nothing else, over the network",
     "secrets.read": "read the secret {scope}",
     "council.ask": "ask the council {scope}",
@@ -63,6 +68,8 @@ MEANING: dict[str, str] = {
 
 _EXACT = frozenset({"net.connect"})
 """Permissions without ``.*`` scopes: a host's name goes from narrow to wide, so ``api.*`` would be hosts of anybody."""
+
+_SUBSCRIBE = "events.subscribe"
 
 _AREAS = {name.partition(".")[0] for name in SCOPES}
 
@@ -135,25 +142,47 @@ class PermissionSet:
 
     def allows(self, need: str) -> bool:
         """Whether a grant covers ``need`` and no denial does. ``need`` is a complete permission's text."""
-        chain = covering(need)
-        return self.denied.isdisjoint(chain) and not self.granted.isdisjoint(chain)
+        return covered(need, self.denied) is None and covered(need, self.granted) is not None
 
     def covers(self, need: str) -> str | None:
         """The narrowest grant that covers ``need``, or None; denials are not asked."""
-        return next((rule for rule in covering(need) if rule in self.granted), None)
+        return covered(need, self.granted)
 
 
 @lru_cache(maxsize=4096)
 def covering(need: str) -> tuple[str, ...]:
-    """Every rule that would cover ``need``, narrowest first.
+    """Every rule that would cover ``need``, narrowest first; of patterns, :func:`covered` knows the rest.
 
     ``events.publish:a.b`` → itself, ``events.publish:a.*``, ``events.publish``, ``events``.
     """
     name, colon, scope = need.partition(":")
     rules = [need] if colon else []
-    segments = [] if name in _EXACT else scope.split(".")
+    segments = [] if name in _EXACT or name == _SUBSCRIBE else scope.split(".")
     rules += [f"{name}:{'.'.join(segments[:count])}.*" for count in range(len(segments) - 1, 0, -1)]
     return (*rules, name, name.partition(".")[0])
+
+
+def covered(need: str, rules: AbstractSet[str]) -> str | None:
+    """The narrowest of ``rules`` that covers ``need``, or None. ``need`` is a complete permission's text."""
+    found = next((rule for rule in covering(need) if rule in rules), None)
+    name, _, pattern = need.partition(":")
+    if name != _SUBSCRIBE or found == need:
+        return found
+    wider = (
+        rule
+        for rule in rules
+        if rule.startswith(f"{_SUBSCRIBE}:") and topics.covers(_reach(rule.partition(":")[2]), pattern)
+    )
+    # More words are narrower, and of as many, fewer wildcards.
+    narrowest = max(
+        wider, key=lambda rule: (rule.count("."), -rule.count("*") - rule.count("#"), rule), default=None
+    )
+    return narrowest or found
+
+
+def _reach(scope: str) -> str:
+    """The pattern of all that a rule's scope covers."""
+    return f"{scope}.#" if scope.endswith(".*") else scope
 
 
 def _example_scope(name: str) -> str:

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from wirthforge_sdk.contracts import toml
 from wirthforge_sdk.contracts.manifest import Kind, Manifest, Table
-from wirthforge_sdk.contracts.permissions import covering, parse_rule
+from wirthforge_sdk.contracts.permissions import covered, parse_rule
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, PartialLimits, Tier
 from wirthforge_sdk.errors import InvalidInputError
 
@@ -228,7 +228,7 @@ def violations(manifest: Manifest, policy: SecurityPolicy) -> tuple[Violation, .
             f"asks for {need}, and none of the policy's rules allow.permissions covers that",
         )
         for need in (request.need for request in manifest.permissions)
-        if allowed is not None and set(allowed).isdisjoint(covering(need))
+        if allowed is not None and covered(need, set(allowed)) is None
     ]
     return (*caps, *rights)
 

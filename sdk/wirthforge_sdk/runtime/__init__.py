@@ -21,11 +21,14 @@ if TYPE_CHECKING:
         HostUnavailableError,
         InvalidHostCallError,
         PermissionRefusedError,
+        VersionConflictError,
     )
+    from wirthforge_sdk.runtime.events import Event
     from wirthforge_sdk.runtime.plugin import Plugin
 
 __all__ = [
     "CallCancelledError",
+    "Event",
     "HostFailedError",
     "HostLimitError",
     "HostRefusedError",
@@ -34,10 +37,12 @@ __all__ = [
     "InvalidHostCallError",
     "PermissionRefusedError",
     "Plugin",
+    "VersionConflictError",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{'plugin' if name == 'Plugin' else 'errors'}"), name)
+    module = {"Plugin": "plugin", "Event": "events"}.get(name, "errors")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from wirthforge_sdk.contracts.bridge import ErrorCode
 from wirthforge_sdk.errors import (
+    ConflictError,
     InvalidInputError,
     LimitExceededError,
     PermissionDeniedError,
@@ -55,6 +56,17 @@ class HostLimitError(HostRefusedError, LimitExceededError):
     code = ErrorCode.RESOURCE_EXHAUSTED
 
 
+class VersionConflictError(HostRefusedError, ConflictError):
+    """Another version of a stored value is there than was named; :attr:`version` is it."""
+
+    code = ErrorCode.CONFLICT
+
+    @property
+    def version(self) -> int:
+        """Of what is there; 0 when nothing is."""
+        return int(self.details.get("version", 0))
+
+
 class HostTimeoutError(HostRefusedError, UnavailableError):
     """The host did not answer before the deadline of the call that needed it."""
 
@@ -88,6 +100,7 @@ _BY_CODE: dict[str, type[Any]] = {
         PermissionRefusedError,
         InvalidHostCallError,
         HostLimitError,
+        VersionConflictError,
         HostTimeoutError,
         CallCancelledError,
         HostUnavailableError,
@@ -99,6 +112,6 @@ def refused(message: str, data: dict[str, Any]) -> HostRefusedError:
     """The error for a JSON-RPC error object of the host: ``data["code"]`` chooses the class."""
     code = str(data.get("code", ErrorCode.INTERNAL_ERROR))
     kind = _BY_CODE.get(code, HostFailedError)
-    details = {"permission": data["permission"]} if "permission" in data else {}
+    details = {name: data[name] for name in ("permission", "version") if name in data}
     error: HostRefusedError = kind(message, **details, **({} if kind.code == code else {"code": code}))
     return error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import builtins
 import itertools
 import threading
-from collections.abc import Iterator
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -26,7 +25,6 @@ from wirthforge_sdk.runtime.errors import (
 
 PATIENCE_S = 30.0
 """How long a host call waits when no deadline of a call is nearer."""
-PAGE = 1000
 
 
 class Host:
@@ -39,7 +37,7 @@ class Host:
         self._closed = False
         self._reader = threading.get_ident()
 
-    def call(self, method: str, /, patience_s: float = PATIENCE_S, **params: Any) -> Any:
+    def call(self, method: str, patience_s: float = PATIENCE_S, /, **params: Any) -> Any:
         """Asks the host and waits for its answer, at most ``patience_s`` seconds and no longer than the caller of ours.
 
         Returns:
@@ -136,7 +134,7 @@ class Line:
     def __init__(self, host: Host | None = None) -> None:
         self.host = host
 
-    def call(self, method: str, /, patience_s: float = PATIENCE_S, **params: Any) -> Any:
+    def call(self, method: str, patience_s: float = PATIENCE_S, /, **params: Any) -> Any:
         """As :meth:`Host.call`."""
         if self.host is None:
             raise HostUnavailableError(
@@ -148,40 +146,6 @@ class Line:
         """As :meth:`Host.notify`; without a host the words are lost."""
         if self.host is not None:
             self.host.notify(method, **params)
-
-
-class Storage:
-    """The plugin's own values, kept by the host: JSON by key, seen by no other plugin.
-
-    Needs ``storage.read`` or ``storage.write``. A key has at most 512 bytes, a value at most 1 MiB of JSON.
-    Every method raises HostRefusedError; PermissionRefusedError names the missing permission.
-    """
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The value stored under ``key``, or ``default``."""
-        result = self._line.call("host/storage.get", key=key)
-        return result["value"] if result["found"] else default
-
-    def set(self, key: str, value: Any) -> None:
-        """Stores ``value``, replacing what was there."""
-        self._line.call("host/storage.set", key=key, value=value)
-
-    def delete(self, key: str) -> bool:
-        """Deletes ``key``; returns whether it was there."""
-        return bool(self._line.call("host/storage.delete", key=key)["deleted"])
-
-    def list(self, prefix: str = "") -> Iterator[str]:
-        """The keys that start with ``prefix``, sorted, fetched a thousand at a time."""
-        after: dict[str, Any] = {}
-        more = True
-        while more:
-            page = self._line.call("host/storage.list", prefix=prefix, limit=PAGE, **after)
-            yield from page["keys"]
-            more = bool(page["more"] and page["keys"])
-            after = {"after": page["keys"][-1]} if more else {}
 
 
 class Log:
@@ -212,18 +176,3 @@ class Log:
         plain = msgspec.json.encode(fields, enc_hook=repr)
         extra = {"fields": msgspec.Raw(plain)} if fields and len(plain) <= MAX_LOG_BYTES else {}
         self._line.notify("host/log", level=level, message=text, **extra)
-
-
-class Events:
-    """The host's event bus."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-
-    def publish(self, topic: str, data: Any = None) -> None:
-        """Publishes ``data`` on ``topic``; needs ``events.publish:<topic>``.
-
-        Raises:
-            HostRefusedError: PermissionRefusedError when the topic is not granted.
-        """
-        self._line.call("host/events.publish", topic=topic, data=data)

@@ -7,11 +7,13 @@ from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from wirthforge_sdk.runtime.calls import CURRENT
+from wirthforge_sdk.runtime.events import Event, Events
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Annotations, Function, Options, function_of
-from wirthforge_sdk.runtime.host import Events, Host, Line, Log, Permissions, Storage
+from wirthforge_sdk.runtime.host import Host, Line, Log, Permissions
 from wirthforge_sdk.runtime.plugins import Plugins
 from wirthforge_sdk.runtime.session import About, Session
+from wirthforge_sdk.runtime.storage import Storage
 from wirthforge_sdk.runtime.wire import Connection
 from wirthforge_sdk.runtime.workers import Crew
 
@@ -19,6 +21,7 @@ REQUEST_S = 600.0
 """The longest wait for an operator, outside of calls."""
 
 F = TypeVar("F", bound=Callable[..., Any])
+H = TypeVar("H", bound=Callable[[Event], Any])
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -104,6 +107,24 @@ class Plugin:
 
         return offer if body is None else offer(body)
 
+    def on_event(self, pattern: str) -> Callable[[H], H]:
+        """Has a function called with each event of a subscription: ``@plugin.on_event("weather.*")``.
+
+        The manifest's ``[events]`` table says what the plugin is subscribed to, in just the words of ``pattern``; or
+        :meth:`Events.subscribe` does. The function takes one :class:`Event`; it may be ``async``. When it returns, the
+        event is acknowledged; when it raises, a durable one is sent again, and any other is given up. Events of one
+        topic come one after the other; an event may come twice, with the same id.
+
+        Raises:
+            ValueError: There is a handler of this pattern.
+        """
+
+        def handle(body: H) -> H:
+            self.events.handle(pattern, body)
+            return body
+
+        return handle
+
     def permissions(self) -> Permissions:
         """What the operator granted and denied at this moment.
 
@@ -147,7 +168,8 @@ class Plugin:
         if self._serves:
             raise RuntimeError("the plugin already serves a host")
         self._serves = True
-        crew = Crew(self._threads, with_loop=any(each.is_async for each in self._functions.values()))
+        bodies = (*self._functions.values(), *self.events.handlers.values())
+        crew = Crew(self._threads, with_loop=any(each.is_async for each in bodies))
         crew.start()
         try:
             for connection in connections:
@@ -160,7 +182,8 @@ class Plugin:
         host = self._line.host = Host(connection)
         execution = Execution(self._functions, connection, self.log, crew)
         try:
-            Session(self._functions, about, connection, host, execution).serve()
+            deliveries = Execution(self.events.handlers, connection, self.log, crew)
+            Session(self._functions, about, connection, host, execution, deliveries).serve()
         finally:
             self._line.host = None
 

@@ -50,12 +50,14 @@ class Session:
         connection: wire.Connection,
         host: Host,
         execution: Execution,
+        deliveries: Execution,
     ) -> None:
         self._functions = functions
         self._about = about
         self._connection = connection
         self._host = host
         self._execution = execution
+        self._deliveries = deliveries
         self._era: str | None = None
 
     def serve(self) -> None:
@@ -70,6 +72,7 @@ class Session:
         finally:
             self._host.close()
             self._execution.abandon()
+            self._deliveries.abandon()
 
     def _send(self, answers: Iterator[bytes]) -> None:
         """Sends the answers of one batch in few writes: a write costs more than a short call."""
@@ -99,12 +102,16 @@ class Session:
             self._host.answered(message)
             return None
         if message.id is UNSET:
-            if message.method == "notifications/cancelled" and message.params.request_id is not None:
-                self._execution.cancel(message.params.request_id)
+            self._notified(message.method, message.params)
             return None
         if message.id is None:
             return wire.refusal(None, INVALID_REQUEST, "a request's id cannot be null")
         return self._requested(message.id, message.method, message.params)
+
+    def _notified(self, method: str, params: wire.Params) -> None:
+        if method == "notifications/cancelled" and params.request_id is not None:
+            for work in (self._execution, self._deliveries):
+                work.cancel(params.request_id)
 
     def _requested(self, number: wire.Id, method: str, params: wire.Params) -> bytes | None:
         refused = self._refused_by_era(number, method, params)
@@ -113,6 +120,8 @@ class Session:
         match method:
             case "tools/call":
                 return self._execution.accept(number, params)
+            case "events/deliver":
+                return self._deliveries.accept(number, params)
             case "tools/list":
                 tools = [self._functions[name].tool() for name in sorted(self._functions)]
                 return wire.answer(number, {"tools": tools, **self._cacheable()})

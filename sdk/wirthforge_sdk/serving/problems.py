@@ -152,6 +152,10 @@ class SameOriginOnly:
             response = _response(refusal.model_copy(update={"status": 403, "code": "foreign_origin"}), None)
             await response(scope, receive, send)
             return
+        if scope["type"] == "websocket" and not _is_same_origin(dict(scope["headers"])):
+            # Before it is accepted this is answered with 403. A browser lets any page open a WebSocket to anywhere.
+            await send({"type": "websocket.close", "code": 1008, "reason": "foreign origin"})
+            return
         await self._app(scope, receive, send)
 
 

@@ -27,6 +27,8 @@ from wirthforge_sdk.errors import InvalidInputError, WirthForgeError
 from wirthforge_sdk.serving.connections import BoundedProtocol
 from wirthforge_sdk.serving.settings import ServiceSettings, load
 
+WEBSOCKET_BYTES = 256 * 1024
+"""Of one message of a client."""
 GRACE_S = 3
 """What running requests get to finish when the server stops."""
 
@@ -96,7 +98,9 @@ class Program(Generic[Settings, Graph]):
                 host=settings.address,
                 port=settings.port,
                 http=BoundedProtocol,
-                ws="none",
+                ws="websockets-sansio",
+                ws_max_size=WEBSOCKET_BYTES,
+                ws_per_message_deflate=False,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import tomllib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
+from wirthforge_sdk.contracts.bridge import DELIVER
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import Plugin
 from wirthforge_sdk.runtime.errors import FunctionFailedError
@@ -43,6 +45,7 @@ class PluginHarness:
     ) -> None:
         self.host = MemoryHost(**given)
         self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
+        self.host.bus.subscriptions = _subscriptions(subject)
         self._timeout_s = timeout_s
         self._end: HostEnd | None = None
 
@@ -79,6 +82,23 @@ class PluginHarness:
         """
         answer = await asyncio.to_thread(self._plugin.begin, "tools/call", _call(function, arguments))
         return _returned(await asyncio.wait_for(asyncio.wrap_future(answer), self._timeout_s))
+
+    async def publish(self, topic: str, data: Any = None, *, publisher: str = "plugin:tests/other") -> int:
+        """Publishes an event on the host's bus, as somebody else; to how many subscriptions it was delivered.
+
+        Raises:
+            FunctionFailedError: A handler raised.
+            CallRefusedError: A delivery was refused: there is no handler of the subscription.
+            TimeoutError: A handler took longer than the harness's ``timeout_s``.
+        """
+        return await asyncio.to_thread(self.publish_now, topic, data, publisher=publisher)
+
+    def publish_now(self, topic: str, data: Any = None, *, publisher: str = "plugin:tests/other") -> int:
+        """As :meth:`publish`, for tests without asyncio."""
+        deliveries = self.host.bus.deliveries(topic, data, publisher, self.host.permissions)
+        for params in deliveries:
+            _returned(self._plugin.ask(DELIVER, params))
+        return len(deliveries)
 
     def call_now(self, function: str, /, **arguments: Any) -> dict[str, Any]:
         """As :meth:`call`, for tests without asyncio."""
@@ -130,6 +150,14 @@ class PluginHarness:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.to_thread(self.stop)
+
+
+def _subscriptions(subject: Plugin | str | Path) -> list[str]:
+    """What it is subscribed to: by its manifest, or where it has none, all that it has handlers of."""
+    if isinstance(subject, Plugin):
+        return list(subject.events.handlers)
+    table = tomllib.loads((Path(subject) / "plugin.toml").read_text(encoding="utf-8"))
+    return [each["topic"] for each in table.get("events", {}).get("subscriptions", [])]
 
 
 def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:

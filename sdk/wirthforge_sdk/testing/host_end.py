@@ -19,7 +19,9 @@ from wirthforge_sdk.contracts.bridge import (
     ErrorCode,
 )
 from wirthforge_sdk.errors import (
+    ConflictError,
     InvalidInputError,
+    LimitExceededError,
     NotFoundError,
     PermissionDeniedError,
     UnavailableError,
@@ -160,7 +162,7 @@ def _settle(future: Future[Any], outcome: Any) -> None:
 
 def _refusal(number: wire.Id, error: WirthForgeError) -> bytes:
     """As the host refuses: the kind of the error chooses the code."""
-    data = {"permission": error.details["permission"]} if "permission" in error.details else {}
+    data = {name: told for name, told in error.details.items() if name in {"permission", "version"}}
     code, rpc = next(
         (codes for kind, codes in _CODES.items() if isinstance(error, kind)),
         (ErrorCode.INTERNAL_ERROR, INTERNAL_ERROR),
@@ -172,4 +174,6 @@ _CODES: dict[type[WirthForgeError], tuple[ErrorCode, int]] = {
     NotFoundError: (ErrorCode.FUNCTION_NOT_FOUND, METHOD_NOT_FOUND),
     InvalidInputError: (ErrorCode.INVALID_PARAMETERS, JSONRPC_NUMBER[ErrorCode.INVALID_PARAMETERS]),
     PermissionDeniedError: (ErrorCode.PERMISSION_DENIED, REFUSED),
+    ConflictError: (ErrorCode.CONFLICT, REFUSED),
+    LimitExceededError: (ErrorCode.RESOURCE_EXHAUSTED, REFUSED),
 }

@@ -13,17 +13,13 @@ from typing import Any, TypedDict, Unpack
 
 import msgspec
 
-from wirthforge_sdk.contracts.bridge import (
-    HOST_CALLS,
-    MAX_KEY_BYTES,
-    MAX_LOG_BYTES,
-    MAX_VALUE_BYTES,
-)
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covering, parse_rule
+from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_LOG_BYTES
+from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from wirthforge_sdk.testing.memory_events import MemoryBus
+from wirthforge_sdk.testing.memory_storage import FIELDS, MemoryStorage, acts_of
+from wirthforge_sdk.testing.memory_storage import text as _text
 
-MAX_PAGE = 1000
-DEFAULT_PAGE = 100
 MAX_REASON = 300
 
 
@@ -71,15 +67,21 @@ class MemoryHost:
             frozenset(map(parse_rule, given.get("grants", ()))),
             frozenset(map(parse_rule, given.get("denied", ()))),
         )
-        self.storage: dict[str, Any] = dict(given.get("storage", {}))
+        self.stored = MemoryStorage(given.get("storage", {}))
         self.plugins = dict(given.get("plugins", {}))
         self.approves = {str(Permission.parse(each)) for each in given.get("approves", ())}
         self.requests: list[tuple[str, str]] = []
         """The permissions it asked for as it ran, each with its reason, in order."""
+        self.bus = MemoryBus()
         self.events: list[Event] = []
         self.logs: list[LogLine] = []
         self.denials: list[str] = []
         """Every permission that was needed and not granted, in order."""
+
+    @property
+    def storage(self) -> dict[str, Any]:
+        """What is stored in the space without a name, by key."""
+        return self.stored.spaces[""]
 
     def grant(self, rule: str) -> None:
         """Grants a rule, at once."""
@@ -113,9 +115,13 @@ class MemoryHost:
         need = HOST_CALLS[method]
         if need is not None and method in _SCOPES:
             need = str(Permission.parse(f"{need}:{_SCOPES[method](params)}"))
-        if need is not None and not self.permissions.allows(need):
-            self.denials.append(need)
-            raise PermissionDeniedError(f"the permission {need} is not granted", permission=need)
+        if need is not None:
+            self._need(need)
+
+    def _need(self, permission: str) -> None:
+        if not self.permissions.allows(permission):
+            self.denials.append(permission)
+            raise PermissionDeniedError(f"the permission {permission} is not granted", permission=permission)
 
     def _log(self, params: Mapping[str, Any]) -> dict[str, Any]:
         level, message = _text(params, "level"), _text(params, "message")
@@ -126,34 +132,32 @@ class MemoryHost:
         return {}
 
     def _get(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        key = _key(params)
-        return {"found": key in self.storage, "value": self.storage.get(key)}
+        return self.stored.get(params)
 
     def _set(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        key = _key(params)
-        if "value" not in params:
-            raise InvalidInputError("value: missing", field="value")
-        if len(msgspec.json.encode(params["value"])) > MAX_VALUE_BYTES:
-            raise InvalidInputError(f"value: over {MAX_VALUE_BYTES} bytes as JSON", field="value")
-        self.storage[key] = params["value"]
-        return {}
+        return self.stored.set(params)
 
     def _delete(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        absent = object()
-        return {"deleted": self.storage.pop(_key(params), absent) is not absent}
+        return self.stored.delete(params)
 
     def _list(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        limit = params.get("limit", DEFAULT_PAGE)
-        if not isinstance(limit, int) or not 1 <= limit <= MAX_PAGE:
-            raise InvalidInputError(f"limit: must be 1 to {MAX_PAGE}", field="limit")
-        prefix, after = (_text({field: "", **params}, field) for field in ("prefix", "after"))
-        # By code points, which is the order of the UTF-8 bytes.
-        found = sorted(key for key in self.storage if key.startswith(prefix) and key > after)
-        return {"keys": found[:limit], "more": len(found) > limit}
+        return self.stored.list(params)
+
+    def _batch(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        if any(act["act"] == "get" for act in acts_of(params)):
+            self._need("storage.read")
+        return self.stored.batch(params)
 
     def _publish(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        self.events.append(Event(_text(params, "topic"), params.get("data")))
-        return {}
+        published = self.bus.publish(params)
+        self.events.append(Event(params["topic"], params["data"]))
+        return published
+
+    def _subscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.subscribe(params)
+
+    def _unsubscribe(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.bus.unsubscribe(params)
 
     def _call(self, params: Mapping[str, Any]) -> dict[str, Any]:
         name = _function(params)
@@ -177,7 +181,7 @@ class MemoryHost:
         need, reason = str(Permission.parse(_text(params, "permission"))), _text(params, "reason")
         if not 0 < len(reason) <= MAX_REASON:
             raise InvalidInputError(f"reason: must have 1 to {MAX_REASON} characters", field="reason")
-        denied = not self.permissions.denied.isdisjoint(covering(need))
+        denied = covered(need, self.permissions.denied) is not None
         if not denied and not self.permissions.allows(need):
             self.requests.append((need, reason))
             if need in self.approves:
@@ -192,11 +196,14 @@ class MemoryHost:
 
 _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/log": ("_log", frozenset({"level", "message", "fields"})),
-    "host/storage.get": ("_get", frozenset({"key"})),
-    "host/storage.list": ("_list", frozenset({"prefix", "after", "limit"})),
-    "host/storage.set": ("_set", frozenset({"key", "value"})),
-    "host/storage.delete": ("_delete", frozenset({"key"})),
+    "host/storage.get": ("_get", FIELDS["get"]),
+    "host/storage.list": ("_list", FIELDS["list"]),
+    "host/storage.set": ("_set", FIELDS["set"]),
+    "host/storage.delete": ("_delete", FIELDS["delete"]),
+    "host/storage.batch": ("_batch", FIELDS["batch"]),
     "host/events.publish": ("_publish", frozenset({"topic", "data"})),
+    "host/events.subscribe": ("_subscribe", frozenset({"topic", "queue", "overflow", "timeout_s"})),
+    "host/events.unsubscribe": ("_unsubscribe", frozenset({"topic"})),
     "host/permissions.list": ("_permissions", frozenset()),
     "host/permissions.request": ("_request", frozenset({"permission", "reason"})),
     "host/plugins.call": ("_call", frozenset({"plugin", "function", "arguments", "timeout_s"})),
@@ -210,6 +217,7 @@ def _function(params: Mapping[str, Any]) -> str:
 
 _SCOPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "host/events.publish": lambda params: _text(params, "topic"),
+    "host/events.subscribe": lambda params: _text(params, "topic"),
     "host/plugins.call": _function,
 }
 """Where the scope of a permission stands in a call's parameters."""
@@ -217,17 +225,3 @@ _SCOPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 def _said(text: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": text}]
-
-
-def _text(params: Mapping[str, Any], field: str) -> str:
-    value = params.get(field)
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{field}: must be a string", field=field)
-    return value
-
-
-def _key(params: Mapping[str, Any]) -> str:
-    key = _text(params, "key")
-    if not 0 < len(key.encode()) <= MAX_KEY_BYTES:
-        raise InvalidInputError(f"key: must be 1 to {MAX_KEY_BYTES} bytes of UTF-8", field="key")
-    return key

@@ -1,7 +1,7 @@
 """The fixtures of the host's tests, on SQLite."""
 
 from tests.fakes.databases import another_database, closed_database, database_url, impatient
-from tests.fakes.host import audit, checkpoints, clock, database, events
+from tests.fakes.host import audit, checkpoints, clock, database, events, keyring
 from tests.fakes.plugin_peer import bridged, peer_of, pytest_asyncio_loop_factories, services, short_path
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "database_url",
     "events",
     "impatient",
+    "keyring",
     "peer_of",
     "pytest_asyncio_loop_factories",
     "services",

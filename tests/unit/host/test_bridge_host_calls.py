@@ -6,8 +6,8 @@ import pytest
 
 from tests.fakes.plugin_peer import INSTANCE, PLUGIN, QUOTA, WAIT_S, PluginPeer
 from wirthforge_host.bridge.host_calls import TABLE
-from wirthforge_host.bridge.host_calls.events import MAX_EVENT_BYTES
 from wirthforge_host.bridge.host_calls.forms import EVENTS_PER_S
+from wirthforge_host.bus import MAX_EVENT_BYTES
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_KEY_BYTES, MAX_LOG_BYTES
 from wirthforge_sdk.contracts.permissions import SCOPES, PermissionSet
@@ -18,12 +18,19 @@ PARAMETERS = {
     "host/storage.list": {},
     "host/storage.set": {"key": "k", "value": [1]},
     "host/storage.delete": {"key": "k"},
+    "host/storage.batch": {"acts": [{"act": "set", "key": "k", "value": 1}]},
     "host/events.publish": {"topic": "weather.rain", "data": {"mm": 3}},
+    "host/events.subscribe": {"topic": "weather.*"},
+    "host/events.unsubscribe": {"topic": "weather.*"},
     "host/permissions.list": {},
     "host/permissions.request": {"permission": "ui.notify", "reason": "to tell of rain"},
     "host/plugins.call": {"plugin": "demo/other", "function": "double", "arguments": {"number": 2}},
 }
-SCOPE = {"host/events.publish": "weather.rain", "host/plugins.call": "demo/other.double"}
+SCOPE = {
+    "host/events.publish": "weather.rain",
+    "host/events.subscribe": "weather.*",
+    "host/plugins.call": "demo/other.double",
+}
 GUARDED = [method for method, permission in HOST_CALLS.items() if permission is not None]
 FREE = [method for method, permission in HOST_CALLS.items() if permission is None]
 ANSWERED = [method for method in FREE if method != "host/permissions.request"]
@@ -90,15 +97,21 @@ async def test_stored_values_come_back(bridged):
     value = {"a": [1, 2.5, None, "é\x00"], "b": 10**30}
     assert (await bridged.peer.asked("host/storage.get", key="k"))["result"] == {
         "found": False,
+        "version": 0,
         "value": None,
     }
-    assert (await bridged.peer.asked("host/storage.set", key="k", value=value))["result"] == {}
+    assert (await bridged.peer.asked("host/storage.set", key="k", value=value))["result"] == {"version": 1}
     assert (await bridged.peer.asked("host/storage.get", key="k"))["result"] == {
         "found": True,
+        "version": 1,
         "value": value,
     }
     await bridged.peer.asked("host/storage.set", key="l", value=None)
-    assert (await bridged.peer.asked("host/storage.get", key="l"))["result"] == {"found": True, "value": None}
+    assert (await bridged.peer.asked("host/storage.get", key="l"))["result"] == {
+        "found": True,
+        "version": 2,
+        "value": None,
+    }
     listed = await bridged.peer.asked("host/storage.list", prefix="k", limit=1)
     assert listed["result"] == {"keys": ["k"], "more": False}
     assert (await bridged.peer.asked("host/storage.delete", key="k"))["result"] == {"deleted": True}

@@ -74,6 +74,15 @@ INSTANCE = {
     "state": "running",
     "calls": 0,
 }
+SNAPSHOT = {
+    "id": 7,
+    "plugin": "acme/weather",
+    "digest": DIGEST,
+    "created_at": AT,
+    "entries": 2,
+    "size_bytes": 64,
+}
+ROTATION: dict[str, Any] = {"done": True, "plugins_left": [], "values_sealed": 3, "broken": {}}
 RUNNING = WAITING | {
     "state": "running",
     "cause": "approved",
@@ -392,6 +401,12 @@ def host_answers() -> dict[str, Any]:
         f"PUT {at}/resources": LIMITED,
         f"GET {at}/recommendations": SUGGESTED,
         f"POST {at}/recommendations/apply": LIMITED,
+        f"GET {at}/snapshots": page(SNAPSHOT),
+        f"POST {at}/snapshots": SNAPSHOT,
+        f"POST {at}/snapshots/7/restore": SNAPSHOT,
+        f"DELETE {at}/snapshots/7": {},
+        "POST /v1/storage/rotation": ROTATION | {"done": False, "plugins_left": ["acme/weather"]},
+        "GET /v1/storage/rotation": ROTATION,
         "POST /v1/installs": WAITING,
         "POST /v1/permissions": RUNNING,
         "GET /v1/permissions": page(GRANT),

@@ -59,6 +59,11 @@ COMMANDS = {
     "stats": ["stats", "acme/weather"],
     "limit": ["limit", "acme/weather", "--cpus", "0.25"],
     "recommend": ["recommend", "acme/weather"],
+    "storage snapshots": ["storage", "snapshots", "acme/weather"],
+    "storage snapshot": ["storage", "snapshot", "acme/weather"],
+    "storage restore": ["storage", "restore", "acme/weather", "7", "--yes"],
+    "storage delete": ["storage", "delete", "acme/weather", "7"],
+    "storage rotate": ["storage", "rotate"],
     "whoami": ["whoami"],
     "doctor": ["doctor"],
 }

@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bus import Bus, Subscriber
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
@@ -48,6 +49,7 @@ class Services:
     """What host calls reach."""
 
     audit: Audit
+    bus: Bus
     events: Events
     logs: Logs
     storage: Storage
@@ -63,11 +65,12 @@ class Services:
 class Asker:
     """One connection, as the host calls that come over it see it."""
 
-    __slots__ = ("call_id", "event_rate", "peer", "services")
+    __slots__ = ("call_id", "event_rate", "peer", "services", "subscriber")
 
     def __init__(self, peer: Peer, services: Services) -> None:
         self.peer = peer
         self.services = services
+        self.subscriber: Subscriber = services.bus.subscriber(peer.plugin, peer.rights)
         self.event_rate = TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, services.monotonic())
         self.call_id: str | None = None
         """The call that a host call is made for, as the audit log knows it."""

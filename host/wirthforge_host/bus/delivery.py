@@ -1,0 +1,122 @@
+"""Brings the events of one subscription to a plugin: in order on each topic, so many at a time, until acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from wirthforge_host.bus.feeds import Feed
+from wirthforge_host.bus.models import BusEvent, Gap
+from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
+from wirthforge_sdk.contracts.events import Subscription
+from wirthforge_sdk.errors import LimitExceededError, WirthForgeError
+
+IN_FLIGHT = 32
+"""Events of one subscription that are sent and not acknowledged."""
+ATTEMPTS = 5
+"""How often a durable event is sent that the plugin fails at, or dies of."""
+PAUSES_S = (0.1, 0.5, 2.0, 10.0)
+"""Before each further attempt; the last for all after it."""
+
+Send = Callable[[str, dict[str, Any], float], Awaitable[None]]
+"""Sends one event (the subscription's pattern, the event, seconds it may take); returns when it is acknowledged."""
+
+
+class Delivery:
+    """One subscription at work.
+
+    Args:
+        subscription: Which.
+        feed: Where its events come from.
+        send: Brings one to the plugin.
+        allowed: Whether the plugin may have events of a topic at this moment.
+        failed: Told of each event that is given up, and why.
+        attempts: How often each event was tried; kept by the caller, so that a plugin that an event kills meets it
+            :data:`ATTEMPTS` times at most.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        feed: Feed,
+        send: Send,
+        *,
+        allowed: Callable[[str], bool],
+        failed: Callable[[BusEvent, str], None],
+        attempts: dict[int, int],
+    ) -> None:
+        self._subscription = subscription
+        self._feed = feed
+        self._send = send
+        self._allowed = allowed
+        self._failed = failed
+        self._attempts = attempts
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._tails: dict[str, asyncio.Task[None]] = {}
+        """The last event on its way of each topic."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Delivers until cancelled; what is on its way then is cancelled too, and not acknowledged."""
+        missed: int | None = 0
+        try:
+            while True:
+                await self._slots.acquire()
+                item = await self._feed.take()
+                if isinstance(item, Gap):
+                    missed = item.missed
+                    self._slots.release()
+                    continue
+                self._begin(item, missed)
+                missed = 0
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    def _begin(self, event: BusEvent, missed: int | None) -> None:
+        task = asyncio.create_task(self._deliver(event, missed, self._tails.get(event.topic)))
+        self._tails[event.topic] = task
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._ended(event.topic, done))
+
+    def _ended(self, topic: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._tails.get(topic) is task:
+            del self._tails[topic]
+        self._slots.release()
+
+    async def _deliver(self, event: BusEvent, missed: int | None, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait({before})
+        if not self._allowed(event.topic) or await self._arrived(event, missed):
+            self._attempts.pop(event.id, None)
+            self._feed.acknowledge(event)
+
+    async def _arrived(self, event: BusEvent, missed: int | None) -> bool:
+        """Whether it is done with: acknowledged, or given up. Not so when the plugin's instance is gone."""
+        told = {**event.as_dict(), "missed": missed}
+        durable = self._subscription.durable
+        tries = 0
+        while True:
+            made = self._attempts[event.id] = self._attempts.get(event.id, 0) + 1
+            if made > ATTEMPTS:
+                self._failed(event, f"it was tried {ATTEMPTS} times")
+                return True
+            try:
+                await self._send(self._subscription.topic, told, self._subscription.timeout_s)
+            except PluginUnavailableError:
+                return False
+            except (CallTimedOutError, LimitExceededError) as error:
+                # Slow, or paused by an operator: no fault of the event's.
+                self._attempts[event.id] = made - 1
+                reason = error.message
+            except WirthForgeError as error:
+                reason = error.message
+            else:
+                return True
+            if not durable:
+                self._failed(event, reason)
+                return True
+            await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            tries += 1

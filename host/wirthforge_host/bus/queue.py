@@ -1,0 +1,79 @@
+"""What waits for one subscriber: bounded in number and bytes, with a stated rule for what does not fit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from wirthforge_host.bus.models import BusEvent, Gap
+
+QUEUE_BYTES = 4 * 1024 * 1024
+
+
+class Queue:
+    """Events in order. A loss is told where it happened: before the first event after it."""
+
+    def __init__(self, bound: int, *, blocks: bool = False) -> None:
+        self.blocks = blocks
+        self.closed = False
+        self._bound = bound
+        self._events: deque[BusEvent] = deque()
+        self._weight = 0
+        self._missed = 0
+        self._reserved = 0
+        self._room = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def put(self, event: BusEvent) -> None:
+        """Takes an event; when there is no room, in the place of the oldest."""
+        if self.closed:
+            return
+        while self._events and (
+            len(self._events) >= self._bound or self._weight + event.weight > QUEUE_BYTES
+        ):
+            self._weight -= self._events.popleft().weight
+            self._missed += 1
+        self._events.append(event)
+        self._weight += event.weight
+        self._ready.set()
+
+    async def reserve(self) -> None:
+        """Waits for room that is then nobody else's: of a queue that blocks. :meth:`settle` gives it back."""
+        while not self._has_room():
+            self._room.clear()
+            await self._room.wait()
+        self._reserved += 1
+
+    def settle(self) -> None:
+        """What was reserved is used, or not needed."""
+        self._reserved -= 1
+        self._room.set()
+
+    async def take(self) -> BusEvent | Gap:
+        """The oldest event; before the first after a loss, the loss."""
+        await self._ready.wait()
+        if self._missed:
+            missed, self._missed = self._missed, 0
+            return Gap(missed)
+        event = self._events.popleft()
+        self._weight -= event.weight
+        if not self._events:
+            self._ready.clear()
+        self._room.set()
+        return event
+
+    def acknowledge(self, event: BusEvent) -> None:
+        """Nothing: what was taken is gone."""
+
+    def close(self) -> None:
+        """Takes nothing more; whoever waits for room is let go."""
+        self.closed = True
+        self._room.set()
+
+    def _has_room(self) -> bool:
+        return self.closed or (
+            len(self._events) + self._reserved < self._bound and self._weight < QUEUE_BYTES
+        )
