@@ -47,7 +47,7 @@ async def measure(ground: Ground) -> list[Figure]:
     async with ground.wiring.running():
         for name in (ONE, THREE):
             await ground.wiring.installer.install(name, OPERATOR)
-        await ground.wiring.plugins.scale(THREE, INSTANCES, OPERATOR)
+        await ground.wiring.scaling.scale(THREE, INSTANCES, OPERATOR)
         if len(ground.wiring.reconciler.fleet.of(THREE)) < INSTANCES:
             raise BenchError("not all instances started: `python -m bench cold_start` tells why")
         rates: dict[str, list[float]] = {ONE: [], THREE: []}

@@ -20,8 +20,10 @@ from bench.ground import OPERATOR, Ground
 from tests.fakes.plugin_peer import PluginPeer
 from wirthforge_host.bridge import Bridge, Peer, Services
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.configuration import Configurations
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.contracts.host_api import ApprovalIn
+from wirthforge_sdk.serving.clock import utc_now
 
 NAME = "revocation"
 PLUGINS = 50
@@ -122,6 +124,8 @@ async def _crowd(ground: Ground, count: int) -> AsyncIterator[list[_Busy]]:
     services = Services(
         audit=wiring.audit,
         bus=wiring.bus,
+        configurations=Configurations(wiring.database, wiring.audit, now=utc_now),
+        secrets=wiring.secrets,
         events=wiring.events,
         logs=wiring.logs,
         storage=wiring.storage,

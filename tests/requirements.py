@@ -157,7 +157,23 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="a snapshot with each upgrade",
     ),
-    Requirement("CORE-9", "configuration management"),
+    Requirement(
+        "CORE-9",
+        "configuration management",
+        "done",
+        tests=(
+            "tests/unit/sdk/test_configuration.py::test_a_wrong_value_is_named_with_what_is_wrong_and_the_remedy",
+            "tests/unit/host/test_provisioning.py::test_a_plugin_waits_for_what_it_needs_by_name_and_starts_when_the_last_is_set",
+            "tests/unit/host/test_provisioning.py::test_a_change_reaches_a_running_plugin_and_its_handler",
+            "tests/unit/host/test_provisioning.py::test_a_change_that_the_plugin_refuses_stays_set_and_is_reported",
+            "tests/unit/host/test_provisioning.py::test_every_version_is_kept_with_who_when_and_why_and_one_can_go_back",
+            "tests/unit/host/test_provisioning.py::test_a_wrong_value_is_refused_with_every_problem_and_nothing_is_kept",
+            "tests/unit/host/test_api_configuration.py::test_a_version_is_an_etag_and_another_one_since_is_a_conflict",
+            "tests/unit/sdk/test_cli_configuration.py::test_values_are_read_by_the_plugins_schema",
+            "tests/unit/sdk/test_runtime_settings.py::test_a_change_is_heard_and_read",
+            "tests/security/test_secrets_nowhere.py::test_a_secret_is_found_nowhere_outside_its_plugin",
+        ),
+    ),
     Requirement("CORE-10", "performance optimisation"),
     # Isolation
     Requirement(
@@ -468,6 +484,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_balancing.py::test_idle_instances_take_turns_and_busy_ones_are_passed_over",
             "tests/unit/host/test_balancing.py::test_an_instance_that_dies_under_load_loses_no_idempotent_call",
             "tests/unit/host/test_balancing.py::test_fewer_are_wanted_and_those_that_leave_are_drained",
+            "tests/unit/host/test_bus.py::test_of_several_instances_one_has_what_the_manifest_subscribes_to_and_then_the_next",
             "tests/unit/host/test_resources.py::test_a_plugin_of_several_instances_is_judged_by_the_busiest_as_long_as_that_is_there",
             "tests/unit/sdk/test_cli.py::test_every_instance_is_shown_where_one_is_looked_at",
             "tests/integration/test_adoption.py::test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have",
@@ -659,7 +676,15 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/sdk/test_policy.py::test_a_cap_holds_for_what_a_tier_brings_too",
         ),
     ),
-    Requirement("SCH-4", "configuration schema"),
+    Requirement(
+        "SCH-4",
+        "configuration schema",
+        "done",
+        tests=(
+            "tests/architecture/test_schemas.py::test_nothing_exported_has_drifted",
+            "tests/unit/sdk/test_configuration.py::test_a_configuration_is_json_schema_2020_12_that_the_library_takes",
+        ),
+    ),
     Requirement(
         "SCH-5",
         "marketplace schema",

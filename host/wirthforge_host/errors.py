@@ -152,3 +152,21 @@ class AuthorChangedError(UntrustedError):
     """A release is signed by another author than the plugin's first one on this host."""
 
     code = "author_changed"
+
+
+class ConfigurationInvalidError(InvalidInputError):
+    """Values do not fit the schema that the plugin's author wrote."""
+
+    code = "configuration_invalid"
+
+
+class VersionChangedError(ConflictError):
+    """Somebody changed it since the version that was looked at."""
+
+    code = "version_changed"
+
+
+class NotProvisionedError(ConflictError):
+    """A plugin cannot start before its operator sets what it needs; the message names it."""
+
+    code = "not_provisioned"

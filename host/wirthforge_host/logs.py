@@ -90,6 +90,15 @@ class Logs:
         self._notice(plugin, log)
         return [line.out() for line in log.lines.recent(after=after or 0, limit=limit)]
 
+    def last_error(self, plugin: str, instance: str) -> str:
+        """The last line of the newest error that the instance logged; empty when it logged none of late."""
+        errors = (
+            line.message.strip().splitlines()[-1]
+            for line in reversed(self.tail(plugin, limit=20))
+            if line.level == "error" and line.instance == instance and line.message.strip()
+        )
+        return next(errors, "")
+
     @asynccontextmanager
     async def subscribe(
         self, plugin: str, *, after: int | None = None

@@ -9,6 +9,7 @@ import pytest
 
 import wirthforge_host.audit.store
 import wirthforge_host.bus.store
+import wirthforge_host.configuration.store
 import wirthforge_host.keyring.store
 import wirthforge_host.permissions.store
 import wirthforge_host.storage.store

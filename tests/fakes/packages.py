@@ -70,6 +70,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     source: str = SOURCE,
     readme: str = "# Hello\n",
     extra: str = "",
+    runtime: str = 'type = "python"\nentry = "plugin:plugin"',
     files: Mapping[str, str] | None = None,
 ) -> bytes:
     """A signed package. Equal arguments with the same key give equal bytes.
@@ -86,6 +87,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         source: ``src/plugin.py``.
         readme: ``README.md``.
         extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
+        runtime: What ``[runtime]`` says.
         files: More files, texts by path.
     """
     # JSON strings and lists are TOML strings and lists.
@@ -98,8 +100,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         'authors = ["Ada Example <ada@example.org>"]',
         'license = "MIT"',
         "[runtime]",
-        'type = "python"',
-        'entry = "plugin:plugin"',
+        runtime,
     ]
     for need in permissions:
         lines += ["[[permissions]]", f"need = {json.dumps(need)}", 'reason = "A test needs it."']

@@ -21,6 +21,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.events import Events
 from wirthforge_host.keyring import Keyring
 from wirthforge_host.logs import Logs
@@ -187,6 +188,8 @@ def services(database: Database, audit: Audit, events: Events, keyring: Keyring,
         events=events,
         logs=logs,
         storage=storage,
+        configurations=Configurations(database, audit, now=clock),
+        secrets=Secrets(database, keyring, audit, now=clock),
         monotonic=clock.monotonic,
         exchange=exchange,
         requests=Requests(audit=audit, events=events, now=clock, monotonic=clock.monotonic),

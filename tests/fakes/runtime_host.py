@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.keyring import FileMasterKey, Keyring
@@ -78,11 +79,12 @@ async def runtime_host(
     denied: Iterable[str] = (),
     plugins: Mapping[str, Callable[..., Any]] | None = None,
     approves: Iterable[str] = (),
+    prepare: Callable[[Services], Awaitable[None]] | None = None,
 ) -> AsyncIterator[RuntimeHost]:
     """Runs the plugin in ``project`` behind a real bridge, until the block ends.
 
     ``plugins`` stand for functions of other plugins, by ``namespace/name.function``; ``approves`` are the permissions
-    that an operator grants when they are asked for, and no other.
+    that an operator grants when they are asked for, and no other. ``prepare`` comes before the plugin starts.
     """
     directory = Path(tempfile.mkdtemp(prefix="wf"))
     database = Database(f"sqlite+aiosqlite:///{directory / 'host.sqlite3'}")
@@ -91,10 +93,9 @@ async def runtime_host(
     try:
         async with database.transaction() as tx:
             await tx.run_sync(metadata.create_all)
-        audit = Audit(database, now=utc_now)
-        keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
-        await keyring.load()
-        services = _services(database, audit, keyring, plugins or {})
+        services = await _services(database, directory, plugins or {})
+        if prepare is not None:
+            await prepare(services)
         async with (
             _operator(services, rights, frozenset(approves)),
             _connected(services, rights, directory / "i", project) as host,
@@ -132,12 +133,14 @@ async def _operator(services: Services, rights: Rights, approves: frozenset[str]
         task.cancel()
 
 
-def _services(
-    database: Database, audit: Audit, keyring: Keyring, plugins: Mapping[str, Callable[..., Any]]
+async def _services(
+    database: Database, directory: Path, plugins: Mapping[str, Callable[..., Any]]
 ) -> Services:
+    audit, events = Audit(database, now=utc_now), Events(now=utc_now)
+    keyring = Keyring(database, FileMasterKey(directory / "keys"), audit)
+    await keyring.load()
     exchange = Exchange()
     exchange.connect(OtherPlugins(plugins))
-    events = Events(now=utc_now)
     return Services(
         exchange=exchange,
         audit=audit,
@@ -146,6 +149,8 @@ def _services(
         requests=Requests(audit=audit, events=events, now=utc_now, monotonic=time.monotonic),
         logs=Logs(now=utc_now, monotonic=time.monotonic),
         storage=Storage(database, keyring, now=utc_now),
+        configurations=Configurations(database, audit, now=utc_now),
+        secrets=Secrets(database, keyring, audit, now=utc_now),
         monotonic=time.monotonic,
     )
 
@@ -154,6 +159,7 @@ def _services(
 async def _connected(
     services: Services, rights: Rights, directory: Path, project: Path
 ) -> AsyncIterator[RuntimeHost]:
+    manifest = parse_manifest((project / "plugin.toml").read_bytes())
     peer = Peer(
         instance="i",
         plugin=PLUGIN,
@@ -161,6 +167,7 @@ async def _connected(
         rights=rights,
         storage_bytes=4 * MAX_VALUE_BYTES,
         asks=ASKS,
+        configuration=manifest.configuration,
     )
     endpoint = await Bridge(services).listen(peer, directory, on_lost=lambda: None)
     runtime = ["-m", "wirthforge_sdk.runtime", "--socket", str(directory / "bridge.sock")]

@@ -88,7 +88,7 @@ async def test_any_number_of_hosts_may_follow_each_other(again, left):
 async def test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have(again, tmp_path):
     async with again() as host:
         await host.install()
-        await host.wiring.plugins.scale(PLUGIN, 3, host.operator)
+        await host.wiring.scaling.scale(PLUGIN, 3, host.operator)
         before = {each.id for each in (await host.plugin()).instances}
         assert [await count(host) for _ in range(3)] == [1, 1, 1]
     async with again() as host:

@@ -32,7 +32,7 @@ async def test_real_instances_share_calls_and_one_that_is_killed_loses_none(tmp_
     package = make_package(source=SOURCE, functions=offered(SOURCE))
     async with world_on_engine(tmp_path / "h", package) as host:
         await host.install()
-        await host.wiring.plugins.scale(PLUGIN, 3, host.operator)
+        await host.wiring.scaling.scale(PLUGIN, 3, host.operator)
         found = await host.plugin()
         uids = {each.uid for each in found.instances}
         assert len(uids) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wirthforge_host.api import (
     audit,
     calls,
+    configuration,
     containment,
     event_socket,
     events,
@@ -30,8 +31,9 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION)
     app.state.wiring = wiring
-    for module in (
+    routers = (
         plugins,
+        configuration,
         containment,
         calls,
         permissions,
@@ -42,7 +44,8 @@ def create_app(wiring: Wiring) -> Application:
         resources,
         storage,
         threats,
-    ):
+    )
+    for module in routers:
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))
     app.include_router(event_socket.router)
     return app

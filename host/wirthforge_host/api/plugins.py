@@ -50,7 +50,7 @@ async def disable(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) 
 @router.put("/plugins/{namespace}/{name}/instances")
 async def scale(namespace: Slug, name: Slug, body: ScaleIn, operator: Keeper, wiring: Wired) -> PluginOut:
     """Has that many instances share the plugin's calls; answers when they do, or when one did not start."""
-    await wiring.plugins.scale(f"{namespace}/{name}", body.instances, operator)
+    await wiring.scaling.scale(f"{namespace}/{name}", body.instances, operator)
     return await wiring.plugins.get(f"{namespace}/{name}")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -111,7 +112,7 @@ class Dispatcher:
             act.code = "cancelled"
             raise
         finally:
-            record = act.record(self._peer)
+            record = self._record(act)
             act.params = None
             if act.code == "cancelled":
                 # Nobody waits for this call any more, and who ends it must not wait for room.
@@ -130,6 +131,13 @@ class Dispatcher:
             LimitExceededError: It is over a bound of messages.
         """
         write_line(self._asker, _converted(messages.decoded(params, MAX_CALL_ELEMENTS), OfLine))
+
+    def _record(self, act: _Act) -> Record:
+        """What is written down. Method, scope and names of parameters the plugin chose: its secrets are not in them."""
+        record = act.record(self._peer)
+        chosen = {name: record.detail[name] for name in ("method", "permission", "parameters")}
+        hide = partial(self._services.secrets.redacted_json, self._peer.plugin)
+        return replace(record, detail={**record.detail, **{name: hide(chosen[name]) for name in chosen}})
 
     def _notice_denial(self, act: _Act) -> None:
         denied = Signal(

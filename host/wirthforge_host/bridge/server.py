@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -112,7 +113,8 @@ class Endpoint:
             subscriber.close()
             raise
         self._connection = connection
-        return Session(connection, self._peer.plugin, subscriber)
+        hide = partial(self._services.secrets.redacted_json, self._peer.plugin)
+        return Session(connection, self._peer.plugin, subscriber, hide)
 
     async def withdraw(self) -> None:
         """Removes the socket: an instance that looks for its host again learns that it is over, and ends itself."""

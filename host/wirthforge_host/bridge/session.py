@@ -7,7 +7,7 @@ The revision is settled once, when the session opens, and never mixed: 2026-07-2
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from wirthforge_host.bridge.calls import ReplyError
 from wirthforge_host.bridge.connection import Connection
 from wirthforge_host.bus import Subscriber
+from wirthforge_host.configuration.redaction import MARGIN
 from wirthforge_host.errors import (
     CallTimedOutError,
     FunctionMissingError,
@@ -67,6 +68,13 @@ _CODE_OF_NUMBER = {
 """For servers that do not use our codes."""
 
 Form = TypeVar("Form", bound=msgspec.Struct)
+Hide = Callable[[Any], Any]
+"""Takes secrets out of JSON that the plugin wrote."""
+
+
+def _all(value: Any) -> Any:
+    """Hides nothing."""
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +126,13 @@ class _Initialized(msgspec.Struct, rename="camel"):
 class Session:
     """One instance, as its functions' caller sees it. :meth:`open` first."""
 
-    def __init__(self, connection: Connection, plugin: str, subscriber: Subscriber) -> None:
+    def __init__(
+        self, connection: Connection, plugin: str, subscriber: Subscriber, hide: Hide = _all
+    ) -> None:
         self._connection = connection
         self._plugin = plugin
         self._subscriber = subscriber
+        self._hide = hide
         self._meta: dict[str, Any] = {}
         self.protocol = ""
         """The MCP revision spoken, once open."""
@@ -220,6 +231,12 @@ class Session:
             raise PluginFailedError(
                 f"{self._plugin} answered {function} with '{_clean(answer.kind)}', not a result"
             )
+        if answer.is_error:
+            # What went wrong is told to strangers; what a function returns is its own to judge.
+            answer.structured, answer.content = (
+                self._hide(answer.structured),
+                _blocks(self._hide(answer.content)),
+            )
         return ToolResult(answer.is_error, answer.structured, answer.content)
 
     async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
@@ -239,6 +256,17 @@ class Session:
         if answer.is_error:
             said = next((str(part["text"]) for part in answer.content if "text" in part), "")
             raise PluginFailedError(f"{self._plugin} failed at an event of {pattern}: {_clean(said)}")
+
+    async def tell(self, method: str, params: dict[str, Any], *, timeout_s: float) -> None:
+        """Tells of a change, and returns when the plugin has taken it.
+
+        Raises:
+            FunctionMissingError: The plugin does not listen to such changes.
+            InvalidInputError: It does not take the change; says why.
+            CallTimedOutError: No answer in time.
+            PluginUnavailableError: The instance is gone.
+        """
+        await self._ask(method, params, timeout_s)
 
     async def _discover(self, timeout_s: float, *, final: bool) -> bool:
         """Whether the plugin speaks the modern revision; with ``final``, no answer is an error."""
@@ -265,7 +293,7 @@ class Session:
             )
         except (ReplyError, CallTimedOutError) as error:
             raise PluginUnavailableError(
-                f"{self._plugin} answers no greeting of MCP: {_clean(str(error))}"
+                f"{self._plugin} answers no greeting of MCP: {_clean(self._hide(str(error)[: MAX_TEXT + MARGIN]))}"
             ) from None
         version = self._read(answer, _Initialized).protocol_version
         if version not in GREETED:
@@ -298,7 +326,8 @@ class Session:
         if code == ErrorCode.PERMISSION_DENIED:
             return PluginLacksPermissionError(f"{self._plugin} lacks a permission it needs for {what}")
         kind = _ERRORS.get(code or "", PluginFailedError)
-        return kind(f"{self._plugin}, {what}: {_clean(failure.message)}", plugin=self._plugin)
+        told = _clean(str(self._hide(failure.message[: MAX_TEXT + MARGIN])))
+        return kind(f"{self._plugin}, {what}: {told}", plugin=self._plugin)
 
     def _function(self, tool: _Tool) -> Function:
         hints = tool.annotations or _Hints()
@@ -340,6 +369,10 @@ def _is_newer(error: ReplyError) -> bool:
         each in GREETED for each in supported if isinstance(each, str)
     )
     return error.failure.code == UNSUPPORTED_VERSION and newer
+
+
+def _blocks(content: Any) -> list[dict[str, Any]]:
+    return content if isinstance(content, list) else []
 
 
 def _clean(text: str) -> str:

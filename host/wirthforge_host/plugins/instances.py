@@ -20,6 +20,7 @@ from typing import Any
 import structlog
 
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.configuration import Provision
 from wirthforge_host.egress import Egress, EgressEndpoint
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
@@ -89,6 +90,7 @@ class Instances:
     trees: Trees
     settings: Settings
     policy: SecurityPolicy
+    provision: Provision
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
@@ -104,10 +106,12 @@ class Instances:
             PluginUnavailableError: It did not connect, greet or pass its self-test; says why, as far as is known.
             PolicyViolationError: The operator's policy does not let it run, or not in such a sandbox.
             LimitExceededError: The host runs as many instances as it may.
+            NotProvisionedError: A required setting or secret is missing; names it.
             UnavailableError: The engine or the database does not answer, which is no fault of the plugin's.
         """
         # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
         admit(record.release.manifest, self.policy)
+        await self.provision.require(record.release.manifest)
         begun = await self._begin(record)
         began = time.monotonic()
         try:
@@ -294,6 +298,7 @@ class Instances:
             rights=self.permissions.of(own.plugin, own.digest),
             storage_bytes=begun.limits.storage_bytes,
             asks=frozenset(request.need for request in record.release.manifest.permissions),
+            configuration=record.release.manifest.configuration,
         )
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
         if record.release.manifest.destinations():
@@ -357,15 +362,10 @@ class Instances:
                         await begun.exited.wait()
             with suppress(UnavailableError):
                 state = await self.engine.state(begun.sandbox.container_id)
-                if state is not None and state.oom_killed:
-                    parts.append("it ran out of memory")
-                elif state is not None and not state.running:
-                    parts.append(f"its process ended with exit code {state.exit_code}")
-        lines = self.logs.tail(begun.record.plugin, limit=20)
-        own = (line for line in lines if line.level == "error" and line.instance == begun.record.id)
-        errors = [message for line in own if (message := line.message.strip())]
-        if errors:
-            parts.append(f"its last error: {errors[-1].splitlines()[-1][:300]}")
+                if state is not None and state.ending:
+                    parts.append(state.ending)
+        if last := self.logs.last_error(begun.record.plugin, begun.record.id):
+            parts.append(f"its last error: {last[:300]}")
         return "; ".join(parts)
 
     async def _end(self, begun: _Begun) -> None:

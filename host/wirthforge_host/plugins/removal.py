@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Provision
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Permissions
 from wirthforge_host.plugins import store
@@ -36,6 +37,7 @@ class Removal:
     storage: Storage
     cache: Cache
     bus: Bus
+    provision: Provision
     logs: Logs
     trees: Trees
     resources: Resources
@@ -51,9 +53,10 @@ class Removal:
             await self._disable(name, operator)
 
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
-        """Stops and forgets the plugin; with ``purge`` also its values, decisions, log and author pin.
+        """Stops and forgets the plugin, and its secrets.
 
-        What an uninstalled plugin left can be purged later.
+        With ``purge`` its values, configuration, decisions, log and author pin go, too. What an uninstalled plugin
+        left can be purged later.
 
         Raises:
             NotFoundError: It is not on this host; with ``purge``, nothing of it is.
@@ -77,6 +80,8 @@ class Removal:
                         f"{name} is {record.state.value}: its sandbox is not gone yet, try again", plugin=name
                     )
                 await store.remove_plugin(tx, name)
+                # A secret is kept for who needs it, and for nobody else.
+                await self.provision.purge(tx, name, configuration=False)
                 if purge:
                     await self._purge(tx, name, operator)
                 await self.audit.append(
@@ -108,6 +113,7 @@ class Removal:
         kept = [
             await self.storage.purge(tx, name),
             await self.bus.log.purge(tx, name),
+            await self.provision.purge(tx, name, configuration=True) > 0,
             await self.permissions.purge(tx, name, operator.actor),
             await store.remove_pin(tx, name),
         ]

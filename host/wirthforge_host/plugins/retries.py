@@ -32,10 +32,11 @@ class Retries:
         self._due[plugin] = self._monotonic() + LONGEST_DELAY_S
         self._hindered.add(plugin)
 
-    def unhindered(self) -> None:
-        """What hindered is over: all that it hindered is due."""
-        self._due.update(dict.fromkeys(self._hindered, 0.0))
-        self._hindered.clear()
+    def unhindered(self, plugin: str | None = None) -> None:
+        """What hindered is over: all that it hindered is due, or one plugin."""
+        over = self._hindered & {plugin} if plugin is not None else set(self._hindered)
+        self._due.update(dict.fromkeys(over, 0.0))
+        self._hindered -= over
 
     def is_due(self, plugin: str) -> bool:
         """Whether it may be started now."""

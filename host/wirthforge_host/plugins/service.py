@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.errors import PluginUnavailableError, PolicyViolationError
+from wirthforge_host.configuration import Provision
+from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions import Permissions, Rights
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instance import Instance
@@ -38,6 +38,9 @@ from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
 
+MAX_CAUSE = 2000
+"""Characters of what a plugin waits for."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugins:
@@ -52,6 +55,7 @@ class Plugins:
     removal: Removal
     trees: Trees
     resources: Resources
+    provision: Provision
     policy: SecurityPolicy
     now: Callable[[], datetime]
 
@@ -124,6 +128,16 @@ class Plugins:
             self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
+    async def reconsider(self, name: str, operator: Operator) -> None:
+        """Starts a plugin that waited, if what it waited for has been set now."""
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                if record.state is State.AWAITING_APPROVAL and record.enabled:
+                    await self._start_or_wait(tx, record, operator, cause="all is set")
+            self.reconciler.retries.unhindered(name)
+            await self.reconciler.settle(name)
+
     async def enable(self, name: str, operator: Operator) -> None:
         """Wants the plugin to run.
 
@@ -151,34 +165,6 @@ class Plugins:
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
-
-    async def scale(self, name: str, wanted: int, operator: Operator) -> None:
-        """Has ``wanted`` instances share the plugin's calls while it runs; returns when they do, or one failed.
-
-        Those that are too many are drained first, the idlest of them.
-
-        Raises:
-            NotFoundError: It is not on this host.
-            PolicyViolationError: It is more than the policy's cap.
-        """
-        _check_scale(name, wanted, self.policy.cap.instances)
-        async with self.reconciler.alone_with(name):
-            async with self.database.transaction() as tx:
-                record = await store.get_plugin(tx, name)
-                await store.set_scale(tx, name, wanted)
-                detail = {"before": record.scale, "after": wanted}
-                await self.audit.append(
-                    tx,
-                    Record(
-                        actor=operator.actor,
-                        action="plugin.scale",
-                        outcome=Outcome.ALLOWED,
-                        plugin=name,
-                        detail=detail,
-                    ),
-                )
-            self.reconciler.retries.forget(name)
-            await self.reconciler.settle(name)
 
     async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
         """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.
@@ -254,8 +240,10 @@ class Plugins:
     ) -> None:
         """Lets a plugin start that has all it requires; else it waits, and its cause tells for what."""
         rules = await self.permissions.compiled(tx, record.name, record.release.digest)
-        missing = [need for need in record.release.manifest.required() if not rules.allows(need)]
-        waiting = _what_is_missing(missing, rules) if missing else cause
+        undecided = [need for need in record.release.manifest.required() if not rules.allows(need)]
+        unset = await self.provision.lacking(tx, record.release.manifest)
+        missing = [*filter(None, [_what_is_missing(undecided, rules)]), *unset]
+        waiting = "; ".join(missing)[:MAX_CAUSE] if missing else cause
         if record.state is not State.AWAITING_APPROVAL or (missing and record.cause != waiting):
             record = await self.states.move_in(
                 tx, record, State.AWAITING_APPROVAL, cause=waiting, actor=operator.actor
@@ -308,17 +296,6 @@ def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
     undecided = [need for need in missing if need not in denied]
     told = {"it cannot start without what was denied": denied, "to be decided": undecided}
     return "; ".join(f"{what}: {', '.join(needs)}" for what, needs in told.items() if needs)
-
-
-def _check_scale(name: str, wanted: int, most: int) -> None:
-    if wanted > most:
-        raise PolicyViolationError(
-            f"{name} cannot have {wanted} instances: the policy's rule cap.instances says at most {most}",
-            plugin=name,
-            rule="cap.instances",
-            asked=wanted,
-            most=most,
-        )
 
 
 def _check_startable(record: PluginRecord) -> None:

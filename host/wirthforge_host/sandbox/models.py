@@ -238,6 +238,13 @@ class ContainerState:
     started_at: str | None
     """RFC 3339, as the engine tells it; ``None`` before the first start."""
 
+    @property
+    def ending(self) -> str:
+        """Why it does not run any more, for people; empty while it does."""
+        if self.oom_killed:
+            return "it ran out of memory"
+        return "" if self.running else f"its process ended with exit code {self.exit_code}"
+
 
 class EventKind(StrEnum):
     """What happened to a container."""

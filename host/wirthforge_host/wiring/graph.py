@@ -5,24 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from wirthforge_host.audit.checkpoints import Checkpoints
-from wirthforge_host.audit.service import Audit
-from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
-from wirthforge_host.events import Events
 from wirthforge_host.install import Installer, Marketplace, Source
-from wirthforge_host.keyring import Keyring
-from wirthforge_host.logs import Logs
 from wirthforge_host.metrics import Metrics
-from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.answers import Answers
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.resources.enforcer import Enforcer
@@ -31,47 +27,38 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.settings import Settings
-from wirthforge_host.storage import Snapshots, Storage, Upkeep
+from wirthforge_host.storage import Snapshots, Upkeep
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.service import Threats
 from wirthforge_host.threats.tripwire import Tripwire
 from wirthforge_host.tokens.service import Tokens
 from wirthforge_host.wiring import parts
 from wirthforge_host.wiring.ground import Ground
-from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.errors import WirthForgeError
 from wirthforge_sdk.serving.clock import utc_now
-from wirthforge_sdk.serving.database import Database
 
 TOKEN_FILE = "operator.token"  # noqa: S105 (a file's name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wiring:
-    """All that the admin API offers, and what it is made of."""
+class Wiring(Ground):
+    """All that the admin API offers, and the ground that it stands on."""
 
     settings: Settings
-    policy: SecurityPolicy
-    database: Database
     engine: ContainerEngine
-    audit: Audit
     checkpoints: Checkpoints
-    bus: Bus
-    keyring: Keyring
-    events: Events
-    logs: Logs
     metrics: Metrics
     tokens: Tokens
-    permissions: Permissions
-    storage: Storage
     snapshots: Snapshots
     storage_upkeep: Upkeep
     plugins: Plugins
     answers: Answers
+    provisioning: Provisioning
     calls: Calls
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    scaling: Scaling
     containment: Containment
     resources: Resources
     enforcer: Enforcer
@@ -96,6 +83,7 @@ class Wiring:
             await self.tokens.load()
             await self.permissions.load()
             await self.bus.load()
+            await self.secrets.load()
             await self.plugins.sweep()
             # Begun before the log, to sign what it was in the end.
             await stack.enter_async_context(self.checkpoints.running())
@@ -150,28 +138,22 @@ def build_wiring(
     containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
     return Wiring(
+        **{each.name: getattr(ground, each.name) for each in fields(Ground)},
         settings=settings,
-        policy=ground.policy,
-        database=ground.database,
         engine=engine,
-        audit=ground.audit,
         checkpoints=parts.checkpoints(settings, ground),
-        bus=ground.bus,
-        keyring=ground.keyring,
-        events=ground.events,
-        logs=ground.logs,
         metrics=metrics,
         tokens=Tokens(ground.database, ground.audit, now=now),
-        permissions=ground.permissions,
-        storage=ground.storage,
         snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
         storage_upkeep=Upkeep(ground.database, ground.keyring, now=now),
         plugins=plugins,
         answers=Answers(requests=ground.requests, plugins=plugins),
+        provisioning=parts.provisioning(ground, plugins, reconciler),
         calls=parts.calls(ground, plugins, reconciler, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
+        scaling=parts.scaling(ground, reconciler),
         containment=containment,
         resources=resources,
         enforcer=parts.enforcer(ground, containment),

@@ -10,6 +10,7 @@ from datetime import datetime
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.bus import Bus
+from wirthforge_host.configuration import Configurations, Provision, Secrets
 from wirthforge_host.events import Events
 from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
@@ -40,9 +41,16 @@ class Ground:
     storage: Storage
     cache: Cache
     exchange: Exchange
+    configurations: Configurations
+    secrets: Secrets
     trees: Trees
     signals: Signals
     now: Callable[[], datetime]
+
+    @property
+    def provision(self) -> Provision:
+        """Whether what releases need is set."""
+        return Provision(database=self.database, configurations=self.configurations, secrets=self.secrets)
 
     @staticmethod
     def of(settings: Settings, now: Callable[[], datetime]) -> Ground:
@@ -65,6 +73,8 @@ class Ground:
             storage=Storage(database, keyring, now=now),
             cache=Cache(time.monotonic),
             exchange=Exchange(),
+            configurations=Configurations(database, audit, now=now),
+            secrets=Secrets(database, keyring, audit, now=now),
             trees=Trees(settings.data_dir / "releases"),
             signals=signals,
             now=now,

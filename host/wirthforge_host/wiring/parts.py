@@ -16,8 +16,10 @@ from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.resources.enforcer import Enforcer
@@ -100,6 +102,8 @@ def instances(
         events=ground.events,
         logs=ground.logs,
         storage=ground.storage,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
         monotonic=time.monotonic,
         signals=ground.signals,
         exchange=ground.exchange,
@@ -120,6 +124,7 @@ def instances(
         trees=ground.trees,
         settings=settings,
         policy=ground.policy,
+        provision=ground.provision,
         now=ground.now,
     )
 
@@ -134,6 +139,16 @@ def reconciler(ground: Ground, instances: Instances, states: States, control: Co
         events=ground.events,
     )
     return Reconciler(ground.database, instances, adoption, states, control, ground.signals)
+
+
+def scaling(ground: Ground, reconciler: Reconciler) -> Scaling:
+    """What sets how many instances run."""
+    return Scaling(
+        database=ground.database,
+        audit=ground.audit,
+        reconciler=reconciler,
+        most=ground.policy.cap.instances,
+    )
 
 
 def containment(ground: Ground, states: States, reconciler: Reconciler, control: Control) -> Containment:
@@ -159,6 +174,7 @@ def plugins(
         permissions=ground.permissions,
         storage=ground.storage,
         bus=ground.bus,
+        provision=ground.provision,
         logs=ground.logs,
         cache=ground.cache,
         trees=ground.trees,
@@ -174,7 +190,23 @@ def plugins(
         removal=removal,
         trees=ground.trees,
         resources=resources,
+        provision=ground.provision,
         policy=ground.policy,
+        now=ground.now,
+    )
+
+
+def provisioning(ground: Ground, plugins: Plugins, reconciler: Reconciler) -> Provisioning:
+    """What operators set for plugins."""
+    return Provisioning(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        cache=ground.cache,
+        configurations=ground.configurations,
+        secrets=ground.secrets,
+        plugins=plugins,
+        reconciler=reconciler,
         now=ground.now,
     )
 

@@ -11,6 +11,7 @@ from wirthforge_sdk.cli import (
     account,
     audit,
     author,
+    configuration,
     containment,
     demo,
     doctor,
@@ -169,6 +170,33 @@ _add(
     },
 )
 app.add_typer(bus, name="events", rich_help_panel="Run plugins")
+configurations = typer.Typer(
+    help="Set a plugin's configuration, and look at what was set.", no_args_is_help=True
+)
+_add(
+    configurations,
+    None,
+    {
+        "get": configuration.get,
+        "set": configuration.set_values,
+        "edit": configuration.edit,
+        "history": configuration.history,
+        "diff": configuration.diff,
+        "rollback": configuration.rollback,
+    },
+)
+app.add_typer(configurations, name="config", rich_help_panel="Run plugins")
+secrets = typer.Typer(help="Set a plugin's secrets, which nobody can read back.", no_args_is_help=True)
+_add(
+    secrets,
+    None,
+    {
+        "list": configuration.list_secrets,
+        "set": configuration.set_secret,
+        "remove": configuration.remove_secret,
+    },
+)
+app.add_typer(secrets, name="secrets", rich_help_panel="Run plugins")
 stores = typer.Typer(help="Care for what plugins stored.", no_args_is_help=True)
 _add(
     stores,

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_MESSAGE_BYTES, ErrorCode
+from wirthforge_sdk.contracts.configuration import Configuration
 from wirthforge_sdk.contracts.manifest import Function, Manifest
 from wirthforge_sdk.contracts.permissions import MEANING, SCOPES
 from wirthforge_sdk.contracts.policy import SecurityPolicy
@@ -20,6 +21,7 @@ HOME: Final = "https://wirthforge.dev/schemas"
 """Names the schemas; nothing is fetched from there."""
 
 _MODELS: Final[dict[str, tuple[str, Any]]] = {
+    "configuration": ("Configuration of a plugin ([configuration] of plugin.toml)", Configuration),
     "envelope": ("DSSE envelope of a package (.wirthforge/author.dsse.json)", Envelope),
     "functions": ("Functions of a release (functions.json)", list[Function]),
     "manifest": ("WirthForge manifest (plugin.toml)", Manifest),

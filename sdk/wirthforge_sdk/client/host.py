@@ -10,6 +10,7 @@ import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
 from wirthforge_sdk.client.host_audit import AuditLog
+from wirthforge_sdk.client.host_configuration import Provisions
 from wirthforge_sdk.client.host_events import Bus
 from wirthforge_sdk.client.host_permissions import PermissionUse
 from wirthforge_sdk.client.host_storage import StorageCare
@@ -136,7 +137,7 @@ class Observation(Streams):
         return await self._connection.ask(Request("GET", "/readyz", accept=(503,)), HealthOut)
 
 
-class ResourceUse(Observation):
+class ResourceUse(Observation, Provisions):
     """What plugins use, and may use."""
 
     async def usages(self) -> UsagesOut:

@@ -122,6 +122,8 @@ HOST_CALLS: Final[dict[str, str | None]] = {
     "host/permissions.list": None,
     "host/permissions.request": None,
     "host/plugins.call": "plugins.call",
+    "host/config.get": "config.read",
+    "host/secrets.get": "secrets.read",
 }
 """Every host call with the permission it needs (None: any plugin may). A scope, where the permission has one,
 is taken from the call: ``host/events.publish`` of topic ``a.b`` needs ``events.publish:a.b``.
@@ -140,11 +142,19 @@ params and results (all JSON):
 ``host/permissions.list`` ``{}`` → ``{granted: [str], denied: [str]}``;
 ``host/permissions.request`` ``{permission, reason: str ≤ 300}`` → ``{}`` once it is granted;
 ``host/plugins.call`` ``{plugin, function, arguments?: object, timeout_s?: number}`` →
-``{structured: any, content: [object], isError: bool}``.
+``{structured: any, content: [object], isError: bool}``;
+``host/config.get`` ``{}`` → ``{version: int, values: object}``;
+``host/secrets.get`` ``{name}`` → ``{found: bool, value: str | null}``.
 """
 
 DELIVER: Final = "events/deliver"
 """The host's request that brings a plugin one event, as ``docs/bridge.md`` has it."""
+
+CONFIG_CHANGED: Final = "wf/config.changed"
+"""A request of the host: ``{version: int, values: object}`` → ``{}``, or an error that says why they do not suit."""
+SECRETS_CHANGED: Final = "wf/secrets.changed"
+"""A request of the host: ``{names: [str]}`` → ``{}``. What they are now is asked for with ``host/secrets.get``."""
+MAX_SECRET_BYTES: Final = 32 * 1024
 
 MAX_KEY_BYTES: Final = 512
 MAX_VALUE_BYTES: Final = 1024 * 1024

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import difflib
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from wirthforge_sdk.contracts import toml
+from wirthforge_sdk.contracts.configuration import Configuration, Setting
 from wirthforge_sdk.contracts.events import Events, Subscription
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, PluginName
 from wirthforge_sdk.contracts.permissions import Permission, PermissionText, covered
@@ -96,6 +97,14 @@ class Health(Table):
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
 
 
+class SecretRequest(NamedTuple):
+    """A secret that a release asks for, with the permission ``secrets.read:name``."""
+
+    name: str
+    reason: str
+    optional: bool
+
+
 class Compatibility(Table):
     """The ``[compatibility]`` table."""
 
@@ -120,6 +129,8 @@ class Manifest(Table):
     permissions: Annotated[list[PermissionRequest], Field(max_length=64)] = []
     resources: Resources = Resources()
     dependencies: Annotated[dict[PluginName, RangeText], Field(max_length=64)] = {}
+    configuration: Configuration | None = None
+    """What the operator sets: JSON Schema 2020-12 of an object, as far as a form can show it."""
     health: Health | None = None
     events: Events = Events()
     compatibility: Compatibility = Compatibility()
@@ -148,9 +159,29 @@ class Manifest(Table):
             raise ValueError("events: an MCP server is sent no events: remove the subscriptions")
         return self
 
+    @model_validator(mode="after")
+    def _configuration_can_be_read(self) -> Manifest:
+        if self.configuration is None:
+            return self
+        if self.runtime.type is RuntimeType.MCP:
+            raise ValueError(
+                "configuration: an MCP server cannot read it: remove it, and use runtime.arguments"
+            )
+        if "config.read" not in [request.need for request in self.permissions]:
+            raise ValueError("configuration: the plugin cannot read it: ask for the permission config.read")
+        return self
+
     def required(self) -> tuple[str, ...]:
         """The permissions it cannot start without."""
         return tuple(request.need for request in self.permissions if not request.optional)
+
+    def secrets(self) -> tuple[SecretRequest, ...]:
+        """The secrets it asks for."""
+        return tuple(
+            SecretRequest(request.need.partition(":")[2], request.reason, request.optional)
+            for request in self.permissions
+            if request.need.startswith("secrets.read:")
+        )
 
     def destinations(self) -> tuple[str, ...]:
         """``host:port`` of every ``net.connect`` it asks for, sorted."""
@@ -277,4 +308,5 @@ def _path(location: tuple[int | str, ...]) -> str:
 def _known_keys() -> list[str]:
     asked = (PermissionRequest, Health, Compatibility, Resources, Events, Subscription)
     tables: tuple[type[BaseModel], ...] = (Manifest, Runtime, *asked, Function, Annotations)
-    return [key for table in tables for key in table.model_fields]
+    known = [key for table in tables for key in table.model_fields]
+    return [*known, *(field.alias or name for name, field in Setting.model_fields.items())]

@@ -48,6 +48,8 @@ def matches(pattern: str, topic: str) -> bool:
 def covers(wider: str, narrower: str) -> bool:
     """Whether every topic that ``narrower`` names is one that ``wider`` names; each is a pattern or a topic."""
     asked, given = narrower.split("."), wider.split(".")
+    if asked == ["#"]:
+        asked = ["*", "#"]  # a topic has a word
     if given[0] in {"*", "#"} and asked[0] == RESERVED:
         return False
     if given[-1] != "#":

@@ -136,7 +136,7 @@ class Execution:
             return _refusal(call.id, error.code, error.message, **error.details)
         import traceback  # noqa: PLC0415 - 9 ms that a plugin which does not fail never pays
 
-        reason = _sentence(error)
+        reason = sentence(error)
         self._log.error("".join(traceback.format_exception(error)), function=function.name)
         return wire.answer(call.id, _Result([_Text(reason)], is_error=True))
 
@@ -156,7 +156,7 @@ def _too_late(call: Call) -> bytes | None:
     return None
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
     """The exception's type and message; an author's ``__str__`` may itself be broken."""
     try:
         message = str(error)

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from types import MappingProxyType
 from typing import IO
 
 from wirthforge_sdk.contracts.bridge import Exit
 from wirthforge_sdk.runtime.connecting import NoHostError
+from wirthforge_sdk.runtime.fetching import fetched, left_in_files
 from wirthforge_sdk.runtime.handover import Handover
 from wirthforge_sdk.runtime.host import Log
 from wirthforge_sdk.runtime.output import Printed
@@ -28,16 +30,16 @@ HOME = "/tmp"  # noqa: S108 - the only writable directory there is
 
 
 def start(
-    project: Project, errors: int = subprocess.PIPE, proxies: Mapping[str, str] = MappingProxyType({})
+    project: Project, errors: int = subprocess.PIPE, told: Mapping[str, str] = MappingProxyType({})
 ) -> subprocess.Popen[bytes]:
-    """Starts the server: ``python -m <entry> <arguments>``. Of our environment it has ``proxies`` alone."""
+    """Starts the server: ``python -m <entry> <arguments>``. Of our environment it has ``told`` alone."""
     return subprocess.Popen(
         [sys.executable, "-P", "-B", "-m", project.entry, *project.arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         cwd=HOME,
-        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC", **proxies},
+        env={"PYTHONPATH": ":".join(project.path), "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC", **told},
     )
 
 
@@ -45,12 +47,21 @@ def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
     """Runs the server until it ends or the host ends the instance; returns the exit code."""
     # A sandbox has them where the release asks for connections.
     proxies = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}  # noqa: TID251
-    child = start(project, proxies=proxies)
+    first = fetched(connections, project.secrets)
+    if first is None:
+        return 0
+    try:
+        files = left_in_files(first.secrets)
+    except OSError as error:
+        log.write("error", f"a secret cannot be put into a file: {error}", {})
+        return Exit.CODE_FAILED
+    child = start(project, told={**files, **proxies})
+    ways = chain([(first.connection, first.said)], ((each, each.batches()) for each in connections))
     printed = Printed(log, "warning")
     handover = Handover()
     reasons: list[Exit] = []
     threads = [
-        threading.Thread(target=_feed, args=(connections, handover, child, reasons), daemon=True),
+        threading.Thread(target=_feed, args=(ways, handover, child, reasons), daemon=True),
         threading.Thread(target=_answer, args=(handover, child, printed), daemon=True),
         threading.Thread(target=_listen, args=(child.stderr, printed), daemon=True),
     ]
@@ -65,7 +76,7 @@ def join(connections: Iterator[Connection], log: Log, project: Project) -> int:
 
 
 def _feed(
-    connections: Iterator[Connection],
+    ways: Iterator[tuple[Connection, Iterator[list[bytes]]]],
     handover: Handover,
     child: subprocess.Popen[bytes],
     reasons: list[Exit],
@@ -73,9 +84,9 @@ def _feed(
     """Hosts to server, until there is none; then the server has a moment to end by itself."""
     assert child.stdin is not None  # noqa: S101 - start() asks for all three pipes
     try:
-        for connection in connections:
+        for connection, said in ways:
             _write(child.stdin, handover.begin(connection))
-            for lines in connection.batches():
+            for lines in said:
                 passing, answers = handover.from_host(lines)
                 _write(child.stdin, passing)
                 if answers:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
+from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, SECRETS_CHANGED
 from wirthforge_sdk.runtime.calls import CURRENT
 from wirthforge_sdk.runtime.events import Event, Events
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Annotations, Function, Options, function_of
 from wirthforge_sdk.runtime.host import Host, Line, Log, Permissions
 from wirthforge_sdk.runtime.plugins import Plugins
-from wirthforge_sdk.runtime.session import About, Session
+from wirthforge_sdk.runtime.session import About, Session, Work
+from wirthforge_sdk.runtime.settings import Changes, Config, Secrets
 from wirthforge_sdk.runtime.storage import Storage
 from wirthforge_sdk.runtime.wire import Connection
 from wirthforge_sdk.runtime.workers import Crew
@@ -22,6 +25,8 @@ REQUEST_S = 600.0
 
 F = TypeVar("F", bound=Callable[..., Any])
 H = TypeVar("H", bound=Callable[[Event], Any])
+Changed = TypeVar("Changed", bound=Callable[[dict[str, Any]], object])
+Renewed = TypeVar("Renewed", bound=Callable[[list[str]], object])
 
 
 class FunctionOptions(TypedDict, total=False):
@@ -64,6 +69,9 @@ class Plugin:
         self.log = Log(self._line)
         self.events = Events(self._line)
         self.plugins = Plugins(self._line)
+        self.config = Config(self._line)
+        self.secrets = Secrets(self._line)
+        self._changes = Changes()
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -125,6 +133,22 @@ class Plugin:
 
         return handle
 
+    def on_config_change(self, handler: Changed, /) -> Changed:
+        """``@plugin.on_config_change``: has a function called with all values, defaults too, when they change.
+
+        It runs in a worker thread. What it raises is shown to the operator as the reason why the plugin does not
+        take the values, which stay set.
+
+        Raises:
+            TypeError: It is ``async``.
+            ValueError: There is one already.
+        """
+        return self._changes.on(CONFIG_CHANGED, handler)
+
+    def on_secret_change(self, handler: Renewed, /) -> Renewed:
+        """``@plugin.on_secret_change``: the same with the names of secrets that were set or removed."""
+        return self._changes.on(SECRETS_CHANGED, handler)
+
     def permissions(self) -> Permissions:
         """What the operator granted and denied at this moment.
 
@@ -183,7 +207,8 @@ class Plugin:
         execution = Execution(self._functions, connection, self.log, crew)
         try:
             deliveries = Execution(self.events.handlers, connection, self.log, crew)
-            Session(self._functions, about, connection, host, execution, deliveries).serve()
+            heard = partial(partial, self._changes.accept, connection, crew.workers)
+            Session(self._functions, about, connection, host, Work(execution, deliveries, heard)).serve()
         finally:
             self._line.host = None
 

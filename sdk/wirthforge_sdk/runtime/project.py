@@ -10,6 +10,8 @@ from typing import Any
 from wirthforge_sdk.runtime.plugin import Plugin
 from wirthforge_sdk.runtime.session import About
 
+SECRET = "secrets.read:"  # noqa: S105 - how a permission begins
+
 
 class Project:
     """What a plugin tree says about itself; the host verified it, so only what is used is read.
@@ -27,6 +29,8 @@ class Project:
             self.type = str(runtime["type"])
             self.entry = str(runtime["entry"])
             self.arguments = [str(argument) for argument in runtime.get("arguments", [])]
+            needs = [str(asked["need"]) for asked in table.get("permissions", [])]
+            self.secrets = [need[len(SECRET) :] for need in needs if need.startswith(SECRET)]
             self.about = About(str(table["name"]), str(table["version"]))
         except (KeyError, TypeError) as error:
             raise ValueError(f"plugin.toml does not say what to run: {error} is missing or wrong") from error

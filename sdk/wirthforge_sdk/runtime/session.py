@@ -6,13 +6,14 @@ its first request that is answered without error, as MCP 2026-07-28 asks of serv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from wirthforge_sdk.contracts.bridge import (
+    DELIVER,
     INVALID_PARAMS,
     INVALID_REQUEST,
     LEGACY,
@@ -27,6 +28,7 @@ from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Function
 from wirthforge_sdk.runtime.host import Host
+from wirthforge_sdk.runtime.settings import METHODS as CHANGES
 
 HANDSHAKE_REVISIONS = frozenset({"2024-11-05", "2025-03-26", "2025-06-18", LEGACY})
 FLUSH_BYTES = 64 * 1024
@@ -40,6 +42,24 @@ class About(Struct, frozen=True):
     version: str = ""
 
 
+Accept = Callable[[wire.Id, wire.Params], bytes | None]
+
+
+class Work(Struct, frozen=True):
+    """Who does what one connection brings."""
+
+    calls: Execution
+    deliveries: Execution
+    """Of events."""
+    changed: Callable[[str], Accept]
+    """Of a change, by its method."""
+
+    def acceptors(self) -> dict[str, Accept]:
+        """Who takes a request, by its method; an answer is returned only if there is one already."""
+        changes = {method: self.changed(method) for method in CHANGES}
+        return {"tools/call": self.calls.accept, DELIVER: self.deliveries.accept, **changes}
+
+
 class Session:
     """Answers for the functions of a plugin on one connection, until the other side closes it."""
 
@@ -49,15 +69,14 @@ class Session:
         about: About,
         connection: wire.Connection,
         host: Host,
-        execution: Execution,
-        deliveries: Execution,
+        work: Work,
     ) -> None:
         self._functions = functions
         self._about = about
         self._connection = connection
         self._host = host
-        self._execution = execution
-        self._deliveries = deliveries
+        self._work = work
+        self._acceptors = work.acceptors()
         self._era: str | None = None
 
     def serve(self) -> None:
@@ -71,8 +90,8 @@ class Session:
                 self._send(filter(None, map(self.receive, lines)))
         finally:
             self._host.close()
-            self._execution.abandon()
-            self._deliveries.abandon()
+            self._work.calls.abandon()
+            self._work.deliveries.abandon()
 
     def _send(self, answers: Iterator[bytes]) -> None:
         """Sends the answers of one batch in few writes: a write costs more than a short call."""
@@ -110,18 +129,17 @@ class Session:
 
     def _notified(self, method: str, params: wire.Params) -> None:
         if method == "notifications/cancelled" and params.request_id is not None:
-            for work in (self._execution, self._deliveries):
+            for work in (self._work.calls, self._work.deliveries):
                 work.cancel(params.request_id)
 
     def _requested(self, number: wire.Id, method: str, params: wire.Params) -> bytes | None:
         refused = self._refused_by_era(number, method, params)
         if refused is not None:
             return refused
+        accept = self._acceptors.get(method)
+        if accept is not None:
+            return accept(number, params)
         match method:
-            case "tools/call":
-                return self._execution.accept(number, params)
-            case "events/deliver":
-                return self._deliveries.accept(number, params)
             case "tools/list":
                 tools = [self._functions[name].tool() for name in sorted(self._functions)]
                 return wire.answer(number, {"tools": tools, **self._cacheable()})

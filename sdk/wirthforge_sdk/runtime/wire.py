@@ -69,6 +69,8 @@ class Params(Struct, rename="camel"):
     meta: Meta | UnsetType = field(name="_meta", default=UNSET)
     request_id: Id | None = None
     protocol_version: str = ""
+    values: Raw = Raw(b"{}")
+    names: list[str] = []
 
 
 class Failure(Struct):

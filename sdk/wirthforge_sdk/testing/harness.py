@@ -8,12 +8,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-from wirthforge_sdk.contracts.bridge import DELIVER
+from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, DELIVER, SECRETS_CHANGED
+from wirthforge_sdk.contracts.configuration import Configuration
+from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.runtime import Plugin
 from wirthforge_sdk.runtime.errors import FunctionFailedError
 from wirthforge_sdk.testing.host_end import CallRefusedError, HostEnd
 from wirthforge_sdk.testing.memory_host import Event, Given, LogLine, MemoryHost
+from wirthforge_sdk.testing.memory_settings import MemorySettings
 from wirthforge_sdk.testing.places import InProcess, InThread, Place
 
 TIMEOUT_S = 30.0
@@ -43,7 +46,8 @@ class PluginHarness:
         timeout_s: float = TIMEOUT_S,
         **given: Unpack[Given],
     ) -> None:
-        self.host = MemoryHost(**given)
+        settings = MemorySettings(_schema_of(subject), given.get("config"), given.get("secrets"))
+        self.host = MemoryHost(settings, **given)
         self._place: Place = InThread(subject) if isinstance(subject, Plugin) else InProcess(Path(subject))
         self.host.bus.subscriptions = _subscriptions(subject)
         self._timeout_s = timeout_s
@@ -104,6 +108,26 @@ class PluginHarness:
         """As :meth:`call`, for tests without asyncio."""
         return _returned(self._plugin.ask("tools/call", _call(function, arguments)))
 
+    def configure(self, **values: Any) -> None:
+        """Sets these values and no others, as an operator does, and tells the plugin.
+
+        Raises:
+            InvalidInputError: One does not fit the manifest's schema.
+            CallRefusedError: The plugin's ``on_config_change`` raised; they stay set.
+        """
+        self.host.settings.configure(values)
+        answer = self.host.settings.config_answer()
+        self._plugin.ask(CONFIG_CHANGED, answer)
+
+    def set_secret(self, name: str, value: str) -> None:
+        """Sets a secret and tells the plugin.
+
+        Raises:
+            CallRefusedError: The plugin's ``on_secret_change`` raised.
+        """
+        self.host.settings.secrets[name] = value
+        self._plugin.ask(SECRETS_CHANGED, {"names": [name]})
+
     def functions(self) -> list[dict[str, Any]]:
         """What it offers, as MCP tools: ``name``, ``inputSchema`` and the rest."""
         tools: list[dict[str, Any]] = self._plugin.ask("tools/list", {})["tools"]
@@ -158,6 +182,14 @@ def _subscriptions(subject: Plugin | str | Path) -> list[str]:
         return list(subject.events.handlers)
     table = tomllib.loads((Path(subject) / "plugin.toml").read_text(encoding="utf-8"))
     return [each["topic"] for each in table.get("events", {}).get("subscriptions", [])]
+
+
+def _schema_of(subject: Plugin | str | Path) -> Configuration | None:
+    if isinstance(subject, Plugin):
+        return None
+    data = (Path(subject) / "plugin.toml").read_bytes()
+    # A project that is not ready to be built can be tested; one with a configuration has the rest, too.
+    return parse_manifest(data).configuration if "configuration" in tomllib.loads(data.decode()) else None
 
 
 def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_LOG_BYTES
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered, parse_rule
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from wirthforge_sdk.testing.memory_events import MemoryBus
+from wirthforge_sdk.testing.memory_settings import MemorySettings
 from wirthforge_sdk.testing.memory_storage import FIELDS, MemoryStorage, acts_of
 from wirthforge_sdk.testing.memory_storage import text as _text
 
@@ -51,6 +52,10 @@ class Given(TypedDict, total=False):
     """What is stored."""
     plugins: Mapping[str, Callable[..., Any]]
     """What answers for functions of other plugins, by ``namespace/name.function``; called with arguments by name."""
+    config: Mapping[str, Any]
+    """What is set. Of a project, the manifest's schema checks it and fills in defaults."""
+    secrets: Mapping[str, str]
+    """The secrets that are set, by name."""
     approves: Iterable[str]
     """Permissions that the operator grants when the plugin asks for them as it runs; others are denied."""
 
@@ -62,7 +67,8 @@ class MemoryHost:
         InvalidInputError: A rule is none.
     """
 
-    def __init__(self, **given: Unpack[Given]) -> None:
+    def __init__(self, settings: MemorySettings | None = None, **given: Unpack[Given]) -> None:
+        self.settings = settings or MemorySettings()
         self.permissions = PermissionSet(
             frozenset(map(parse_rule, given.get("grants", ()))),
             frozenset(map(parse_rule, given.get("denied", ()))),
@@ -190,9 +196,17 @@ class MemoryHost:
             raise PermissionDeniedError(f"the permission {need} was denied", permission=need)
         return {}
 
+    def _config(self, _params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.settings.config_answer()
+
+    def _secret(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        return self.settings.secret_answer(_text(params, "name"))
+
     def _permissions(self, _params: Mapping[str, Any]) -> dict[str, Any]:
         return {"granted": sorted(self.permissions.granted), "denied": sorted(self.permissions.denied)}
 
+
+"""Permissions with a scope, and the parameter that it stands in."""
 
 _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/log": ("_log", frozenset({"level", "message", "fields"})),
@@ -207,6 +221,8 @@ _ACTS: dict[str, tuple[str, frozenset[str]]] = {
     "host/permissions.list": ("_permissions", frozenset()),
     "host/permissions.request": ("_request", frozenset({"permission", "reason"})),
     "host/plugins.call": ("_call", frozenset({"plugin", "function", "arguments", "timeout_s"})),
+    "host/config.get": ("_config", frozenset()),
+    "host/secrets.get": ("_secret", frozenset({"name"})),
 }
 """What does each of ``HOST_CALLS``, and the parameters it takes."""
 
@@ -219,6 +235,7 @@ _SCOPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "host/events.publish": lambda params: _text(params, "topic"),
     "host/events.subscribe": lambda params: _text(params, "topic"),
     "host/plugins.call": _function,
+    "host/secrets.get": lambda params: _text(params, "name"),
 }
 """Where the scope of a permission stands in a call's parameters."""
 

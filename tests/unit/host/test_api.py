@@ -34,6 +34,16 @@ SCOPES = {
     "kill": Scope.OPERATE,
     "quarantine": Scope.OPERATE,
     "end_all": Scope.OPERATE,
+    "configuration": Scope.READ,
+    "replace_configuration": Scope.OPERATE,
+    "merge_configuration": Scope.OPERATE,
+    "configuration_form": Scope.READ,
+    "configuration_history": Scope.READ,
+    "configuration_differences": Scope.READ,
+    "roll_back_configuration": Scope.OPERATE,
+    "secrets": Scope.READ,
+    "set_secret": Scope.OPERATE,
+    "remove_secret": Scope.OPERATE,
     "effective": Scope.READ,
     "call": Scope.CALL,
     "grants": Scope.READ,
@@ -162,7 +172,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
         if isinstance(route, APIWebSocketRoute):
             continue  # tests/integration/test_events_process.py has it
         assert isinstance(route, APIRoute)
-        ids = {"grant": "0", "alert": "1", "request": "0", "snapshot": "1"}
+        ids = {"grant": "0", "alert": "1", "request": "0", "snapshot": "1", "secret": "s"}
         path = route.path.format(namespace="demo", name="none", **ids)
         found += [(route.name, method, path) for method in route.methods]
     return found

@@ -73,7 +73,7 @@ async def host(start):
 
 
 async def scale(host, number):
-    await host.wiring.plugins.scale(PLUGIN, number, host.operator)
+    await host.wiring.scaling.scale(PLUGIN, number, host.operator)
     return await host.plugin()
 
 

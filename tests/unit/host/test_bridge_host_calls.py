@@ -25,11 +25,14 @@ PARAMETERS = {
     "host/permissions.list": {},
     "host/permissions.request": {"permission": "ui.notify", "reason": "to tell of rain"},
     "host/plugins.call": {"plugin": "demo/other", "function": "double", "arguments": {"number": 2}},
+    "host/config.get": {},
+    "host/secrets.get": {"name": "api_key"},
 }
 SCOPE = {
     "host/events.publish": "weather.rain",
     "host/events.subscribe": "weather.*",
     "host/plugins.call": "demo/other.double",
+    "host/secrets.get": "api_key",
 }
 GUARDED = [method for method, permission in HOST_CALLS.items() if permission is not None]
 FREE = [method for method, permission in HOST_CALLS.items() if permission is None]
@@ -76,7 +79,8 @@ async def test_a_call_with_its_permission_is_done_and_recorded(bridged, method):
 @pytest.mark.requirement("PERM-3")
 @pytest.mark.parametrize("method", GUARDED)
 async def test_a_denial_wins_over_the_widest_grant(bridged, method):
-    bridged.grant("storage", "events", "plugins", denied=(permission_of(method),))
+    areas = ("storage", "events", "plugins", "config", "secrets")
+    bridged.grant(*areas, denied=(permission_of(method),))
     assert await bridged.peer.code(method, **PARAMETERS[method]) == "PERMISSION_DENIED"
 
 

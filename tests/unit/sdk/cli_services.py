@@ -286,7 +286,7 @@ def serving(answers: dict[str, Any]) -> Iterator[Services]:
             self.end_headers()
             self.wfile.write(answer)
 
-        do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 (the library's names)
+        do_POST = do_PATCH = do_PUT = do_DELETE = do_GET  # noqa: N815 (the library's names)
 
         def log_message(self, *_: Any) -> None:
             pass

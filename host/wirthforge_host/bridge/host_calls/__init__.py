@@ -3,7 +3,7 @@
 A module for each area; ``docs/bridge.md`` has the parameters and results of all.
 """
 
-from wirthforge_host.bridge.host_calls import events, log, permissions, plugins, storage
+from wirthforge_host.bridge.host_calls import events, log, permissions, plugins, settings, storage
 from wirthforge_host.bridge.host_calls.forms import Asker, HostCall, Parameters, Peer, Services
 
 __all__ = ["TABLE", "Asker", "HostCall", "Parameters", "Peer", "Services"]
@@ -14,5 +14,6 @@ TABLE: dict[str, HostCall] = {
     **events.CALLS,
     **permissions.CALLS,
     **plugins.CALLS,
+    **settings.CALLS,
 }
 """One for each of ``wirthforge_sdk.contracts.bridge.HOST_CALLS``."""

@@ -17,6 +17,7 @@ from msgspec import UNSET, Struct, UnsetType
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.exchange import Exchange
 from wirthforge_host.bus import Bus, Subscriber
+from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.events import Events
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions import Rights
@@ -24,6 +25,7 @@ from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.signals import Signals
 from wirthforge_host.storage import Storage
+from wirthforge_sdk.contracts.configuration import Configuration
 
 EVENTS_PER_S = 50.0
 """Events one instance may publish a second, on average; twice that at once."""
@@ -42,6 +44,8 @@ class Peer:
     """Its quota."""
     asks: frozenset[str] = frozenset()
     """The permissions its release names."""
+    configuration: Configuration | None = None
+    """What its release lets an operator set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Services:
     logs: Logs
     storage: Storage
     requests: Requests
+    configurations: Configurations
+    secrets: Secrets
     monotonic: Callable[[], float]
     """Seconds, for rates."""
     signals: Signals = field(default_factory=Signals)

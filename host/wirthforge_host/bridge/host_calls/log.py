@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from wirthforge_host.bridge.host_calls.forms import Asker, HostCall, Parameters
+from wirthforge_host.configuration.redaction import MARGIN
 from wirthforge_sdk.contracts.bridge import MAX_LOG_BYTES
 
 LOG = "host/log"
@@ -26,17 +27,23 @@ class OfLine(Parameters):
 
 def write_line(asker: Asker, line: OfLine) -> None:
     """Keeps a line of the plugin's log, cut to its bound and without what could deceive its reader."""
+    secrets, plugin = asker.services.secrets, asker.peer.plugin
     fields = line.fields
     if len(msgspec.json.encode(fields)) > MAX_LOG_BYTES:
         fields = {"dropped": f"fields over {MAX_LOG_BYTES} bytes"}
-    message = line.message.encode()[:MAX_LOG_BYTES].decode(errors="ignore")
+    shown = secrets.redacted(plugin, line.message[: MAX_LOG_BYTES + MARGIN])
+    message = shown.encode()[:MAX_LOG_BYTES].decode(errors="ignore")
     asker.services.logs.write(
-        plugin=asker.peer.plugin,
+        plugin=plugin,
         instance=asker.peer.instance,
         level=line.level,
         message=_CONTROL.sub("\ufffd", message),
-        fields=fields,
+        fields=_object(secrets.redacted_json(plugin, fields)),
     )
+
+
+def _object(fields: Any) -> dict[str, Any]:
+    return fields if isinstance(fields, dict) else {"dropped": "fields with a secret in them"}
 
 
 async def _log(asker: Asker, line: OfLine) -> dict[str, Any]:

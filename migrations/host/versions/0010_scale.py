@@ -1,7 +1,7 @@
 """How many instances of a plugin an operator wants.
 
-Revision ID: 0009_scale
-Revises: 0008_sealed_storage
+Revision ID: 0010_scale
+Revises: 0009_configuration
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0009_scale"
-down_revision = "0008_sealed_storage"
+revision = "0010_scale"
+down_revision = "0009_configuration"
 branch_labels = None
 depends_on = None
 
