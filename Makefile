@@ -25,9 +25,10 @@ demo: setup ## See a plugin published, installed, called and stopped (KEEP=1 lea
 attack: setup ## Attack a live sandbox in every known way, and see what stops each attack (ARGS=--json)
 	@uv run --frozen wirthforge demo attack $(ARGS)
 
-# strace is what kills a host at its N-th system call (tests/faults.py).
+# strace is what kills a host at its N-th system call (tests/faults.py); node and npm are for servers written for them, git for
+# the repository that one of them reads.
 test: setup unit ## Run all tests
-	@scripts/ensure-tools strace
+	@scripts/ensure-tools strace git node npm
 	@uv run --frozen pytest --ignore tests/unit --ignore tests/architecture $(ARGS)
 
 # On every core. The directory is short, for sockets lie in it whose paths have a bound.

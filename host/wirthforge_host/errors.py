@@ -148,6 +148,12 @@ class FunctionDriftError(UntrustedError):
     code = "function_drift"
 
 
+class FunctionQuarantinedError(UntrustedError):
+    """A function is offered otherwise than it was signed and approved; the rest of its plugin goes on."""
+
+    code = "function_quarantined"
+
+
 class AuthorChangedError(UntrustedError):
     """A release is signed by another author than the plugin's first one on this host."""
 

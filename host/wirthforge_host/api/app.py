@@ -9,6 +9,7 @@ from wirthforge_host.api import (
     containment,
     event_socket,
     events,
+    functions,
     observation,
     permissions,
     plugins,
@@ -33,6 +34,7 @@ def create_app(wiring: Wiring) -> Application:
     app.state.wiring = wiring
     routers = (
         plugins,
+        functions,
         configuration,
         containment,
         calls,

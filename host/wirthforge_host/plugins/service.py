@@ -22,6 +22,7 @@ from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
+from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn, QuarantinedFunction
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AskedPermission,
@@ -166,6 +167,18 @@ class Plugins:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
 
+    async def approve_function(self, name: str, approval: FunctionApprovalIn, operator: Operator) -> None:
+        """See :meth:`Functions.approve`.
+
+        Raises:
+            PluginUnavailableError: The plugin does not run, so that nobody can say what it offers.
+        """
+        await self.get(name)
+        instance = self.reconciler.live(name)
+        if instance is None:
+            raise PluginUnavailableError(f"{name} does not run: nobody can say what it offers", plugin=name)
+        await self.instances.functions.approve(instance, approval, operator)
+
     async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
         """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.
 
@@ -263,6 +276,7 @@ def _plugin_out(
 ) -> PluginOut:
     manifest = record.release.manifest
     instances = [_instance_out(each) for each in live]
+    first = live[0] if live else None
     return PluginOut(
         name=manifest.name,
         version=manifest.version,
@@ -284,11 +298,24 @@ def _plugin_out(
             )
             for asked in manifest.permissions
         ],
-        functions=list(record.release.functions),
+        functions=list(first.functions.values() if first else record.release.functions),
+        quarantined=_quarantined(first) if first else [],
         instance=instances[0] if instances else None,
         instances=instances,
         scale=scale,
     )
+
+
+def _quarantined(instance: Instance) -> list[QuarantinedFunction]:
+    return [
+        QuarantinedFunction(
+            name=name,
+            differences=list(drifted.differences),
+            offered=drifted.offered,
+            fingerprint=drifted.fingerprint,
+        )
+        for name, drifted in instance.offer.quarantined.items()
+    ]
 
 
 def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:

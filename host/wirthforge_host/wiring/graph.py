@@ -95,6 +95,7 @@ class Wiring(Ground):
             )
             tasks = {
                 "reconciler": self.reconciler.run(),
+                "functions": self.instances.functions.run(),
                 "permissions": self.permissions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),

@@ -15,6 +15,7 @@ from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -92,6 +93,17 @@ def resources(ground: Ground) -> Resources:
     )
 
 
+def functions(ground: Ground) -> Functions:
+    """What holds functions to what was approved."""
+    return Functions(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        signals=ground.signals,
+        now=ground.now,
+    )
+
+
 def instances(
     settings: Settings, engine: ContainerEngine, ground: Ground, resources: Resources, egress: Egress
 ) -> Instances:
@@ -120,6 +132,7 @@ def instances(
         egress=egress,
         resources=resources,
         permissions=ground.permissions,
+        functions=functions(ground),
         logs=ground.logs,
         trees=ground.trees,
         settings=settings,

@@ -9,6 +9,7 @@ import typer
 
 from wirthforge_sdk.cli import (
     account,
+    add,
     audit,
     author,
     configuration,
@@ -16,6 +17,7 @@ from wirthforge_sdk.cli import (
     demo,
     doctor,
     events,
+    functions,
     market,
     operator,
     permissions,
@@ -217,6 +219,14 @@ demos = typer.Typer(
 )
 _add(demos, None, {"attack": demo.attack})
 app.add_typer(demos, name="demo", rich_help_panel="You and your machine")
+offers = typer.Typer(
+    help="See what plugins offer, and let go what differs from what was approved.", no_args_is_help=True
+)
+_add(offers, None, {"list": functions.listed, "approve": functions.approve})
+app.add_typer(offers, name="functions", rich_help_panel="Run plugins")
+imports = typer.Typer(help="Make plugins of what others wrote.", no_args_is_help=True)
+_add(imports, None, {"mcp": add.mcp})
+app.add_typer(imports, name="add", rich_help_panel="Write plugins")
 app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
 
 

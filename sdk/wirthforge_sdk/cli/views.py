@@ -153,6 +153,21 @@ def functions(offered: Sequence[Function]) -> RenderableType:
     return table(("Function", "Arguments", "Description"), rows)
 
 
+def offered(one: PluginOut) -> RenderableType:
+    """The functions of a plugin, and what of them is quarantined."""
+    parts: list[RenderableType] = [titled("Functions", functions(one.functions))]
+    if one.quarantined:
+        rows = [
+            (text(each.name, "bold"), "; ".join(each.differences), each.fingerprint[:19])
+            for each in one.quarantined
+        ]
+        parts += [titled("Quarantined", table(("Function", "Difference", "As it is now"), rows))]
+        parts += [
+            Text(f"Look, and decide with: wirthforge functions approve {one.name} FUNCTION", style="cyan")
+        ]
+    return Group(*parts)
+
+
 def installed(plugins: Sequence[PluginOut]) -> RenderableType:
     """What is on the host."""
     if not plugins:
@@ -184,7 +199,7 @@ def plugin(one: PluginOut) -> RenderableType:
         head,
         titled(f"Instances: {len(one.instances)} of {one.scale}", instances(one.instances)),
         titled("Permissions", sheet(one.permissions)),
-        titled("Functions", functions(one.functions)),
+        offered(one),
     )
 
 

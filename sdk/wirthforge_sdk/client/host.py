@@ -12,6 +12,7 @@ from wirthforge_sdk.client.connection import Connection, Request, given, plugin_
 from wirthforge_sdk.client.host_audit import AuditLog
 from wirthforge_sdk.client.host_configuration import Provisions
 from wirthforge_sdk.client.host_events import Bus
+from wirthforge_sdk.client.host_functions import FunctionService
 from wirthforge_sdk.client.host_permissions import PermissionUse
 from wirthforge_sdk.client.host_storage import StorageCare
 from wirthforge_sdk.client.streams import Streams
@@ -171,7 +172,7 @@ class ResourceUse(Observation, Provisions):
         )
 
 
-class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare):
+class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
 from wirthforge_sdk.contracts.manifest import Function, Sentence
 from wirthforge_sdk.contracts.permissions import PermissionText
@@ -86,6 +87,9 @@ class PluginOut(Shape):
     limits: Limits
     permissions: list[AskedPermission]
     functions: list[Function]
+    """While it runs, those that may be called."""
+    quarantined: list[QuarantinedFunction] = []
+    """What its instance offers otherwise than it was signed and approved."""
     instance: InstanceOut | None
     """The first of ``instances``."""
     instances: list[InstanceOut]

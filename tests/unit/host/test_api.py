@@ -48,6 +48,7 @@ SCOPES = {
     "call": Scope.CALL,
     "grants": Scope.READ,
     "approve": Scope.OPERATE,
+    "approve_function": Scope.OPERATE,
     "revoke": Scope.OPERATE,
     "permission_requests": Scope.READ,
     "answer_request": Scope.OPERATE,
