@@ -614,6 +614,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         tests=(
             "tests/unit/sdk/test_cli.py::test_every_command_has_json_and_help",
             "tests/unit/sdk/test_cli.py::test_the_exit_code_tells_the_kind_of_error",
+            "tests/integration/test_mcp_operator.py::test_an_operator_makes_a_token_decides_on_its_calls_and_revokes_it",
         ),
         lacks="dev, test, check, stats, upgrade, rollback",
     ),
@@ -700,6 +701,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "security tests",
         "done",
         tests=(
+            "tests/security/test_api_fuzz.py::test_nothing_that_is_asked_of_the_admin_api_breaks_it",
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
             "tests/security/test_attacks.py::test_an_attack_is_stopped_by_a_layer_and_is_on_record",
@@ -742,8 +744,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_function_quarantine.py::test_what_differs_at_the_start_is_refused_and_the_rest_goes_on",
             "tests/integration/test_function_quarantine.py::test_what_changes_while_it_runs_is_refused_from_then_on_and_back_when_it_is_as_it_was",
             "tests/integration/test_function_quarantine.py::test_an_approval_lets_go_exactly_what_was_looked_at_and_outlives_a_restart",
+            "tests/integration/test_mcp_sdks.py::test_an_unmodified_sdk_lists_calls_waits_for_a_yes_and_hears_of_changes",
+            "tests/integration/test_mcp_endpoint.py::test_a_token_decides_what_is_listed_and_what_is_called",
+            "tests/integration/test_mcp_endpoint.py::test_changes_are_told_to_whose_tools_they_are_and_to_nobody_else",
+            "tests/integration/test_mcp_endpoint.py::test_a_cancelled_call_reaches_the_plugin_and_gets_no_answer",
+            "tests/integration/test_mcp_endpoint.py::test_a_no_is_an_error_that_a_model_can_read_and_is_on_record",
+            "tests/integration/test_mcp_endpoint.py::test_always_holds_for_this_token_function_and_release_and_until_it_is_taken_back",
+            "tests/integration/test_mcp_operator.py::test_an_operator_makes_a_token_decides_on_its_calls_and_revokes_it",
+            "tests/unit/sdk/test_tool_sets.py::test_what_may_destroy_or_reach_out_is_asked_about",
         ),
-        lacks="MCP out",
+        lacks="progress of a plugin's call to an MCP client",
     ),
     Requirement(
         "BEY-2",

@@ -22,7 +22,7 @@ from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
-from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn, QuarantinedFunction
+from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AskedPermission,
@@ -166,18 +166,6 @@ class Plugins:
     async def uninstall(self, name: str, operator: Operator, *, purge: bool) -> None:
         """See :meth:`Removal.uninstall`."""
         await self.removal.uninstall(name, operator, purge=purge)
-
-    async def approve_function(self, name: str, approval: FunctionApprovalIn, operator: Operator) -> None:
-        """See :meth:`Functions.approve`.
-
-        Raises:
-            PluginUnavailableError: The plugin does not run, so that nobody can say what it offers.
-        """
-        await self.get(name)
-        instance = self.reconciler.live(name)
-        if instance is None:
-            raise PluginUnavailableError(f"{name} does not run: nobody can say what it offers", plugin=name)
-        await self.instances.functions.approve(instance, approval, operator)
 
     async def limit(self, name: str, override: ResourcesIn, operator: Operator) -> LimitedOut:
         """Replaces the operator's own limits and priority of a plugin; in force at once where the kernel takes them.

@@ -48,11 +48,9 @@ SMALLEST_QUOTA_US = 1_000
 """The kernel takes no smaller one; below a tenth of a core the period grows instead."""
 
 NODE = "node"
-"""The runtime, as images are labelled, whose programs take their heap's bound from the environment."""
-
+"""The runtime whose programs take their heap's bound from the environment."""
 FILE_BYTES = 64 * MIB
 FILES_IN_TMP = 2048
-
 ENVIRONMENT = (
     ("HOME", "/tmp"),  # noqa: S108 the container's own tmpfs
     ("LANG", "C.UTF-8"),
@@ -79,9 +77,8 @@ PROXIES = tuple(
 """What is added for a plugin that asks for connections: programs read one or the other spelling."""
 
 HEAP_SHARE = 0.5
-"""Of the memory limit, what the objects of a Node.js program may take. V8 reads the machine's memory, not the limit
-(the files that tell it are masked), and would collect only long after the kernel has ended it. The other half is for
-the engine itself, its threads, buffers outside the heap, the runtime, and ``/tmp``."""
+"""Of the memory limit, what a Node.js program's objects may take, since V8 sees the machine's memory alone; the rest is
+for the engine, its threads, buffers outside the heap, the runtime, and ``/tmp``."""
 
 LOW_PORTS = (("net.ipv4.ip_unprivileged_port_start", "0"),)
 """In the container's own network, where the runtime listens on the ports that were asked for, such as 443. Docker sets

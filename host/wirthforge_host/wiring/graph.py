@@ -11,6 +11,7 @@ from datetime import datetime
 from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.database import metadata
 from wirthforge_host.install import Installer, Marketplace, Source
+from wirthforge_host.mcp.server import Server
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.answers import Answers
 from wirthforge_host.plugins.calls import Calls
@@ -65,6 +66,7 @@ class Wiring(Ground):
     alerts: Alerts
     threats: Threats
     tripwire: Tripwire
+    mcp: Server
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -84,6 +86,7 @@ class Wiring(Ground):
             await self.permissions.load()
             await self.bus.load()
             await self.secrets.load()
+            await self.mcp.load()
             await self.plugins.sweep()
             # Begun before the log, to sign what it was in the end.
             await stack.enter_async_context(self.checkpoints.running())
@@ -103,6 +106,7 @@ class Wiring(Ground):
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
                 "storage": self.storage_upkeep.run(),
+                "mcp": self.mcp.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -150,7 +154,7 @@ def build_wiring(
         plugins=plugins,
         answers=Answers(requests=ground.requests, plugins=plugins),
         provisioning=parts.provisioning(ground, plugins, reconciler),
-        calls=parts.calls(ground, plugins, reconciler, metrics),
+        calls=(calls := parts.calls(ground, plugins, reconciler, metrics)),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
@@ -161,6 +165,7 @@ def build_wiring(
         alerts=alerts,
         threats=parts.threats(ground, alerts, containment),
         tripwire=parts.tripwire(ground, instances),
+        mcp=parts.mcp(ground, reconciler, calls),
     )
 
 

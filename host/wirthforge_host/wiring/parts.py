@@ -11,6 +11,11 @@ from wirthforge_host.audit.checkpoints import Checkpoints, own_key
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
+from wirthforge_host.mcp.approvals import Approvals
+from wirthforge_host.mcp.elicitation import Offers
+from wirthforge_host.mcp.server import Server
+from wirthforge_host.mcp.sessions import Sessions
+from wirthforge_host.mcp.tools import Tools
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
@@ -253,6 +258,16 @@ def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:
         f"wirthforge/audit/{settings.host_id or own_id(settings.data_dir / 'host.id')}",
         now=ground.now,
     )
+
+
+def mcp(ground: Ground, reconciler: Reconciler, calls: Calls) -> Server:
+    """The host as an MCP server."""
+    policy = ground.policy.mcp
+    approvals = Approvals(
+        ground.database, ground.audit, ground.events, timeout_s=policy.ask_timeout_s, now=ground.now
+    )
+    tools = Tools(reconciler, calls, approvals, ground.events, policy)
+    return Server(tools, approvals, Sessions(time.monotonic), Offers(time.monotonic, policy.ask_timeout_s))
 
 
 def own_id(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import typer
 
 from wirthforge_sdk.cli import (
+    access,
     account,
     add,
     audit,
@@ -19,6 +20,7 @@ from wirthforge_sdk.cli import (
     events,
     functions,
     market,
+    mcp,
     operator,
     permissions,
     policy,
@@ -129,6 +131,25 @@ _add(
     },
 )
 app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
+calls = typer.Typer(help="Decide on calls of MCP clients that wait for a yes.", no_args_is_help=True)
+_add(
+    calls,
+    None,
+    {
+        "pending": access.pending,
+        "approve": access.approve,
+        "deny": access.deny,
+        "standing": access.standing,
+        "forget": access.forget,
+    },
+)
+app.add_typer(calls, name="calls", rich_help_panel="Run plugins")
+token = typer.Typer(help="Make and revoke tokens of a host.", no_args_is_help=True)
+_add(token, None, {"new": access.new_token, "list": access.tokens, "revoke": access.revoke_token})
+app.add_typer(token, name="token", rich_help_panel="Run plugins")
+servers = typer.Typer(help="Offer a host's functions to MCP clients.", no_args_is_help=True)
+_add(servers, None, {"serve": mcp.serve})
+app.add_typer(servers, name="mcp", rich_help_panel="Run plugins")
 audits = typer.Typer(help="Search, follow, verify and export the audit log of a host.", no_args_is_help=True)
 _add(
     audits,

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
+from wirthforge_sdk.client.host_access import Access
 from wirthforge_sdk.client.host_audit import AuditLog
 from wirthforge_sdk.client.host_configuration import Provisions
 from wirthforge_sdk.client.host_events import Bus
@@ -172,7 +173,7 @@ class ResourceUse(Observation, Provisions):
         )
 
 
-class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService):
+class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService, Access):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(

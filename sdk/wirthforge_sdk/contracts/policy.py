@@ -17,6 +17,7 @@ from wirthforge_sdk.contracts import toml
 from wirthforge_sdk.contracts.manifest import Kind, Manifest, Table
 from wirthforge_sdk.contracts.permissions import covered, parse_rule
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, PartialLimits, Tier
+from wirthforge_sdk.contracts.tool_sets import ToolPatterns
 from wirthforge_sdk.errors import InvalidInputError
 
 MAX_POLICY_BYTES = 256 * 1024
@@ -170,6 +171,23 @@ class Threat(Table):
     action: Action | None = None
 
 
+class Mcp(Table):
+    """``[mcp]``: what clients of the endpoint ``/mcp`` may call, beyond what their tokens say.
+
+    Patterns are ``namespace/name`` or ``namespace/name.function``, with ``*`` for anything within a part. Deny wins; of
+    the others the narrowest decides. A function that none names waits for a yes when it is destructive or open-world.
+    """
+
+    allow: ToolPatterns = []
+    ask: ToolPatterns = []
+    deny: ToolPatterns = []
+    """These are not listed either."""
+    approver: Literal["operator", "client"] = "operator"
+    """Who says yes. ``client``: its own user, where the client can ask one (MCP elicitation); else the operator."""
+    ask_timeout_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
+    """How long a call waits for the yes."""
+
+
 class SecurityPolicy(Table):
     """A whole ``policy.toml``."""
 
@@ -185,6 +203,7 @@ class SecurityPolicy(Table):
     enforcement: Enforcement = Enforcement()
     monitoring: Monitoring = Monitoring()
     egress: Egress = Egress()
+    mcp: Mcp = Mcp()
     threats: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")], Threat], Field(max_length=64)
     ] = {}

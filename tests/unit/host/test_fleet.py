@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.clock import Clock
+from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.fleet import Fleet, least_loaded, standing, surplus
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.instance import Instance
@@ -37,7 +38,7 @@ def made(name="a", *, inside=0, began=0.0, monotonic=time.monotonic, calls_per_s
         sandbox=nothing,
         endpoint=nothing,
         session=nothing,
-        functions={},
+        offer=Offer(),
         started_at=datetime.now(UTC),
         began=began,
         lost=asyncio.Event(),
