@@ -36,6 +36,9 @@ LEVELS = 4
 _log = structlog.get_logger(__name__)
 
 
+UNDELIVERED = "host.event.undelivered"
+
+
 class Bus:
     """Events between plugins, applications and the host. :meth:`load` before use; of the event loop's thread alone."""
 
@@ -142,7 +145,9 @@ class Bus:
         self._spawn(self.log.abandon(plugin, [pattern]))
 
     def gave_up(self, plugin: str, event: BusEvent, reason: str) -> None:
-        """Tells operators of an event that a plugin did not take."""
+        """Tells operators of an event that a plugin did not take; not of that news itself, which would not end."""
+        if event.topic == UNDELIVERED:
+            return
         self._news.emit("event.undelivered", plugin=plugin, event=event.id, on=event.topic, reason=reason)
 
     async def keep(self, pattern: str, retention: Retention, *, by: str) -> None:

@@ -147,7 +147,7 @@ class Subscriber:
             send,
             allowed=self._may,
             failed=self._failed,
-            attempts=self._bus.attempts[cursor],
+            attempts=self._bus.attempts[cursor] if subscription.durable else {},
         )
         self._active[pattern] = _Active(feed, asyncio.create_task(self._run(cursor, delivery, subscription)))
 

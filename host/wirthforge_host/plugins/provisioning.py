@@ -198,6 +198,7 @@ class Provisioning:
             params = {"version": newest.number, "values": effective(schema, newest.given)}
             told_of = await self._tell(record, CONFIG_CHANGED, params, version=newest.number, ran=ran)
             self._delivered[name] = told_of
+        self.cache.forget(name)  # what was returned while it was told
         await self._note(name, told_of)
         return self._out(record, newest)
 
@@ -208,6 +209,7 @@ class Provisioning:
         await self.plugins.reconsider(name, operator)
         async with self._telling[name]:
             told_of = await self._tell(record, SECRETS_CHANGED, {"names": [secret]}, version=None, ran=ran)
+        self.cache.forget(name)
         return SecretSetOut(plugin=name, name=secret, delivery=told_of)
 
     async def _tell(
