@@ -7,7 +7,7 @@ PYTHON := uv run --frozen python
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo attack test unit conformance check format bench schemas migrate up down clean
+.PHONY: help setup tools demo attack servers test unit conformance check format bench schemas migrate up down clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +27,13 @@ attack: setup ## Attack a live sandbox in every known way, and see what stops ea
 
 # strace is what kills a host at its N-th system call (tests/faults.py); node and npm are for servers written for them, git for
 # the repository that one of them reads.
-test: setup unit ## Run all tests
+test: setup unit ## Run all tests but those of other people's servers
 	@scripts/ensure-tools strace git node npm
-	@uv run --frozen pytest --ignore tests/unit --ignore tests/architecture $(ARGS)
+	@uv run --frozen pytest --ignore tests/unit --ignore tests/architecture -m "not servers" $(ARGS)
+
+servers: setup ## Run unmodified MCP servers from PyPI and npm in sandboxes (brings their packages; some minutes)
+	@scripts/ensure-tools git node npm
+	@uv run --frozen pytest -m servers $(ARGS)
 
 # On every core. The directory is short, for sockets lie in it whose paths have a bound.
 unit: tools ## Run the tests that need no engine

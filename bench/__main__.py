@@ -18,6 +18,7 @@ import uvloop
 
 from bench import (
     audit,
+    balance,
     bridge,
     cold_start,
     events,
@@ -49,6 +50,7 @@ BENCHMARKS = {
     for module in (
         cold_start,
         bridge,
+        balance,
         events,
         storage,
         neighbour,

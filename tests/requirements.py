@@ -500,7 +500,23 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
     ),
     Requirement("RES-11", "pooling"),
-    Requirement("RES-12", "load balancing"),
+    Requirement(
+        "RES-12",
+        "load balancing",
+        "done",
+        tests=(
+            "tests/unit/host/test_fleet.py::test_however_calls_come_and_go_each_goes_to_one_of_the_idlest",
+            "tests/unit/host/test_balancing.py::test_each_instance_has_a_user_a_socket_and_a_container_of_its_own",
+            "tests/unit/host/test_balancing.py::test_idle_instances_take_turns_and_busy_ones_are_passed_over",
+            "tests/unit/host/test_balancing.py::test_an_instance_that_dies_under_load_loses_no_idempotent_call",
+            "tests/unit/host/test_balancing.py::test_fewer_are_wanted_and_those_that_leave_are_drained",
+            "tests/unit/host/test_bus.py::test_of_several_instances_one_has_what_the_manifest_subscribes_to_and_then_the_next",
+            "tests/unit/host/test_resources.py::test_a_plugin_of_several_instances_is_judged_by_the_busiest_as_long_as_that_is_there",
+            "tests/unit/sdk/test_cli.py::test_every_instance_is_shown_where_one_is_looked_at",
+            "tests/integration/test_adoption.py::test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have",
+            "tests/integration/test_balancing_on_engine.py::test_real_instances_share_calls_and_one_that_is_killed_loses_none",
+        ),
+    ),
     Requirement(
         "RES-13",
         "caching",
@@ -711,6 +727,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "security tests",
         "done",
         tests=(
+            "tests/security/test_api_fuzz.py::test_nothing_that_is_asked_of_the_admin_api_breaks_it",
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
             "tests/security/test_attacks.py::test_an_attack_is_stopped_by_a_layer_and_is_on_record",

@@ -27,7 +27,7 @@ from wirthforge_sdk.packaging.importing import Import, parse_source
 from wirthforge_sdk.packaging.servers import Wishes
 from wirthforge_sdk.packaging.vendoring import Target, this_platform
 
-pytestmark = [pytest.mark.engine, pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.engine, pytest.mark.e2e, pytest.mark.servers, pytest.mark.timeout(300)]
 
 NAME = "demo/server"
 TARGET = Target("3.11", this_platform())
@@ -229,7 +229,7 @@ async def test_a_tool_that_differs_is_refused_and_the_rest_goes_on_until_it_is_a
         approval = FunctionApprovalIn(
             digest=plugin.digest, function="read_graph", fingerprint=found.fingerprint
         )
-        await host.approve_function(NAME, approval)
+        await host.wiring.answers.approve_function(NAME, approval, host.operator)
         assert "Wirth" in await told(host, "read_graph", {})
         assert (await host.plugin(NAME)).quarantined == []
 

@@ -51,9 +51,6 @@ entry = "weather:plugin"
 """The least that a ``plugin.toml`` says; what is added to it goes on with ``[runtime]``."""
 
 
-PYTHON = 'type = "python"\nentry = "plugin:plugin"'
-
-
 @cache
 def author_key() -> SigningKey:
     """One key for every test that does not care whose it is."""
@@ -71,7 +68,7 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     categories: Sequence[str] = (),
     summary: str = "Greets people.",
     source: str = SOURCE,
-    runtime: str = PYTHON,
+    runtime: str = 'type = "python"\nentry = "plugin:plugin"',
     readme: str = "# Hello\n",
     extra: str = "",
     files: Mapping[str, str] | None = None,
@@ -92,7 +89,6 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         readme: ``README.md``.
         extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
         files: More files, texts by path.
-        runtime: The table ``[runtime]``.
     """
     # JSON strings and lists are TOML strings and lists.
     lines = [

@@ -31,7 +31,6 @@ from wirthforge_host.settings import Settings
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator
 from wirthforge_host.wiring import Wiring, build_wiring
 from wirthforge_sdk.contracts.audit_api import AuditOut
-from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     CallIn,
@@ -191,11 +190,6 @@ class World:
         )
         await self.wiring.plugins.approve(approval, self.operator)
         return await self.plugin(plugin)
-
-    async def approve_function(self, plugin: str, approval: FunctionApprovalIn) -> None:
-        """Lets a quarantined function go."""
-        live = self.wiring.reconciler.live(plugin)
-        await self.wiring.instances.functions.approve(plugin, live, approval, self.operator)
 
     async def call(
         self,

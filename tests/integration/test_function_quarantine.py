@@ -127,13 +127,13 @@ async def test_an_approval_lets_go_exactly_what_was_looked_at_and_outlives_a_res
     other = TURN.model_copy(update={"description": "Turns it round."})
     async with world_on_engine(tmp_path / "h", package(SAY, other, BECOME)) as host:
         plugin = await host.install()
-        approve = host.approve_function
+        approve = host.wiring.answers.approve_function
         for changed in ({"fingerprint": f"sha256:{'0' * 64}"}, {"digest": f"sha256:{'0' * 64}"}):
             with pytest.raises(ConflictError, match="not what you looked at"):
-                await approve(PLUGIN, approval_of(plugin, "turn", **changed))
+                await approve(PLUGIN, approval_of(plugin, "turn", **changed), host.operator)
         with pytest.raises(NotFoundError):
-            await approve(PLUGIN, approval_of(plugin, "turn", function="say"))
-        await approve(PLUGIN, approval_of(plugin, "turn"))
+            await approve(PLUGIN, approval_of(plugin, "turn", function="say"), host.operator)
+        await approve(PLUGIN, approval_of(plugin, "turn"), host.operator)
         assert (await host.call("turn")).structured == {"did": "turn"}
         assert (await host.audited("function.approve"))[0].detail["function"] == "turn"
         await host.disable()
@@ -147,7 +147,7 @@ async def test_that_a_function_is_gone_or_new_can_be_approved_too(tmp_path):
     async with world_on_engine(tmp_path / "h", package(SAY, lost, BECOME)) as host:
         plugin = await host.install()
         for name in ("lost", "turn"):
-            await host.approve_function(PLUGIN, approval_of(plugin, name))
+            await host.wiring.answers.approve_function(PLUGIN, approval_of(plugin, name), host.operator)
         plugin = await host.plugin()
         assert plugin.quarantined == []
         assert {each.name for each in plugin.functions} == {"say", "turn", "become"}

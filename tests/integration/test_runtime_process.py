@@ -296,6 +296,8 @@ def test_a_description_is_the_only_thing_on_stdout_and_sorted_by_name(tmp_path):
         "output_schema",
         "annotations",
         "timeout_s",
+        "cache_s",
+        "calls_per_s",
     }
 
 

@@ -18,6 +18,5 @@ async def approve_function(
 ) -> PluginOut:
     """Lets a quarantined function be called, exactly as it was looked at."""
     plugin = f"{namespace}/{name}"
-    live = wiring.reconciler.live(plugin)
-    await wiring.instances.functions.approve(plugin, live, body, operator)
+    await wiring.answers.approve_function(plugin, body, operator)
     return await wiring.plugins.get(plugin)

@@ -90,10 +90,15 @@ class Checkpoints:
         Args:
             remembered: A checkpoint that was kept elsewhere.
         """
-        async with self._verifying:
-            await self._audit.flush()
-            async for told in verified(self._database.reading, self.origin, self.key, remembered):
-                yield told
+        await self._audit.flush()
+        steps = verified(self._database.reading, self.origin, self.key, remembered)
+        while True:
+            # For a step, not for all: who does not read what it asked for keeps nobody else waiting.
+            async with self._verifying:
+                told = await anext(steps, None)
+            if told is None:
+                return
+            yield told
 
     async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:
         """The entries above ``after`` as lines (``wirthforge_sdk.contracts.audit``), ended by a checkpoint."""
@@ -131,7 +136,8 @@ class Checkpoints:
 
     async def _make_when_due(self) -> None:
         while True:
-            await self._survive(self._make_if_due(at_least=AT_LEAST))
+            # Whoever ends this loop lets a transaction that has begun end: a cut one holds the database for seconds.
+            await asyncio.shield(self._survive(self._make_if_due(at_least=AT_LEAST)))
             await asyncio.sleep(LOOK_S)
 
     async def _make_if_due(self, *, at_least: timedelta) -> None:
@@ -163,8 +169,8 @@ class Checkpoints:
     async def _survive(self, work: Awaitable[object]) -> None:
         try:
             await work
-        except WirthForgeError as error:
-            _log.warning("audit.no_checkpoint", error=error.message)
+        except (WirthForgeError, RuntimeError) as error:
+            _log.warning("audit.no_checkpoint", error=str(error))
 
 
 def own_key(path: Path) -> SigningKey:

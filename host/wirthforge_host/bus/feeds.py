@@ -29,6 +29,8 @@ class KeptFeed:
         self._pattern = pattern
         self._position = after
         self._cursor = cursor
+        self._told = 0
+        """The newest dropped id that a gap was given for."""
         self._ready: deque[BusEvent | Gap] = deque()
         self._open: dict[int, bool] = {}
         """Taken, in order; whether it is acknowledged."""
@@ -44,9 +46,10 @@ class KeptFeed:
             self._more.clear()
             before = self._position
             found, self._position = await self._log.read(before, self._pattern)
-            if (dropped := self._log.dropped(self._pattern)) > before:
+            if (dropped := self._log.dropped(self._pattern)) > max(before, self._told):
+                # Of some publisher: what others published in between is kept, and read.
                 self._ready.append(Gap(None))
-                self._position = max(self._position, dropped)
+                self._told = dropped
             self._ready.extend(found)
             self._settle()
             if self._position == before:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from wirthforge_host.bus.models import BusEvent, Gap
+from wirthforge_host.bus.models import MAX_EVENT_BYTES, BusEvent, Gap
 
 QUEUE_BYTES = 4 * 1024 * 1024
+LARGEST = 2 * MAX_EVENT_BYTES
+"""What is reserved for an event that is not yet known."""
 
 
 class Queue:
@@ -75,5 +77,6 @@ class Queue:
 
     def _has_room(self) -> bool:
         return self.closed or (
-            len(self._events) + self._reserved < self._bound and self._weight < QUEUE_BYTES
+            len(self._events) + self._reserved < self._bound
+            and self._weight + (self._reserved + 1) * LARGEST <= QUEUE_BYTES
         )

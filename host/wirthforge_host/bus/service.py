@@ -36,6 +36,9 @@ LEVELS = 4
 _log = structlog.get_logger(__name__)
 
 
+UNDELIVERED = "host.event.undelivered"
+
+
 class Bus:
     """Events between plugins, applications and the host. :meth:`load` before use; of the event loop's thread alone."""
 
@@ -49,6 +52,8 @@ class Bus:
         self._queues: Patterns[Queue] = Patterns()
         self._readers: Patterns[KeptFeed] = Patterns()
         self._subscribers: set[Subscriber] = set()
+        self._lines: defaultdict[Rights, list[Subscriber]] = defaultdict(list)
+        """The connections of each release that are ready, in their order: an event is for one of them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.log = Log(database, self._tell, now=now)
         self.attempts: defaultdict[Cursor, dict[int, int]] = defaultdict(dict)
@@ -110,9 +115,22 @@ class Bus:
         else:
             self._readers.remove(pattern, feed)
 
+    def line_up(self, subscriber: Subscriber) -> bool:
+        """Whether it is its turn to have what the manifest subscribes to; else it is when those before it are over."""
+        line = self._lines[subscriber.rights]
+        line.append(subscriber)
+        return line[0] is subscriber
+
     def leave(self, subscriber: Subscriber) -> None:
         """A connection is over."""
         self._subscribers.discard(subscriber)
+        line = self._lines.pop(subscriber.rights, [])
+        was_first = line[:1] == [subscriber]
+        rest = [each for each in line if each is not subscriber]
+        if rest:
+            self._lines[subscriber.rights] = rest
+            if was_first:
+                self._spawn(rest[0].take_turn())
 
     def subscriptions(self) -> list[tuple[str, str, int]]:
         """What plugins are subscribed to now: plugin, pattern, events that wait in memory."""
@@ -127,7 +145,9 @@ class Bus:
         self._spawn(self.log.abandon(plugin, [pattern]))
 
     def gave_up(self, plugin: str, event: BusEvent, reason: str) -> None:
-        """Tells operators of an event that a plugin did not take."""
+        """Tells operators of an event that a plugin did not take; not of that news itself, which would not end."""
+        if event.topic == UNDELIVERED:
+            return
         self._news.emit("event.undelivered", plugin=plugin, event=event.id, on=event.topic, reason=reason)
 
     async def keep(self, pattern: str, retention: Retention, *, by: str) -> None:

@@ -26,8 +26,12 @@ MARGIN = 192 * 1024
 
 def forms_of(values: Iterable[str]) -> tuple[str, ...]:
     """What to look for, the longest first, so that none is found inside another."""
-    forms = {form for value in values for form in _forms(value) if len(form) >= SHORTEST}
-    return tuple(sorted(forms, key=lambda form: (-len(form), form))[:MAX_FORMS])
+    known = list(values)
+    whole = {form for value in known for form in _forms(value) if len(form) >= SHORTEST}
+    # Lines have what room is left: a secret of many keeps no other from being found.
+    lines = {line for value in known for line in value.splitlines() if len(line) >= SHORTEST_LINE}
+    chosen = [*_longest(whole), *_longest(lines - whole)][:MAX_FORMS]
+    return tuple(_longest(chosen))
 
 
 def redacted(text: str, forms: tuple[str, ...]) -> str:
@@ -51,9 +55,12 @@ def redacted_json(value: Any, forms: tuple[str, ...]) -> Any:
         return REDACTED
 
 
+def _longest(forms: Iterable[str]) -> list[str]:
+    return sorted(forms, key=lambda form: (-len(form), form))
+
+
 def _forms(value: str) -> Iterator[str]:
     yield value
-    yield from (line for line in value.splitlines() if len(line) >= SHORTEST_LINE)
     yield json.dumps(value)[1:-1]
     yield json.dumps(value, ensure_ascii=False)[1:-1]
     yield quote(value, safe="")

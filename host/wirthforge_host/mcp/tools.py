@@ -152,7 +152,7 @@ class Tools:
         await self._approvals.approved_by_client(exchange.caller, tool)
 
     def _look(self) -> None:
-        live = [(name, self._reconciler.live(name)) for name in self._reconciler.living()]
+        live = [(name, self._reconciler.live(name)) for name in self._reconciler.fleet.plugins()]
         open_ones = [(name, one) for name, one in live if one is not None and one.gate.is_open]
         known = [(name, one.id, one.offer) for name, one in open_ones]
         if known == self._known:

@@ -63,8 +63,9 @@ class Permissions:
             while True:
                 await self._expiry.due(NOTE_S)
                 for rule in self._expiry.taken(self._now()):
-                    await self._end_expired(rule)
-                await self._survive(self.note_uses())
+                    # As below: a transaction that is cut holds the database for seconds.
+                    await asyncio.shield(self._end_expired(rule))
+                await asyncio.shield(self._survive(self.note_uses()))
         finally:
             await asyncio.shield(self._survive(self.note_uses()))
 
@@ -101,7 +102,7 @@ class Permissions:
         async with self._database.reading() as tx:
             granted = [rule for rule in await store.live(tx, plugin) if rule.effect is Effect.GRANT]
             used: defaultdict[str, list[str]] = defaultdict(list)
-            for use in await store.used(tx, plugin):
+            for use in await store.used(tx, plugin, limit=None):
                 if use.allowed:
                     used[use.plugin].append(use.permission)
         return [
@@ -213,6 +214,7 @@ class Permissions:
         self, tx: Transaction, rule: Rule, actor: str, action: str = "permission.revoke"
     ) -> Record:
         await store.revoke(tx, rule.id, self._now())
+        tx.after_commit(partial(self._expiry.forget, rule))
         return _record(action, rule, actor)
 
     async def _end_expired(self, rule: Rule) -> None:
@@ -226,15 +228,16 @@ class Permissions:
                 if found is not None and found.revoked_at is None:
                     ended = await self._end(tx, rule, "host", "permission.expire")
                     await self._changed(tx, rule.plugin, rule.digest, [ended])
-        except WirthForgeError as error:
-            self._expiry.hear([rule])
-            _log.warning("permission.expiry_not_written", plugin=rule.plugin, error=error.message)
+        except (WirthForgeError, RuntimeError) as error:
+            self._expiry.hear_again(rule)
+            _log.warning("permission.expiry_not_written", plugin=rule.plugin, error=str(error))
 
     async def _survive(self, work: Awaitable[None]) -> None:
         try:
             await work
-        except WirthForgeError as error:
-            _log.warning("permission.uses_not_written", error=error.message)
+        except (WirthForgeError, RuntimeError) as error:
+            # A statement that the database refuses must not end what ends grants.
+            _log.warning("permission.uses_not_written", error=str(error))
 
     async def _changed(self, tx: Transaction, plugin: str, digest: str, records: list[Record]) -> None:
         # Audit first: its lock puts concurrent decisions in one order, so that the last one compiles all of

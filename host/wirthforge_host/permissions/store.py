@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Column, Index, Row, String, Table, delete, insert, select, text, update
 
 from wirthforge_host.database import metadata
-from wirthforge_host.permissions.rights import Effect, Rule, Use
+from wirthforge_host.permissions.rights import MAX_USES, Effect, Rule, Use
 from wirthforge_sdk.contracts.permissions_api import UseOut
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
@@ -53,7 +53,7 @@ uses = Table(
 
 
 async def add_uses(tx: Transaction, plugin: str, found: Mapping[str, Use], at: datetime) -> None:
-    """Adds to what is counted of a plugin."""
+    """Adds to what is counted of a plugin; of a thousand permissions at most, those used last."""
     for permission, use in found.items():
         new = {
             "plugin": plugin,
@@ -73,13 +73,18 @@ async def add_uses(tx: Transaction, plugin: str, found: Mapping[str, Use], at: d
                 },
             )
         )
+    await _forget_oldest(tx, plugin)
 
 
-async def used(tx: Transaction, plugin: str | None = None) -> list[UseOut]:
-    """What is counted, of one plugin or of all, most used first; at most :data:`MAX_LISTED`."""
-    query = (
-        select(uses).order_by((uses.c.allowed + uses.c.denied).desc(), uses.c.permission).limit(MAX_LISTED)
-    )
+async def _forget_oldest(tx: Transaction, plugin: str) -> None:
+    own = uses.c.plugin == plugin
+    newest = select(uses.c.permission).where(own).order_by(uses.c.last_at.desc()).limit(MAX_USES)
+    await tx.execute(delete(uses).where(own, uses.c.permission.not_in(newest)))
+
+
+async def used(tx: Transaction, plugin: str | None = None, *, limit: int | None = MAX_LISTED) -> list[UseOut]:
+    """What is counted, of one plugin or of all, most used first."""
+    query = select(uses).order_by((uses.c.allowed + uses.c.denied).desc(), uses.c.permission).limit(limit)
     if plugin is not None:
         query = query.where(uses.c.plugin == plugin)
     return [UseOut(**row._mapping) for row in await tx.execute(query)]  # noqa: SLF001

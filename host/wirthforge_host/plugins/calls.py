@@ -159,7 +159,7 @@ class Calls:
                     if not call.function.may_run_again or call.attempts == ATTEMPTS:
                         raise
                     ended = instance
-            successor = await self._reconciler.successor(ended, call.remaining_s())
+            successor = await self._reconciler.fleet.successor(ended, call.remaining_s())
             if successor is None:
                 raise PluginUnavailableError(
                     f"{call.plugin} ended during the call, and did not come back in time", plugin=call.plugin

@@ -17,7 +17,6 @@ import structlog
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
-from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.drift import Drifted, Offer, compare, describe
@@ -67,26 +66,13 @@ class Functions:
 
         instance.session.when_tools_change(lambda: self._again(instance))
 
-    async def approve(
-        self, name: str, instance: Instance | None, approval: FunctionApprovalIn, operator: Operator
-    ) -> None:
+    async def approve(self, instance: Instance, approval: FunctionApprovalIn, operator: Operator) -> None:
         """Lets a quarantined function go, exactly as the operator saw it; for this release, until it differs again.
 
-        Args:
-            name: Of the plugin.
-            instance: Its live one, if any.
-            approval: What the operator saw.
-            operator: Who says so.
-
         Raises:
-            NotFoundError: No such plugin is there, or no such function of it is quarantined.
-            PluginUnavailableError: The plugin does not run, so that nobody can say what it offers.
+            NotFoundError: No such function is quarantined.
             ConflictError: Another release runs, or the function changed again since it was looked at.
         """
-        if instance is None:
-            async with self.database.reading() as tx:
-                await store.get_plugin(tx, name)
-            raise PluginUnavailableError(f"{name} does not run: nobody can say what it offers", plugin=name)
         drifted = instance.offer.quarantined.get(approval.function)
         if drifted is None:
             raise NotFoundError(

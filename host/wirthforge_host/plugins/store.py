@@ -29,6 +29,7 @@ plugins = Table(
     Column("cause", Text, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("enabled", Boolean, nullable=False),
+    Column("scale", Integer, nullable=False, server_default="1"),
     Column("manifest", Text, nullable=False),
     Column("functions", Text, nullable=False),
 )
@@ -113,6 +114,7 @@ async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
             cause=record.cause,
             changed_at=record.changed_at,
             enabled=record.enabled,
+            scale=record.scale,
             manifest=release.manifest.model_dump_json(),
             functions=encode_functions(release.functions).decode(),
         )
@@ -128,6 +130,11 @@ async def remove_plugin(tx: Transaction, name: str) -> None:
 async def set_enabled(tx: Transaction, name: str, *, enabled: bool) -> None:
     """Writes what the operator wants."""
     await tx.execute(update(plugins).where(plugins.c.name == name).values(enabled=enabled))
+
+
+async def set_scale(tx: Transaction, name: str, scale: int) -> None:
+    """Writes how many instances the operator wants."""
+    await tx.execute(update(plugins).where(plugins.c.name == name).values(scale=scale))
 
 
 async def record_transition(
@@ -252,4 +259,5 @@ def _plugin(row: Row[Any]) -> PluginRecord:
         cause=row.cause,
         changed_at=row.changed_at,
         enabled=row.enabled,
+        scale=row.scale,
     )

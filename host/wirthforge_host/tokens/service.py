@@ -63,10 +63,6 @@ class Operator:
         """As the audit log names them."""
         return f"operator:{self.label}"
 
-    def named_scopes(self) -> frozenset[str]:
-        """As they were asked for: each a :class:`Scope`, or :data:`TOOLS` and a pattern."""
-        return self.scopes | {TOOLS + each for each in self.tools}
-
     def may_call(self, plugin: str, function: str) -> bool:
         """Whether the token is good for this function over MCP."""
         return Scope.CALL in self.scopes or any(covers(each, plugin, function) for each in self.tools)
@@ -143,11 +139,11 @@ class Tokens:
         Raises:
             InvalidInputError: The label, the scopes or the patterns are not as above, or it would be expired already.
         """
-        wanted = frozenset(scopes)
-        _check(wanted)
-        operator = _operator(_new_id(), label, wanted, None if publishes is None else tuple(publishes))
+        patterns = None if publishes is None else tuple(publishes)
         async with self._database.transaction() as tx:
-            return await self._create(tx, operator, expires_at=expires_at, by=by)
+            return await self._create(
+                tx, label=label, scopes=frozenset(scopes), expires_at=expires_at, by=by, publishes=patterns
+            )
 
     def authenticate(self, secret: str) -> Operator:
         """Who holds this token.
@@ -202,28 +198,34 @@ class Tokens:
         async with self._database.transaction() as tx:
             if await store.count(tx):
                 return False
-            _, secret = await self._create(
-                tx, _operator(_new_id(), "first", ALL_SCOPES), expires_at=None, by="host"
-            )
+            _, secret = await self._create(tx, label="first", scopes=ALL_SCOPES, expires_at=None, by="host")
             # Before the commit: a token nobody can read would lock everybody out; a file nobody honours is
             # replaced.
             await asyncio.to_thread(_write_secret, path, secret)
         return True
 
     async def _create(
-        self, tx: Transaction, operator: Operator, *, expires_at: datetime | None, by: str
+        self,
+        tx: Transaction,
+        *,
+        label: str,
+        scopes: frozenset[str],
+        expires_at: datetime | None,
+        by: str,
+        publishes: tuple[str, ...] | None = None,
     ) -> tuple[Token, str]:
-        now, label, scopes = self._now(), operator.label, operator.named_scopes()
+        now = self._now()
         if not _LABEL.fullmatch(label):
             raise InvalidInputError(
                 "label: must be 1 to 60 letters, digits, spaces, dots, hyphens and underscores", field="label"
             )
-        if not all(map(topics.is_pattern, operator.publishes or ())):
+        _check(scopes)
+        if not all(map(topics.is_pattern, publishes or ())):
             raise InvalidInputError("publishes: must be topics or patterns of topics", field="publishes")
         if expires_at is not None and expires_at <= now:
             raise InvalidInputError("expires_at: must be in the future", field="expires_at")
         secret = new_token("h")
-        token = Token(operator.token, label, scopes, now, expires_at, None)
+        token = Token(secrets.token_hex(16), label, scopes, now, expires_at, None)
         named = " ".join(sorted(scopes))
         await store.add(
             tx,
@@ -233,13 +235,13 @@ class Tokens:
             scopes=named,
             created_at=now,
             expires_at=expires_at,
-            publishes=None if operator.publishes is None else " ".join(operator.publishes),
+            publishes=None if publishes is None else " ".join(publishes),
         )
-        detail = {"token": token.id, "label": label, "scopes": named, "publishes": operator.publishes}
+        detail = {"token": token.id, "label": label, "scopes": named, "publishes": publishes}
         await self._audit.append(
             tx, Record(actor=by, action="token.create", outcome=Outcome.ALLOWED, detail=detail)
         )
-        live = _Live(operator, expires_at)
+        live = _Live(_operator(token.id, label, scopes, publishes), expires_at)
         tx.after_commit(lambda: self._live.update({token_digest(secret): live}))
         return token, secret
 
@@ -247,13 +249,7 @@ class Tokens:
         self._live.pop(digest, None)
 
 
-def _new_id() -> str:
-    return secrets.token_hex(16)
-
-
-def _operator(
-    token: str, label: str, scopes: Iterable[str], publishes: tuple[str, ...] | None = None
-) -> Operator:
+def _operator(token: str, label: str, scopes: Iterable[str], publishes: tuple[str, ...] | None) -> Operator:
     named = frozenset(scopes)
     tools = frozenset(each for each in named if each.startswith(TOOLS))
     patterns = frozenset(each.removeprefix(TOOLS) for each in tools)

@@ -19,6 +19,7 @@ from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.plugins.streaming import Streaming
@@ -60,6 +61,7 @@ class Wiring(Ground):
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    scaling: Scaling
     containment: Containment
     resources: Resources
     enforcer: Enforcer
@@ -138,7 +140,7 @@ def build_wiring(
     instances = parts.instances(settings, engine, ground, resources, parts.egress(ground, metrics))
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
-    reconciler = parts.reconciler(settings, ground, instances, states, control)
+    reconciler = parts.reconciler(ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
     containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
@@ -159,6 +161,7 @@ def build_wiring(
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
+        scaling=parts.scaling(ground, reconciler),
         containment=containment,
         resources=resources,
         enforcer=parts.enforcer(ground, containment),

@@ -25,6 +25,7 @@ from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.resources.enforcer import Enforcer
@@ -146,9 +147,7 @@ def instances(
     )
 
 
-def reconciler(
-    settings: Settings, ground: Ground, instances: Instances, states: States, control: Control
-) -> Reconciler:
+def reconciler(ground: Ground, instances: Instances, states: States, control: Control) -> Reconciler:
     """What makes that run what is wanted."""
     adoption = Adoption(
         database=ground.database,
@@ -157,13 +156,16 @@ def reconciler(
         audit=ground.audit,
         events=ground.events,
     )
-    return Reconciler(
-        ground.database,
-        instances,
-        adoption,
-        states,
-        drain_s=settings.drain_timeout_s,
-        signals=ground.signals,
+    return Reconciler(ground.database, instances, adoption, states, control, ground.signals)
+
+
+def scaling(ground: Ground, reconciler: Reconciler) -> Scaling:
+    """What sets how many instances run."""
+    return Scaling(
+        database=ground.database,
+        audit=ground.audit,
+        reconciler=reconciler,
+        most=ground.policy.cap.instances,
     )
 
 

@@ -1,7 +1,7 @@
 """Functions that an operator approved although they differ from what was signed.
 
 Revision ID: 0011_accepted_functions
-Revises: 0010_mcp_approvals
+Revises: 0010_scale
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0011_accepted_functions"
-down_revision = "0010_mcp_approvals"
+down_revision = "0010_scale"
 branch_labels = None
 depends_on = None
 

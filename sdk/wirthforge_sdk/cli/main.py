@@ -77,6 +77,7 @@ _add(
         "logs": operator.logs,
         "inspect": operator.inspect,
         "enable": operator.enable,
+        "scale": operator.scale,
         "disable": operator.disable,
         "uninstall": operator.uninstall,
     },

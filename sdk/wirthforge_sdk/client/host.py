@@ -30,6 +30,7 @@ from wirthforge_sdk.contracts.host_api import (
     InstallIn,
     LogOut,
     PluginOut,
+    ScaleIn,
     ThrottleIn,
 )
 from wirthforge_sdk.contracts.policy import SecurityPolicy
@@ -235,6 +236,15 @@ class HostClient(
         return await self._connection.ask(
             Request("POST", f"{plugin_path(name)}/disable", timeout_s=START_S, repeatable=True), PluginOut
         )
+
+    async def scale(self, name: str, instances: int) -> PluginOut:
+        """Has that many instances share a plugin's calls."""
+        with given():
+            body = ScaleIn(instances=instances)
+        request = Request(
+            "PUT", f"{plugin_path(name)}/instances", body=body, timeout_s=START_S, repeatable=True
+        )
+        return await self._connection.ask(request, PluginOut)
 
     async def hold(self, name: str, act: str, cause: str) -> PluginOut:
         """Does ``pause``, ``resume``, ``kill`` or ``quarantine`` to a plugin, at once."""

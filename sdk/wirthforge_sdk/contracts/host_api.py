@@ -64,6 +64,10 @@ class InstanceOut(Shape):
     started_at: datetime
     protocol: str
     """The MCP revision spoken with it."""
+    state: State
+    """``running``, ``throttled`` or ``paused``."""
+    calls: int
+    """Inside it now."""
 
 
 class PluginOut(Shape):
@@ -87,6 +91,17 @@ class PluginOut(Shape):
     quarantined: list[QuarantinedFunction] = []
     """What its instance offers otherwise than it was signed and approved."""
     instance: InstanceOut | None
+    """The first of ``instances``."""
+    instances: list[InstanceOut]
+    """Those that are there, in the order in which they started."""
+    scale: int
+    """How many are to run while it runs: what the operator wants, and the policy's ``cap.instances`` allows."""
+
+
+class ScaleIn(Body):
+    """How many instances of a plugin are to share its calls."""
+
+    instances: Annotated[int, Field(ge=1, le=64)]
 
 
 class ApprovalIn(Body):

@@ -103,6 +103,8 @@ class Cap(Table):
     io_bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = 128 * MIB
     io_operations_per_s: Annotated[int, Field(ge=16, le=1_000_000)] = 4_000
     calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    instances: Annotated[int, Field(ge=1, le=64)] = 8
+    """How many of one plugin an operator may let run; every other cap is of each. It is no plugin's to ask for."""
 
 
 class Sandbox(Table):
@@ -236,7 +238,7 @@ def violations(manifest: Manifest, policy: SecurityPolicy) -> tuple[Violation, .
             f"asks for {name} {asked[name]}, and the policy's rule cap.{name} says at most {top}",
         )
         for name, top in most.items()
-        if asked[name] > top
+        if name in asked and asked[name] > top
     ]
     allowed = policy.allow.permissions
     rights = [

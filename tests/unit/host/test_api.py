@@ -26,6 +26,7 @@ SCOPES = {
     "plugins": Scope.READ,
     "plugin": Scope.READ,
     "enable": Scope.OPERATE,
+    "scale": Scope.OPERATE,
     "disable": Scope.OPERATE,
     "uninstall": Scope.OPERATE,
     "throttle": Scope.OPERATE,
@@ -125,6 +126,9 @@ class Api:
     async def post(self, path: str, body: object = None) -> httpx.Response:
         return await self.client.post(path, json=body, headers=self.all)
 
+    async def put(self, path: str, body: object) -> httpx.Response:
+        return await self.client.put(path, json=body, headers=self.all)
+
     async def delete(self, path: str, **query: object) -> httpx.Response:
         return await self.client.delete(path, params=query, headers=self.all)
 
@@ -183,16 +187,8 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
         if isinstance(route, APIWebSocketRoute):
             continue  # tests/integration/test_events_process.py has it
         assert isinstance(route, APIRoute)
-        ids = {
-            "grant": "0",
-            "alert": "1",
-            "request": "0",
-            "snapshot": "1",
-            "secret": "s",
-            "token": "0",
-            "call": "0",
-            "call_id": "0" * 32,
-        }
+        ids = {"grant": "0", "alert": "1", "request": "0", "snapshot": "1", "secret": "s"}
+        ids |= {"token": "0", "call": "0", "call_id": "0" * 32}
         path = route.path.format(namespace="demo", name="none", **ids)
         found += [(route.name, method, path) for method in route.methods]
     return found
@@ -263,6 +259,12 @@ async def test_a_plugin_is_installed_approved_called_and_removed(api):
     assert (await api.get("/v1/policy")).json()["cap"]["pids"] == 512
     assert (await api.post(f"/v1/plugins/{PLUGIN}/disable")).json()["state"] == "stopped"
     assert (await api.post(f"/v1/plugins/{PLUGIN}/enable")).json()["state"] == "running"
+    scaled = await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 2})
+    assert (scaled.status_code, len(scaled.json()["instances"])) == (200, 2)
+    assert (
+        problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 9})).code == "policy_violation"
+    )
+    assert problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 0})).status == 422
     removed = await api.delete(f"/v1/plugins/{PLUGIN}", purge="true")
     assert (removed.status_code, removed.content) == (204, b"")
     assert (await api.get("/v1/plugins")).json() == {"items": [], "next": None}

@@ -1,7 +1,7 @@
 """Standing approvals of calls over MCP, and tokens with room for sets of functions.
 
-Revision ID: 0010_mcp_approvals
-Revises: 0009_configuration
+Revision ID: 0012_mcp_approvals
+Revises: 0011_accepted_functions
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010_mcp_approvals"
-down_revision = "0009_configuration"
+revision = "0012_mcp_approvals"
+down_revision = "0011_accepted_functions"
 branch_labels = None
 depends_on = None
 
