@@ -290,10 +290,10 @@ async def test_one_that_is_slow_to_come_back_holds_up_no_other_and_nothing_is_st
     await engine.remove(before[LOST].container)
     go_on, examined = asyncio.Event(), instances.examine
 
-    async def examine(session, record, **more):
+    async def examine(session, record, approved, **more):
         if record.name == SLOW:
             await go_on.wait()
-        await examined(session, record, **more)
+        return await examined(session, record, approved, **more)
 
     monkeypatch.setattr(instances, "examine", examine)
     async with world(tmp_path / "h", *packages, **options) as host:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.fakes.databases import another_database, closed_database, impatient
-from tests.fakes.host import audit, checkpoints, clock, events
+from tests.fakes.host import audit, checkpoints, clock, events, keyring
 from tests.fakes.postgres import migrated, postgres_url
 from tests.unit.host import test_audit, test_audit_checkpoints, test_permissions, test_storage, test_tokens
 from tests.unit.host.test_permissions import at_work, decide, impatient_permissions, permissions
@@ -21,6 +21,7 @@ __all__ = [
     "events",
     "impatient",
     "impatient_permissions",
+    "keyring",
     "permissions",
     "postgres_url",
     "storage",

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from wirthforge_host.audit import store as audit_store
 from wirthforge_host.audit.service import Audit
@@ -217,6 +218,8 @@ async def locked(database):
     """Nobody else can write meanwhile."""
     async with database.transaction() as tx:
         await tx.execute(audit_store.head.update().values(id=audit_store.head.c.id))
+        if tx.dialect == "postgresql":
+            await tx.execute(text("LOCK TABLE permission_uses IN ACCESS EXCLUSIVE MODE"))
         yield
 
 
