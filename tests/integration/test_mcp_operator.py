@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.fakes.mcp_host import ERASE, PLUGIN, clean_environment, raw_client, running_tools
+from tests.fakes.mcp_host import ERASE, PLUGIN, clean_environment, mcp_host, raw_client, running_tools
+from wirthforge_host.tokens.service import ALL_SCOPES
 
 BOUND_S = 30
 
@@ -93,6 +94,17 @@ async def test_a_token_makes_none_that_may_do_more(tmp_path, scopes, wanted, sta
         async with httpx.AsyncClient(base_url=served.address, trust_env=False) as http:
             answer = await http.post("/v1/tokens", json={"label": "x", "scopes": wanted}, headers=headers)
         assert answer.status_code == status, answer.text
+
+
+async def test_a_token_that_publishes_on_some_topics_makes_none_that_publishes_on_more(tmp_path):
+    async with mcp_host(tmp_path / "h") as served:
+        tokens = served.host.wiring.tokens
+        _, secret = await tokens.create(label="t", scopes=ALL_SCOPES, by="test", publishes=["mine.#"])
+        async with httpx.AsyncClient(base_url=served.address, trust_env=False) as http:
+            headers = {"Authorization": f"Bearer {secret}"}
+            made = await http.post("/v1/tokens", json={"label": "x", "scopes": ["call"]}, headers=headers)
+        holder = tokens.authenticate(made.json()["secret"])
+        assert (holder.may_publish("mine.a"), holder.may_publish("others.a")) == (True, False)
 
 
 async def test_tokens_for_some_functions_are_good_after_the_host_is_started_again(tmp_path):
