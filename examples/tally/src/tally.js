@@ -75,7 +75,7 @@ async function stored(name, call) {
 }
 
 function check(schemas, required, given) {
-  if (!isObject(given)) throw refusal("INVALID_PARAMETERS", "arguments: must be an object", { field: "arguments" });
+  if (!isObject(given)) throw refusal("INVALID_PARAMETERS", "arguments: must be an object", { field: "" });
   const wrong = (field, why) => refusal("INVALID_PARAMETERS", `${field}: ${why}`, { field });
   for (const field of required) if (!Object.hasOwn(given, field)) throw wrong(field, "is missing");
   for (const [field, value] of Object.entries(given)) {
@@ -183,7 +183,7 @@ function requested(id, method, params) { // gives the result; of a call it comes
 
 function cancelled({ requestId }) {
   const call = open.get(requestId);
-  if (!call) return;
+  if (!call?.answered) return; // over, or told before
   call.answered = false;
   log("debug", "given up", call);
   call.stop(refusal("CANCELLED", "nobody waits for the call"));
