@@ -12,6 +12,7 @@ from msgspec import Raw
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.calls import Calls
 from wirthforge_host.bridge.dispatcher import Dispatcher
+from wirthforge_host.bridge.host_calls import TABLE
 from wirthforge_host.bridge.messages import Id
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import (
@@ -32,6 +33,8 @@ from wirthforge_sdk.errors import (
 
 AT_WORK = 16
 """Host calls of one instance that are worked on at a time; further ones of its ``MAX_IN_FLIGHT`` wait."""
+WAITING = 32
+"""Host calls of one instance that may wait for a person at a time, beside those."""
 OPEN_BYTES = 8 * 1024 * 1024
 """Lines of open requests past which no more is read."""
 END_S = 2.0
@@ -69,7 +72,8 @@ class Serving:
         self._dispatcher = dispatcher
         self._calls = calls
         self._outbox = outbox
-        self._slots = asyncio.Semaphore(AT_WORK)
+        self._at_work = asyncio.Semaphore(AT_WORK)
+        self._waiting = asyncio.Semaphore(WAITING)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
         self._open_bytes = 0
         self._on_room = on_room
@@ -116,7 +120,8 @@ class Serving:
         self._on_room()
 
     async def _serve(self, number: Id, method: str, params: Raw) -> None:
-        async with self._slots:
+        host_call = TABLE.get(method)
+        async with self._waiting if host_call is not None and host_call.waits else self._at_work:
             line = await self._answer(number, method, params)
             # The slot is held until the plugin reads: replies to who does not read cannot pile up.
             await self._outbox.until_writable()

@@ -6,12 +6,14 @@ import asyncio
 import heapq
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from wirthforge_host.permissions.rights import Rule
 
 LONGEST_S = 3600.0
 """A clock that is set may bring an end nearer: it is asked at least so often."""
+AGAIN_S = 5.0
+"""After an end that the database did not take."""
 
 
 class Expiry:
@@ -19,15 +21,27 @@ class Expiry:
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._ends: list[tuple[datetime, str, Rule]] = []
+        self._rules: dict[str, Rule] = {}
+        self._ends: list[tuple[datetime, str]] = []
+        """Of the rules, and of some that were forgotten since."""
         self._sooner = asyncio.Event()
 
     def hear(self, rules: Iterable[Rule]) -> None:
-        """Knows of the ends of these from now on. One that is revoked meanwhile is told all the same."""
+        """Knows of the ends of these from now on."""
         for rule in rules:
             if rule.expires_at is not None:
-                heapq.heappush(self._ends, (rule.expires_at, rule.id, rule))
+                self._rules[rule.id] = rule
+                heapq.heappush(self._ends, (rule.expires_at, rule.id))
                 self._sooner.set()
+
+    def hear_again(self, rule: Rule) -> None:
+        """Tells of a rule once more, a little later: its end could not be written down."""
+        self._rules[rule.id] = rule
+        heapq.heappush(self._ends, (self._now() + timedelta(seconds=AGAIN_S), rule.id))
+
+    def forget(self, rule: Rule) -> None:
+        """Knows of it no more: it was revoked, and its words may be granted anew meanwhile."""
+        self._rules.pop(rule.id, None)
 
     async def due(self, at_most_s: float) -> None:
         """Returns when a rule has reached its end, after ``at_most_s`` seconds, or earlier."""
@@ -43,5 +57,7 @@ class Expiry:
         """The rules whose end is reached; they are known no more."""
         ended = []
         while self._ends and self._ends[0][0] <= now:
-            ended.append(heapq.heappop(self._ends)[2])
+            rule = self._rules.pop(heapq.heappop(self._ends)[1], None)
+            if rule is not None:
+                ended.append(rule)
         return ended

@@ -213,6 +213,7 @@ class Permissions:
         self, tx: Transaction, rule: Rule, actor: str, action: str = "permission.revoke"
     ) -> Record:
         await store.revoke(tx, rule.id, self._now())
+        tx.after_commit(partial(self._expiry.forget, rule))
         return _record(action, rule, actor)
 
     async def _end_expired(self, rule: Rule) -> None:
@@ -227,7 +228,7 @@ class Permissions:
                     ended = await self._end(tx, rule, "host", "permission.expire")
                     await self._changed(tx, rule.plugin, rule.digest, [ended])
         except WirthForgeError as error:
-            self._expiry.hear([rule])
+            self._expiry.hear_again(rule)
             _log.warning("permission.expiry_not_written", plugin=rule.plugin, error=error.message)
 
     async def _survive(self, work: Awaitable[None]) -> None:

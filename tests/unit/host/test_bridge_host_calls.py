@@ -7,6 +7,7 @@ import pytest
 from tests.fakes.plugin_peer import INSTANCE, PLUGIN, QUOTA, WAIT_S, PluginPeer
 from wirthforge_host.bridge.host_calls import TABLE
 from wirthforge_host.bridge.host_calls.forms import EVENTS_PER_S
+from wirthforge_host.bridge.serving import AT_WORK
 from wirthforge_host.bus import MAX_EVENT_BYTES
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_KEY_BYTES, MAX_LOG_BYTES
@@ -364,3 +365,15 @@ async def test_a_permission_is_asked_for_only_as_the_release_names_it(bridged):
         "host/permissions.request", 3, **PARAMETERS["host/permissions.request"]
     )
     assert refused["error"]["data"] == {"permission": "ui.notify", "code": "PERMISSION_DENIED"}
+
+
+async def test_what_waits_for_a_person_takes_no_place_of_what_is_at_work(bridged):
+    bridged.grant("storage.read")
+    for number in range(AT_WORK + 1):
+        bridged.peer.ask("host/permissions.request", number, **PARAMETERS["host/permissions.request"])
+    answer = await bridged.peer.asked("host/storage.get", "n", key="k")
+    assert answer["result"]["found"] is False
+    bridged.grant("storage.read", "ui.notify")
+    answers = [await bridged.peer.receive() for _ in range(AT_WORK + 1)]
+    assert {answer["id"] for answer in answers} == set(range(AT_WORK + 1))
+    assert all("result" in answer for answer in answers)

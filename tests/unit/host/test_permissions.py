@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from wirthforge_host.audit import store as audit_store
 from wirthforge_host.audit.service import Audit
+from wirthforge_host.permissions.expiry import AGAIN_S
 from wirthforge_host.permissions.rights import Rights, Standing
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_sdk.contracts.host_api import ApprovalIn
@@ -249,7 +250,27 @@ async def test_a_grant_that_ends_is_in_force_no_longer_whatever_the_database_doe
     async with locked(database):
         await permissions._end_expired(rule)
     assert not permissions.of(PLUGIN, DIGEST).allows("storage.read")
+    assert permissions._expiry.taken(clock()) == []
+    clock.advance(AGAIN_S)
     assert permissions._expiry.taken(clock()) == [rule]
+
+
+@pytest.mark.parametrize("then_s", [None, 1_000])
+async def test_a_grant_that_was_renewed_outlives_the_end_of_the_first(permissions, decide, clock, then_s):
+    rights = permissions.of(PLUGIN, DIGEST)
+    await decide(grant=["storage.read"], expires_in_s=10)
+    await decide(grant=["storage.read"], expires_in_s=then_s)
+    clock.advance(20)
+    assert permissions._expiry.taken(clock()) == []
+    assert rights.allows("storage.read")
+
+
+async def test_a_rule_that_was_revoked_has_no_end_any_more(permissions, decide, clock):
+    await decide(grant=["storage.read"], expires_in_s=10)
+    [rule] = await permissions.in_force(PLUGIN)
+    await permissions.revoke(rule.id, ANNA)
+    clock.advance(20)
+    assert permissions._expiry.taken(clock()) == []
 
 
 async def test_what_expired_while_nobody_ran_is_not_in_force_again(database, audit, events, clock, decide):

@@ -106,3 +106,5 @@ class HostCall:
     run: Callable[[Asker, Any], Awaitable[dict[str, Any]]]
     scope: Callable[[Any], str] | None = None
     """Where in its parameters the scope of its permission stands."""
+    waits: bool = False
+    """For a person, however long: it takes none of the places of what is at work."""

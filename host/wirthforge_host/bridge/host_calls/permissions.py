@@ -40,5 +40,5 @@ async def _request(asker: Asker, asked: OfRequest) -> dict[str, Any]:
 
 CALLS = {
     "host/permissions.list": HostCall(Nothing, _list),
-    "host/permissions.request": HostCall(OfRequest, _request),
+    "host/permissions.request": HostCall(OfRequest, _request, waits=True),
 }
