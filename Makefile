@@ -7,10 +7,10 @@ PYTHON := uv run --frozen python
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help setup tools demo attack test unit check format bench schemas migrate up down clean
+.PHONY: help setup tools demo attack servers test unit conformance check format bench schemas migrate up down clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: tools ## Bring uv, the packages, a Docker Engine and the images
 	@scripts/ensure-engine
@@ -25,15 +25,23 @@ demo: setup ## See a plugin published, installed, called and stopped (KEEP=1 lea
 attack: setup ## Attack a live sandbox in every known way, and see what stops each attack (ARGS=--json)
 	@uv run --frozen wirthforge demo attack $(ARGS)
 
-# strace is what kills a host at its N-th system call (tests/faults.py).
-test: setup unit ## Run all tests
-	@scripts/ensure-tools strace
-	@uv run --frozen pytest --ignore tests/unit --ignore tests/architecture $(ARGS)
+# strace is what kills a host at its N-th system call (tests/faults.py); node and npm are for servers written for them, git for
+# the repository that one of them reads.
+test: setup unit ## Run all tests but those of other people's servers
+	@scripts/ensure-tools strace git node npm
+	@uv run --frozen pytest --ignore tests/unit --ignore tests/architecture -m "not servers" $(ARGS)
+
+servers: setup ## Run unmodified MCP servers from PyPI and npm in sandboxes (brings their packages; some minutes)
+	@scripts/ensure-tools git node npm
+	@uv run --frozen pytest -m servers $(ARGS)
 
 # On every core. The directory is short, for sockets lie in it whose paths have a bound.
 unit: tools ## Run the tests that need no engine
 	@directory=$$(mktemp -d /tmp/wf.XXXX) && trap 'rm -rf "$$directory"' EXIT && \
 		uv run --frozen pytest -n auto --basetemp "$$directory/t" tests/unit tests/architecture $(ARGS)
+
+conformance: setup ## Run the protocol's own conformance suite against the host's MCP endpoint (needs npm)
+	@$(PYTHON) -m tests.conformance
 
 check: tools ## Check format, style, types, import directions and exported schemas
 	@uv run --frozen ruff format --check

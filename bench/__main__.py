@@ -16,7 +16,19 @@ from dataclasses import dataclass, replace
 import docker.errors
 import uvloop
 
-from bench import audit, bridge, cold_start, events, kill, monitoring, neighbour, package, revocation, storage
+from bench import (
+    audit,
+    balance,
+    bridge,
+    cold_start,
+    events,
+    kill,
+    monitoring,
+    neighbour,
+    package,
+    revocation,
+    storage,
+)
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
 from wirthforge_sdk.errors import WirthForgeError
@@ -37,6 +49,7 @@ BENCHMARKS = {
     for module in (
         cold_start,
         bridge,
+        balance,
         events,
         storage,
         neighbour,

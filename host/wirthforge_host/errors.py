@@ -94,6 +94,18 @@ class CallTimedOutError(LimitExceededError):
     code = "call_timed_out"
 
 
+class CallDeniedError(PermissionDeniedError):
+    """Somebody who was asked about the call said no."""
+
+    code = "call_denied"
+
+
+class CallUnansweredError(LimitExceededError):
+    """Nobody who was asked about the call said yes in time; it was not made."""
+
+    code = "call_unanswered"
+
+
 class EngineUnavailableError(UnavailableError):
     """The container engine does not answer, or answered with a failure of its own."""
 
@@ -146,6 +158,12 @@ class FunctionDriftError(UntrustedError):
     """A running plugin offers other functions than those that were signed and approved."""
 
     code = "function_drift"
+
+
+class FunctionQuarantinedError(UntrustedError):
+    """A function is offered otherwise than it was signed and approved; the rest of its plugin goes on."""
+
+    code = "function_quarantined"
 
 
 class AuthorChangedError(UntrustedError):

@@ -28,6 +28,11 @@ class TokenBucket:
         self._units -= units
         return True
 
+    def holds(self, units: float, at: float) -> bool:
+        """Whether :meth:`take` would say yes."""
+        self._refill(at)
+        return units <= self._units
+
     def owe(self, units: float, at: float) -> float:
         """Takes ``units`` even if there are fewer; returns the seconds until the debt is paid (0: none)."""
         self._refill(at)

@@ -9,6 +9,7 @@ from typing import Annotated, Self
 from pydantic import Field, StringConstraints, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from wirthforge_sdk.contracts.manifest import Interpreter
 from wirthforge_sdk.contracts.policy import SecurityPolicy, parse_policy
 from wirthforge_sdk.errors import InvalidInputError
 from wirthforge_sdk.serving.settings import AbsolutePath, ServiceSettings
@@ -36,7 +37,11 @@ class Settings(ServiceSettings):
     )
     """The container engine."""
     image: Annotated[str, StringConstraints(min_length=1, max_length=300)] = "wirthforge/plugin-python:local"
-    """The operator's image that plugins run in."""
+    """The operator's image that plugins run in, MCP servers in Python among them."""
+    node_image: Annotated[str, StringConstraints(min_length=1, max_length=300)] = (
+        "wirthforge/plugin-node:local"
+    )
+    """The operator's image that MCP servers in Node.js run in; not needed while there are none."""
     host_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] | None = None
     """Marks this host's containers; by default a random id, kept in ``data_dir``."""
     uid_base: Annotated[int, Field(ge=FIRST_UID, le=LAST_UID)] = FIRST_UID
@@ -63,6 +68,10 @@ class Settings(ServiceSettings):
                 "longer than Linux takes: choose a shorter one"
             )
         return self
+
+    def image_for(self, interpreter: Interpreter) -> str:
+        """The image that what this interpreter runs is started in."""
+        return self.node_image if interpreter is Interpreter.NODE else self.image
 
     def security_policy(self) -> SecurityPolicy:
         """What the file says.

@@ -31,6 +31,8 @@ class Noticed(StrEnum):
     """It offers other functions than were signed. ``detail``: ``differences``."""
     SAMPLED = "sampled"
     """Its resources were read. ``detail``: ``usage`` (a ``resources.models.Sample``)."""
+    CLOSED = "closed"
+    """The instance is no more; its resources were read for the last time."""
     TIME_TOLD = "time_told"
     """A line of its log carries a time of its own. ``detail``: ``ahead_s``, by how much that is ahead of the host's."""
     LET_GO = "let_go"

@@ -1,9 +1,9 @@
 """Assembles the file system of the plugin image in ``/out``, with nothing but the standard library.
 
 ``assemble.py interpreter`` copies the interpreter that runs it, its standard library, the shared libraries
-these load and the few files of /etc that Python looks at. ``assemble.py packages DIRECTORY`` adds packages.
-``assemble.py check`` starts the result. It works for Debian's own Python and for the official images: it asks
-the interpreter where its things are.
+these load and the few files of /etc that Python looks at. ``assemble.py packages DIRECTORY`` adds packages,
+``assemble.py node`` Node.js. ``assemble.py check`` and ``assemble.py check-node`` start the result. It works
+for Debian's own Python and for the official images: it asks the interpreter where its things are.
 """
 
 import compileall
@@ -21,6 +21,10 @@ from pathlib import Path
 OUT = Path("/out")
 OLDEST_PYTHON = (3, 11)
 STABLE_PYTHON = "/opt/wirthforge/python"
+OLDEST_NODE = 18
+STABLE_NODE = "/opt/wirthforge/node"
+NODE_MODULES = Path("/usr/share/nodejs")
+"""Where Debian keeps the parts of Node.js that are written in JavaScript and maintained elsewhere."""
 CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 ZONES = Path("/usr/share/zoneinfo")
 
@@ -34,6 +38,7 @@ UNUSED_FILES = re.compile(
     r".*\.a|turtle\.py|sitecustomize\.py|EXTERNALLY-MANAGED|_tkinter\..*|_test.*|_ctypes_test.*|_xx.*|xx.*",
 )
 # Copies of the zones in other clocks, and lists only tools read.
+UNUSED_OF_NODE = re.compile(r"@types|bin|.*-types|.*\.(d\.ts|d\.mts|map|md)")
 UNUSED_ZONES = re.compile(r"posix|right|.*\.(list|zi|tab)|leapseconds|leap-seconds.*")
 
 MOUNT_POINTS = ("tmp", "plugin", "run/wirthforge", "proc", "sys", "dev")
@@ -56,6 +61,14 @@ if "__main__" not in modules:
     sys.exit("sdk/wirthforge_sdk/runtime/__main__.py is missing; the image would have nothing to start.")
 for module in modules:
     importlib.import_module("wirthforge_sdk.runtime." + module)
+"""
+
+CHECK_NODE = f"""
+if (parseInt(process.versions.node) < {OLDEST_NODE}) throw "the base image's Node.js is older than {OLDEST_NODE}";
+new Intl.DateTimeFormat("nb", {{ timeZone: "Europe/Oslo" }}).format(0);
+require("crypto").createHash("sha256"); require("tls").rootCertificates; fetch;
+new WebAssembly.Memory({{ initial: 1 }});
+import("node:fs/promises").then(() => 0);
 """
 
 FILES = {
@@ -182,6 +195,26 @@ def place_packages(source: Path) -> None:
     compile_tree(target)
 
 
+def place_node() -> None:
+    """Adds Node.js, under its own path and a stable one, and no package manager."""
+    found = shutil.which("node")
+    if found is None:
+        sys.exit("there is no Node.js to copy; install the package nodejs in the build stage.")
+    program = Path(found).resolve()
+    place(program)
+    inside(Path(STABLE_NODE)).symlink_to(program)
+    if NODE_MODULES.is_dir():
+        copy_tree(NODE_MODULES, inside(NODE_MODULES), (UNUSED_OF_NODE,))
+    place_libraries([program])
+
+
+def check_node() -> None:
+    """Starts Node.js as the runtime will."""
+    answer = subprocess.run(["chroot", str(OUT), STABLE_NODE, "-e", CHECK_NODE], check=False, timeout=60)
+    if answer.returncode:
+        sys.exit("the Node.js of the assembled image does not start; see above.")
+
+
 def check() -> None:
     """Starts the finished interpreter as the image will: a gap must show in the build, not in a plugin."""
     answer = subprocess.run(
@@ -201,11 +234,16 @@ def main(arguments: list[str]) -> None:
             place_settings()
         case ["packages", directory]:
             place_packages(Path(directory))
+        case ["node"]:
+            place_node()
         case ["check"]:
             check()
+        case ["check-node"]:
+            check_node()
         case _:
             sys.exit(
-                "say `assemble.py interpreter`, `assemble.py packages DIRECTORY` or `assemble.py check`."
+                "say `assemble.py interpreter`, `assemble.py packages DIRECTORY`, `assemble.py node`, "
+                "`assemble.py check` or `assemble.py check-node`."
             )
 
 

@@ -22,6 +22,7 @@ from wirthforge_host.audit.verification import Verification
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
 from wirthforge_host.keyring import FileMasterKey, Keyring
+from wirthforge_sdk.packaging.checkpoints import Checkpoint
 from wirthforge_sdk.packaging.keys import SigningKey
 from wirthforge_sdk.serving.database import Database
 
@@ -55,8 +56,9 @@ def checkpoints(database: Database, audit: Audit, clock: Clock) -> Checkpoints:
     return Checkpoints(database, audit, SigningKey.generate(), ORIGIN, now=clock)
 
 
-async def verification(checkpoints: Checkpoints, remembered: str | None = None) -> Verification:
+async def verification(checkpoints: Checkpoints, note: str | None = None) -> Verification:
     """What a check of the whole audit log finds."""
+    remembered = None if note is None else Checkpoint.read(note, checkpoints.key)
     found = [told async for told in checkpoints.verify(remembered)]
     assert [told.is_done for told in found] == [False] * (len(found) - 1) + [True]
     return found[-1]

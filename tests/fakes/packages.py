@@ -68,9 +68,9 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
     categories: Sequence[str] = (),
     summary: str = "Greets people.",
     source: str = SOURCE,
+    runtime: str = 'type = "python"\nentry = "plugin:plugin"',
     readme: str = "# Hello\n",
     extra: str = "",
-    runtime: str = 'type = "python"\nentry = "plugin:plugin"',
     files: Mapping[str, str] | None = None,
 ) -> bytes:
     """A signed package. Equal arguments with the same key give equal bytes.
@@ -85,9 +85,9 @@ def make_package(  # noqa: PLR0913 (each part of a package that a test may care 
         categories: As in the manifest.
         summary: As in the manifest.
         source: ``src/plugin.py``.
+        runtime: What stands below ``[runtime]``.
         readme: ``README.md``.
         extra: More of ``plugin.toml``, such as ``[resources]`` or ``[health]``.
-        runtime: What ``[runtime]`` says.
         files: More files, texts by path.
     """
     # JSON strings and lists are TOML strings and lists.

@@ -84,6 +84,39 @@ async def test_any_number_of_hosts_may_follow_each_other(again, left):
             assert await count(host) == number
 
 
+@pytest.mark.requirement("RES-12")
+async def test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have(again, tmp_path):
+    async with again() as host:
+        await host.install()
+        await host.wiring.scaling.scale(PLUGIN, 3, host.operator)
+        before = {each.id for each in (await host.plugin()).instances}
+        assert [await count(host) for _ in range(3)] == [1, 1, 1]
+    async with again() as host:
+        await adopted(host, 3)
+        assert {each.id for each in (await host.plugin()).instances} == before
+        assert sorted([await count(host) for _ in range(3)]) == [2, 2, 2]
+        assert [each.outcome for each in await host.audited("instance.adopt")] == ["allowed"] * 3
+    with sqlite3.connect(tmp_path / "h" / "wirthforge.sqlite3") as database:
+        database.execute("UPDATE plugins SET scale = 2")
+    database.close()
+    async with again() as host:
+        await adopted(host, 2)
+        left = {each.id for each in (await host.plugin()).instances}
+        assert left < before
+        await host.wiring.instances.sweep(left)
+        assert set(await host.containers()) == left
+        reasons = [each.detail.get("reason") for each in await host.audited("instance.adopt")]
+        assert reasons[3:].count("its plugin has as many instances as it is to have") == 1
+
+
+async def adopted(host, number):
+    """Returns once that many instances are taken over."""
+    async with asyncio.timeout(9), host.wiring.events.subscribe(after=0) as events:
+        for _ in range(number):
+            while (await anext(events)).type != "instance.adopted":
+                pass
+
+
 async def other_image(engine, left, directory):
     engine._images = {
         "wirthforge/plugin-python:local": ImageInfo(

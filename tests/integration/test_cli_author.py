@@ -13,6 +13,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner, Result
 
+from tests.integration.test_packaging_npm import SERVER
 from tests.unit.sdk import cli_services as fake
 from wirthforge_sdk.cli.main import app
 from wirthforge_sdk.cli.projects import Template
@@ -153,6 +154,24 @@ def test_signing_elsewhere_leaves_the_package_as_it_was(run: Any, package: Path)
 @pytest.mark.parametrize("words", [["sign", "none.wfp"], ["publish", "none.wfp"], ["build", "none"]])
 def test_a_file_that_is_not_there_is_wrong_input(run: Any, words: list[str]) -> None:
     assert run(*words).exit_code == 2
+
+
+def test_a_server_is_imported_built_signed_and_published_at_once(
+    run: Any, services: fake.Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("npm_config_offline", "true")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "package.json").write_text(
+        '{"name": "server", "version": "1.2.0", "bin": "index.js"}'
+    )
+    (tmp_path / "server" / "index.js").write_text(SERVER)
+    words = ("--name", "acme/weather", "--directory", "plugin", "--env", "PLACE=here", "--publish")
+    result = run("add", "mcp", "server", *words, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["release"]["version"] == "1.2.0"
+    Path("sent.wfp").write_bytes(services.sent_to("POST /v1/releases").body)
+    assert run("verify", "sent.wfp", "--key", "default").exit_code == 0
 
 
 def test_a_directory_is_built_signed_and_published(run: Any, services: fake.Services) -> None:

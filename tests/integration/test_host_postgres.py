@@ -6,12 +6,13 @@ from tests.fakes.databases import another_database, closed_database, impatient
 from tests.fakes.host import audit, checkpoints, clock, events
 from tests.fakes.postgres import migrated, postgres_url
 from tests.unit.host import test_audit, test_audit_checkpoints, test_permissions, test_storage, test_tokens
-from tests.unit.host.test_permissions import decide, permissions
+from tests.unit.host.test_permissions import at_work, decide, impatient_permissions, permissions
 from tests.unit.host.test_storage import storage
 from tests.unit.host.test_tokens import tokens
 
 __all__ = [
     "another_database",
+    "at_work",
     "audit",
     "checkpoints",
     "clock",
@@ -19,6 +20,7 @@ __all__ = [
     "decide",
     "events",
     "impatient",
+    "impatient_permissions",
     "permissions",
     "postgres_url",
     "storage",

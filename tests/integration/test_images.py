@@ -1,4 +1,4 @@
-"""The plugin image holds an interpreter and nothing to go on with once code leaves it."""
+"""A plugin image holds an interpreter and nothing to go on with once code leaves it."""
 
 import io
 import json
@@ -10,8 +10,8 @@ import docker
 import pytest
 from docker.models.images import Image
 
-IMAGE = "wirthforge/plugin-python:local"
-LARGEST = 60_000_000
+LARGEST = {"python": 60_000_000, "node": 160_000_000}
+PROGRAMS = {"python": [r"python3\.\d+"], "node": ["node", r"python3\.\d+"]}
 
 # Shells, package managers, and what fetches or runs other programs.
 FORBIDDEN_PROGRAMS = re.compile(
@@ -28,9 +28,16 @@ def client() -> Iterator[docker.DockerClient]:
     client.close()
 
 
+@pytest.fixture(scope="module", params=LARGEST)
+def runtime(request: pytest.FixtureRequest) -> str:
+    """What the image is made for."""
+    made_for: str = request.param
+    return made_for
+
+
 @pytest.fixture(scope="module")
-def image(client: docker.DockerClient) -> Image:
-    return client.images.get(IMAGE)
+def image(client: docker.DockerClient, runtime: str) -> Image:
+    return client.images.get(f"wirthforge/plugin-{runtime}:local")
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +60,16 @@ def test_it_holds_no_shell_and_no_package_manager(files: list[tarfile.TarInfo]) 
     assert not [name for name in names if re.search(r"/(pip|ensurepip|setuptools)/", name)]
 
 
-def test_its_only_program_is_the_interpreter(files: list[tarfile.TarInfo]) -> None:
+def test_its_only_programs_are_the_interpreters(files: list[tarfile.TarInfo], runtime: str) -> None:
     programs = [
         entry.name.rsplit("/", 1)[-1]
         for entry in files
         if entry.isfile() and entry.mode & 0o111 and not re.search(r"\.(so|py)\b|\.so\.", entry.name)
     ]
 
-    assert len(programs) == 1
-    assert re.fullmatch(r"python3\.\d+", programs[0])
+    assert len(programs) == len(PROGRAMS[runtime])
+    for pattern, program in zip(PROGRAMS[runtime], sorted(programs), strict=True):
+        assert re.fullmatch(pattern, program)
 
 
 def test_no_file_gives_its_caller_another_identity(files: list[tarfile.TarInfo]) -> None:
@@ -81,20 +89,20 @@ def test_dev_is_an_empty_mount_point(files: list[tarfile.TarInfo]) -> None:
     assert not [entry.name for entry in files if entry.ischr() or entry.isblk()]
 
 
-def test_it_is_small(image: Image) -> None:
-    assert image.attrs["Size"] < LARGEST
+def test_it_is_small(image: Image, runtime: str) -> None:
+    assert image.attrs["Size"] < LARGEST[runtime]
 
 
-def test_its_labels_say_what_it_runs(client: docker.DockerClient, image: Image) -> None:
+def test_its_labels_say_what_it_runs(client: docker.DockerClient, image: Image, runtime: str) -> None:
     command = ["-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
 
-    assert image.labels["wirthforge.runtime"] == "python"
+    assert image.labels["wirthforge.runtime"] == runtime
     assert image.labels["wirthforge.recipe"]
-    assert image.labels["wirthforge.python"] == _run(client, command).strip()
+    assert image.labels["wirthforge.python"] == _run(client, image, command).strip()
 
 
 def test_the_standard_library_and_the_runtime_load_without_network_or_disk(
-    client: docker.DockerClient,
+    client: docker.DockerClient, image: Image
 ) -> None:
     program = (
         "import ssl, sqlite3, asyncio, ctypes, zoneinfo, msgspec, wirthforge_sdk.runtime;"
@@ -104,14 +112,23 @@ def test_the_standard_library_and_the_runtime_load_without_network_or_disk(
         "print('loaded')"
     )
 
-    assert _run(client, ["-I", "-B", "-c", program]) == "loaded\n"
+    assert _run(client, image, ["-I", "-B", "-c", program]) == "loaded\n"
 
 
-def _run(client: docker.DockerClient, command: list[str]) -> str:
+def test_node_runs_without_network_or_disk_and_brings_no_package_manager(client: docker.DockerClient) -> None:
+    image = client.images.get("wirthforge/plugin-node:local")
+    program = "import('node:fs').then((fs) => console.log(fs.existsSync('/usr/lib/node_modules'), 1 + 1))"
+
+    assert _run(client, image, ["-e", program], entrypoint="/opt/wirthforge/node") == "false 2\n"
+
+
+def _run(
+    client: docker.DockerClient, image: Image, command: list[str], entrypoint: str = "/opt/wirthforge/python"
+) -> str:
     output = client.containers.run(
-        IMAGE,
+        image.id,
         command,
-        entrypoint=["/opt/wirthforge/python"],
+        entrypoint=[entrypoint],
         network_mode="none",
         read_only=True,
         cap_drop=["ALL"],

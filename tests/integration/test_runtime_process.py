@@ -296,6 +296,8 @@ def test_a_description_is_the_only_thing_on_stdout_and_sorted_by_name(tmp_path):
         "output_schema",
         "annotations",
         "timeout_s",
+        "cache_s",
+        "calls_per_s",
     }
 
 
@@ -349,6 +351,70 @@ def test_a_server_finds_the_proxy_of_its_sandbox_and_nothing_else_of_its_environ
         answer_and_logs(peer)
         called = peer.call("proxies", 2)["result"]["structuredContent"]
     assert {"HTTPS_PROXY": "x", "no_proxy": "x"}.items() <= called.items()
+
+
+def test_the_revision_a_server_speaks_is_told_with_its_tools(tmp_path):
+    listing = OLD_SERVER.replace(
+        'elif method == "tools/call":',
+        'elif method == "tools/list":\n        result = {"tools": []}\n    elif 0:',
+    )
+    tree = project(tmp_path, listing, 'type = "mcp"\nentry = "code_under_test"')
+    finished = subprocess.run(
+        [*RUNTIME, "--describe-server", str(tree)], capture_output=True, check=False, timeout=50
+    )
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert json.loads(finished.stdout) == {"protocol": "2025-11-25", "functions": []}
+
+
+def test_a_server_that_ends_at_once_is_quoted(tmp_path):
+    ending = "import sys; sys.exit('usage: give me a directory')"
+    tree = project(tmp_path, ending, 'type = "mcp"\nentry = "code_under_test"')
+    finished = described(tree)
+    assert (finished.returncode, finished.stdout) == (1, b"")
+    assert finished.stderr.decode().endswith("it said: usage: give me a directory\n")
+
+
+STATED = """
+import json, os, sys
+
+def main():
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "id" in message:
+            result = {"arguments": sys.argv[1:], "place": os.environ["PLACE"]}
+            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+
+
+def test_a_console_script_is_run_with_its_arguments_and_environment(tmp_path):
+    words = 'type = "mcp"\nentry = "code_under_test:main"\narguments = ["--at", "${PLUGIN}/src"]\n'
+    tree = project(tmp_path, STATED, f'{words}environment = {{ PLACE = "${{PLUGIN}}", HOME = "/elsewhere" }}')
+    with launched(tree) as (_, peer):
+        peer.request("initialize")
+        answer, _ = answer_and_logs(peer)
+    assert answer["result"] == {"arguments": ["--at", f"{tree}/src"], "place": str(tree)}
+
+
+ECHO_IN_NODE = """
+require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  const { id } = JSON.parse(line);
+  const result = { version: parseInt(process.versions.node), home: process.env.HOME, heap: process.env.NODE_OPTIONS };
+  console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+});
+"""
+
+
+def test_a_server_in_node_runs_behind_the_same_joiner_locked_down_and_with_its_heap_bounded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NODE_OPTIONS", "--max-old-space-size=64")
+    tree = project(tmp_path, "", 'type = "mcp"\ninterpreter = "node"\nentry = "src/server.js"')
+    (tree / "src" / "server.js").write_text(ECHO_IN_NODE)
+    with launched(tree, patience_s=40) as (_, peer):
+        peer.request("initialize")
+        answer, _ = answer_and_logs(peer)
+    assert answer["result"]["version"] >= 18
+    assert (answer["result"]["home"], answer["result"]["heap"]) == ("/tmp", "--max-old-space-size=64")
 
 
 def test_an_mcp_server_that_sends_an_endless_line_is_stopped(tmp_path):

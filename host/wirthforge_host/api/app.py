@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from wirthforge_host.api import (
+    approvals,
     audit,
     calls,
     configuration,
     containment,
     event_socket,
     events,
+    functions,
+    mcp,
     observation,
     permissions,
     plugins,
@@ -16,6 +19,7 @@ from wirthforge_host.api import (
     resources,
     storage,
     threats,
+    tokens,
 )
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.serving.application import Application
@@ -33,6 +37,7 @@ def create_app(wiring: Wiring) -> Application:
     app.state.wiring = wiring
     routers = (
         plugins,
+        functions,
         configuration,
         containment,
         calls,
@@ -44,6 +49,9 @@ def create_app(wiring: Wiring) -> Application:
         resources,
         storage,
         threats,
+        tokens,
+        approvals,
+        mcp,
     )
     for module in routers:
         app.include_router(module.router, responses=declared(401, 403, 404, 409, 413))

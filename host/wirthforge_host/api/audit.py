@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import EventSourceResponse, StreamingResponse
 from fastapi.sse import ServerSentEvent
 
@@ -22,6 +22,7 @@ from wirthforge_sdk.contracts.audit_api import (
     VerificationOut,
 )
 from wirthforge_sdk.contracts.wire import Page
+from wirthforge_sdk.packaging.checkpoints import Checkpoint
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
@@ -63,10 +64,17 @@ async def checkpoint(_: Reader, wiring: Wired) -> CheckpointOut:
     return CheckpointOut(origin=checkpoints.origin, key=str(checkpoints.key), note=await checkpoints.make())
 
 
+async def _remembered(body: VerificationIn, _: Reader, wiring: Wired) -> Checkpoint | None:
+    """A dependency, for a stream has no way to say afterwards that the checkpoint is none."""
+    return None if body.checkpoint is None else Checkpoint.read(body.checkpoint, wiring.checkpoints.key)
+
+
 @router.post("/verification", response_class=EventSourceResponse)
-async def verify(body: VerificationIn, _: Reader, wiring: Wired) -> AsyncIterator[ServerSentEvent]:
+async def verify(
+    remembered: Annotated[Checkpoint | None, Depends(_remembered)], wiring: Wired
+) -> AsyncIterator[ServerSentEvent]:
     """Computes the whole log again, tells how far it is, and in the end (``verified``) what it found."""
-    async for told in wiring.checkpoints.verify(body.checkpoint):
+    async for told in wiring.checkpoints.verify(remembered):
         shown = VerificationOut(**asdict(told))
         yield ServerSentEvent(
             event="verified" if told.is_done else "progress", data=shown.model_dump(mode="json")

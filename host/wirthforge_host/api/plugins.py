@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, status
 
 from wirthforge_host.api.security import Keeper, Reader, Wired
-from wirthforge_sdk.contracts.host_api import EffectiveOut, InstallIn, PluginOut
+from wirthforge_sdk.contracts.host_api import EffectiveOut, InstallIn, PluginOut, ScaleIn
 from wirthforge_sdk.contracts.identifiers import Slug
 from wirthforge_sdk.contracts.wire import Page
 
@@ -44,6 +44,13 @@ async def enable(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -
 async def disable(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> PluginOut:
     """Lets the calls inside end, then stops the plugin and removes its sandbox."""
     await wiring.plugins.disable(f"{namespace}/{name}", operator)
+    return await wiring.plugins.get(f"{namespace}/{name}")
+
+
+@router.put("/plugins/{namespace}/{name}/instances")
+async def scale(namespace: Slug, name: Slug, body: ScaleIn, operator: Keeper, wiring: Wired) -> PluginOut:
+    """Has that many instances share the plugin's calls; answers when they do, or when one did not start."""
+    await wiring.scaling.scale(f"{namespace}/{name}", body.instances, operator)
     return await wiring.plugins.get(f"{namespace}/{name}")
 
 

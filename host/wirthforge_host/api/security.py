@@ -22,9 +22,14 @@ def wiring_of(request: Request) -> Wiring:
     return wiring
 
 
-async def _operator(
+async def operator_of(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Operator:
+    """Who holds the token that came with the request.
+
+    Raises:
+        UnauthenticatedError: There is none, or it is not good.
+    """
     if credentials is None:
         raise UnauthenticatedError("send an operator's token as 'Authorization: Bearer …'")
     return wiring_of(request).tokens.authenticate(credentials.credentials)
@@ -36,7 +41,7 @@ class Scoped:
     def __init__(self, scope: str) -> None:
         self._scope = scope
 
-    async def __call__(self, operator: Annotated[Operator, Depends(_operator)]) -> Operator:
+    async def __call__(self, operator: Annotated[Operator, Depends(operator_of)]) -> Operator:
         """The operator.
 
         Raises:

@@ -84,20 +84,15 @@ class Checkpoints:
                 await task
             await self._survive(self._make_if_due(at_least=timedelta()))
 
-    async def verify(self, remembered: str | None = None) -> AsyncIterator[Verification]:
+    async def verify(self, remembered: Checkpoint | None = None) -> AsyncIterator[Verification]:
         """Computes the whole log again and holds it against its checkpoints; the last one told is done.
 
         Args:
-            remembered: The note of a checkpoint that was kept elsewhere.
-
-        Raises:
-            InvalidInputError: That is none.
-            SignatureInvalidError: It is not of this host's key.
+            remembered: A checkpoint that was kept elsewhere.
         """
-        kept = None if remembered is None else Checkpoint.read(remembered, self.key)
         async with self._verifying:
             await self._audit.flush()
-            async for told in verified(self._database.reading, self.origin, self.key, kept):
+            async for told in verified(self._database.reading, self.origin, self.key, remembered):
                 yield told
 
     async def export(self, *, after: int = 0) -> AsyncIterator[bytes]:

@@ -40,6 +40,7 @@ ASKS_OF_A_LOG_LINE = 4
 DEBT_S = 0.02
 """How much over the rate is let pass before it is waited for, so that one wait pays for many."""
 MAX_ID_CHARACTERS = 128
+TOOLS_CHANGED = "notifications/tools/list_changed"
 
 
 class Report(Protocol):
@@ -72,6 +73,8 @@ class Connection(asyncio.Protocol):
         self._breaches = 0
         self._serving = Serving(dispatcher, self.calls, self._outbox, self._steer)
         self._reads = True
+        self._tools_changed = False
+        self._on_tools_changed: Callable[[], None] | None = None
 
     async def close(self) -> None:
         """Ends the connection, fails open calls, cancels host calls at work; returns when that is over."""
@@ -79,6 +82,12 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             await self._lost.wait()
         await self._serving.ended()
+
+    def when_tools_change(self, told: Callable[[], None]) -> None:
+        """Calls ``told`` for each notice that the functions changed, also for one that came before."""
+        self._on_tools_changed = told
+        if self._tools_changed:
+            told()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins."""
@@ -192,9 +201,13 @@ class Connection(asyncio.Protocol):
         elif method == "notifications/cancelled":
             with suppress(InvalidInputError, LimitExceededError):
                 self._serving.cancel(messages.decoded(params, MAX_CALL_ELEMENTS).get("requestId"))
+        elif method == TOOLS_CHANGED:
+            self._tools_changed = True
+            if self._on_tools_changed is not None:
+                self._on_tools_changed()
         elif method.startswith("host/"):
             self._breach("a host call that needs an answer has no id")
-        # Others (progress, log messages, changed lists) are MCP's, and nothing here depends on them.
+        # Others (progress, log messages, other lists) are MCP's, and nothing here depends on them.
 
     def _breach(self, reason: str) -> None:
         self._breaches += 1

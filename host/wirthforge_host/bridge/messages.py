@@ -64,7 +64,7 @@ class Message(Struct):
 class _Request(Struct):
     method: str
     params: Any
-    id: int | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
     jsonrpc: str = "2.0"
 
 
@@ -163,7 +163,7 @@ def _envelope(line: bytes) -> Message:
         raise MalformedLineError("a line is not JSON in UTF-8", PARSE_ERROR) from None
 
 
-def request(number: int, method: str, params: Any) -> bytes:
+def request(number: Id, method: str, params: Any) -> bytes:
     """The line of a request.
 
     Raises:
@@ -189,9 +189,14 @@ def refusal(number: Id, code: ErrorCode, message: str, details: dict[str, Any] |
     return _encode(_Refusal(number, failure)) + b"\n"
 
 
+def failed(number: Id | None, failure: Failure) -> bytes:
+    """The line that answers a request with an error; None where its id could not be read."""
+    return _encode(_Refusal(number, failure)) + b"\n"
+
+
 def malformed(error: MalformedLineError) -> bytes:
     """The line that answers one which is no message."""
-    return _encode(_Refusal(None, Failure(error.number, error.reason))) + b"\n"
+    return failed(None, Failure(error.number, error.reason))
 
 
 def _outgoing(message: _Request) -> bytes:

@@ -147,6 +147,10 @@ class Session:
         """Requests that the instance has not answered."""
         return len(self._connection.calls)
 
+    def when_tools_change(self, told: Callable[[], None]) -> None:
+        """Calls ``told``, which returns at once, whenever the plugin says that its functions changed."""
+        self._connection.when_tools_change(told)
+
     async def open(self, *, timeout_s: float, protocol: str | None = None) -> str:
         """Settles the revision, and returns it.
 
@@ -160,6 +164,10 @@ class Session:
         probe_s = min(DISCOVER_S, timeout_s / 2)
         modern = protocol in {None, MODERN} and await self._discover(probe_s, final=protocol == MODERN)
         self.protocol = MODERN if modern else await self._initialize(timeout_s)
+        if protocol not in {None, self.protocol}:
+            raise PluginUnavailableError(
+                f"{self._plugin} speaks MCP {self.protocol}, and its release says that it speaks {protocol}"
+            )
         return self.protocol
 
     async def list_tools(self, *, timeout_s: float) -> tuple[Function, ...]:

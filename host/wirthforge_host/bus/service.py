@@ -49,6 +49,8 @@ class Bus:
         self._queues: Patterns[Queue] = Patterns()
         self._readers: Patterns[KeptFeed] = Patterns()
         self._subscribers: set[Subscriber] = set()
+        self._lines: defaultdict[Rights, list[Subscriber]] = defaultdict(list)
+        """The connections of each release that are ready, in their order: an event is for one of them."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.log = Log(database, self._tell, now=now)
         self.attempts: defaultdict[Cursor, dict[int, int]] = defaultdict(dict)
@@ -110,9 +112,22 @@ class Bus:
         else:
             self._readers.remove(pattern, feed)
 
+    def line_up(self, subscriber: Subscriber) -> bool:
+        """Whether it is its turn to have what the manifest subscribes to; else it is when those before it are over."""
+        line = self._lines[subscriber.rights]
+        line.append(subscriber)
+        return line[0] is subscriber
+
     def leave(self, subscriber: Subscriber) -> None:
         """A connection is over."""
         self._subscribers.discard(subscriber)
+        line = self._lines.pop(subscriber.rights, [])
+        was_first = line[:1] == [subscriber]
+        rest = [each for each in line if each is not subscriber]
+        if rest:
+            self._lines[subscriber.rights] = rest
+            if was_first:
+                self._spawn(rest[0].take_turn())
 
     def subscriptions(self) -> list[tuple[str, str, int]]:
         """What plugins are subscribed to now: plugin, pattern, events that wait in memory."""

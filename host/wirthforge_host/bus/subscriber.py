@@ -28,14 +28,18 @@ class _Active:
 class Subscriber:
     """One connection's subscriptions. :meth:`begin` when the plugin is ready; :meth:`close` when it is gone.
 
+    What the manifest subscribes to is for the plugin, and comes to one of its instances: the first that is ready, then
+    the next. What an instance subscribes to itself comes to that instance.
+
     What is denied within a granted pattern is not delivered; what is revoked ends at once, with what is on its way.
     """
 
     def __init__(self, bus: Bus, plugin: str, rights: Rights) -> None:
         self._bus = bus
         self.plugin = plugin
-        self._rights = rights
+        self.rights = rights
         self._send: Send | None = None
+        self._of_manifest: Sequence[Subscription] = ()
         self._wanted: dict[str, Subscription] = {}
         self._active: dict[str, _Active] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -46,7 +50,20 @@ class Subscriber:
         """Has events delivered, of the subscriptions that are granted now and whenever they are."""
         if self._closed:
             return
-        self._wanted = {each.topic: each for each in subscriptions} | self._wanted
+        self._of_manifest = subscriptions
+        self._send = send
+        self._watches = True
+        self.rights.watch(self._settle)
+        if self._bus.line_up(self):
+            await self.take_turn()
+        else:
+            self._settle()
+
+    async def take_turn(self) -> None:
+        """Has events delivered of what the manifest subscribes to."""
+        if self._closed:
+            return
+        subscriptions = self._of_manifest
         granted = [each for each in subscriptions if each.durable and self._may(each.topic)]
         durable = {each.topic for each in granted}
         await self._bus.log.abandon(
@@ -59,11 +76,8 @@ class Subscriber:
         )
         for each in granted:
             await self._bus.log.establish((self.plugin, each.topic))
-        self._send = send
-        if not self._closed:
-            self._watches = True
-            self._rights.watch(self._settle)
-            self._settle()
+        self._wanted = {each.topic: each for each in subscriptions} | self._wanted
+        self._settle()
 
     def subscribe(self, subscription: Subscription) -> None:
         """Adds one that lasts as long as the connection. Whether it is granted, the caller asked.
@@ -96,14 +110,14 @@ class Subscriber:
         """Ends all of them; durable ones go on with the next connection."""
         self._closed = True
         if self._watches:
-            self._rights.unwatch(self._settle)
+            self.rights.unwatch(self._settle)
             self._watches = False
         for pattern in list(self._active):
             self._end(pattern)
         self._bus.leave(self)
 
     def _may(self, topic: str) -> bool:
-        return self._rights.allows(f"events.subscribe:{topic}")
+        return self.rights.allows(f"events.subscribe:{topic}")
 
     def _settle(self) -> None:
         if self._send is None or self._closed:

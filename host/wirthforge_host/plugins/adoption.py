@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -56,12 +56,12 @@ def left(
     ]
 
 
-def objection(found: Left, taken: Mapping[str, object]) -> str | None:
+def objection(found: Left, *, has_room: bool) -> str | None:
     """Why an instance cannot be gone on with, as far as records tell; None when it may be tried.
 
     Args:
         found: The instance.
-        taken: Plugins that have an instance.
+        has_room: Its plugin is to have more instances than it has.
     """
     plugin, container = found.plugin, found.container
     if plugin is None:
@@ -70,8 +70,8 @@ def objection(found: Left, taken: Mapping[str, object]) -> str | None:
         return f"it is not wanted: its plugin is {plugin.state.replace('_', ' ')}"
     if found.instance.digest != plugin.release.digest:
         return "it is of another release"
-    if plugin.name in taken:
-        return "its plugin has another instance"
+    if not has_room:
+        return "its plugin has as many instances as it is to have"
     if container is None:
         return "its container is gone"
     return None
@@ -105,16 +105,14 @@ class Adoption:
             by_plugin[each.instance.plugin].append(each)
         return dict(by_plugin)
 
-    async def take_over(
-        self, found: Left, taken: Mapping[str, object], *, on_lost: Callable[[], None]
-    ) -> Instance | None:
+    async def take_over(self, found: Left, *, has_room: bool, on_lost: Callable[[], None]) -> Instance | None:
         """The instance, ready for calls, standing as it stood; None when it does not fit, which is on record.
 
         Raises:
             FunctionDriftError: It offers other functions than those that were signed and approved.
             UnavailableError: The engine or the database does not answer; nothing was decided.
         """
-        reason = objection(found, taken)
+        reason = objection(found, has_room=has_room)
         if reason is None:
             try:
                 instance = await self._adopted(found, on_lost)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.tokens.service import Operator
+from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import ApprovalIn
 from wirthforge_sdk.contracts.permissions import covered
 from wirthforge_sdk.contracts.permissions_api import AnswerIn, RequestOut, WhyOut
@@ -14,7 +16,7 @@ from wirthforge_sdk.contracts.permissions_api import AnswerIn, RequestOut, WhyOu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Answers requests, and says why something is allowed."""
+    """Answers requests, lets functions go that were looked at, and says why something is allowed."""
 
     requests: Requests
     plugins: Plugins
@@ -40,6 +42,19 @@ class Answers:
         )
         await self.plugins.approve(approval, operator)
         return request
+
+    async def approve_function(self, name: str, approval: FunctionApprovalIn, operator: Operator) -> None:
+        """See :meth:`Functions.approve`.
+
+        Raises:
+            NotFoundError: There is no such plugin.
+            PluginUnavailableError: The plugin does not run, so that nobody can say what it offers.
+        """
+        await self.plugins.get(name)
+        instance = self.plugins.reconciler.live(name)
+        if instance is None:
+            raise PluginUnavailableError(f"{name} does not run: nobody can say what it offers", plugin=name)
+        await self.plugins.instances.functions.approve(instance, approval, operator)
 
     async def why(self, plugin: str, permission: str) -> WhyOut:
         """How a permission of an installed plugin stands, and why.

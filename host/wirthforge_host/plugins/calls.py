@@ -20,6 +20,7 @@ from wirthforge_host.errors import (
     CallCycleError,
     CallTimedOutError,
     FunctionMissingError,
+    FunctionQuarantinedError,
     PluginFailedError,
     PluginLacksPermissionError,
     PluginQuarantinedError,
@@ -138,6 +139,7 @@ class Calls:
 
         Raises:
             NotFoundError: No such plugin or function.
+            FunctionQuarantinedError: The function is not what was approved.
             PluginUnavailableError: The plugin does not run, or ended meanwhile.
             CallTimedOutError: It did not answer in time; it was told to stop.
             InvalidInputError: The function does not take these arguments.
@@ -246,7 +248,7 @@ class Calls:
                     if not call.function.may_run_again or call.attempts == ATTEMPTS:
                         raise
                     ended = instance
-            successor = await self._reconciler.successor(ended, call.remaining_s())
+            successor = await self._reconciler.fleet.successor(ended, call.remaining_s())
             if successor is None:
                 raise PluginUnavailableError(
                     f"{call.plugin} ended during the call, and did not come back in time", plugin=call.plugin
@@ -292,6 +294,13 @@ def _admit(instance: Instance, function: Function) -> None:
 
 def _function_of(instance: Instance, name: str) -> Function:
     function = instance.functions.get(name)
+    if name in instance.offer.quarantined:
+        raise FunctionQuarantinedError(
+            f"{instance.plugin}.{name} is not what was approved "
+            f"({'; '.join(instance.offer.quarantined[name].differences)}): an operator must approve it, see "
+            f"`wirthforge functions list {instance.plugin}`",
+            plugin=instance.plugin,
+        )
     if function is None:
         known = ", ".join(sorted(instance.functions))
         raise FunctionMissingError(

@@ -7,6 +7,7 @@ written; what lets one go on is written down first. Implements ``resources.ports
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.plugins import store
+from wirthforge_host.plugins.fleet import standing
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -27,7 +29,10 @@ from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Containment:
-    """Acts on the live instances of this host. An act on a plugin waits for the one before it; an end does not."""
+    """Acts on all live instances of a plugin at once.
+
+    An act on a plugin waits for the one before it; an end does not.
+    """
 
     database: Database
     audit: Audit
@@ -46,10 +51,9 @@ class Containment:
         if not 0 < share <= 1:
             raise InvalidInputError(f"share: {share} is not above 0 and at most 1", field="share")
         async with self.reconciler.alone_with(plugin):
-            instance = await self._live(plugin)
-            await self.control.set_cpus(instance.container_id, instance.limits.cpus * share, instance.pid)
-            instance.cpu_share = share
-            await self._write(plugin, "plugin.throttle", instance.standing, cause, actor, share=share)
+            instances = await self._live(plugin)
+            await _on_all(instances, lambda instance: self._throttle(instance, share))
+            await self._write(plugin, "plugin.throttle", standing(instances), cause, actor, share=share)
 
     async def pause(self, plugin: str, *, cause: str, actor: str) -> None:
         """See the port.
@@ -59,18 +63,7 @@ class Containment:
             DatabaseUnavailableError: It stands still, and that is not written down.
         """
         async with self.reconciler.alone_with(plugin):
-            instance = await self._live(plugin)
-            was_open, was_paused = instance.gate.is_open, instance.paused
-            instance.gate.close()
-            # Before it does: who gives up waiting cannot know whether it stands still, and it can be resumed then.
-            instance.paused = True
-            try:
-                await self.control.freeze(instance.container_id, instance.pid)
-            except WirthForgeError:
-                instance.paused = was_paused
-                if was_open:
-                    instance.gate.open()
-                raise
+            await _on_all(await self._live(plugin), self._freeze)
             await self._write(plugin, "plugin.pause", State.PAUSED, cause, actor)
 
     async def resume(self, plugin: str, *, cause: str, actor: str) -> None:
@@ -83,18 +76,21 @@ class Containment:
         async with self.reconciler.alone_with(plugin):
             if self.reconciler.live(plugin) is None and await self._start_again(plugin, cause, actor):
                 return
-            instance = await self._live(plugin)
-            if not instance.paused:
+            instances = await self._live(plugin)
+            paused = [each for each in instances if each.paused]
+            if not paused:
                 return
-            instance.paused = False
+            for each in paused:
+                each.paused = False
             try:
-                await self._write(plugin, "plugin.resume", instance.standing, cause, actor)
-                await self.control.thaw(instance.container_id, instance.pid)
+                await self._write(plugin, "plugin.resume", standing(instances), cause, actor)
             except BaseException:
-                instance.paused = True
+                for each in paused:
+                    each.paused = True
                 raise
-            instance.gate.open()
+            await _on_all(paused, self._thaw)
             self.reconciler.let_go(plugin)
+            self.reconciler.wake()
 
     async def kill(self, plugin: str, *, cause: str, actor: str) -> None:
         """See the port. Waits for nobody: whoever is busy with the plugin finds it ended.
@@ -103,11 +99,13 @@ class Containment:
             ConflictError: The plugin has no instance.
             DatabaseUnavailableError: It is ended, and that is not written down.
         """
-        instance = await self._live(plugin)
-        await self._end(instance, cause)
-        # One that was paused is to start again all the same: that is what was asked for.
-        was_paused, instance.paused = instance.paused, False
-        await self._write(plugin, "plugin.kill", instance.standing if was_paused else None, cause, actor)
+        instances = await self._live(plugin)
+        await _on_all(instances, lambda instance: self._end(instance, cause))
+        # What was paused is to start again all the same: that is what was asked for.
+        was_paused = standing(instances) is State.PAUSED
+        for each in instances:
+            each.paused = False
+        await self._write(plugin, "plugin.kill", standing(instances) if was_paused else None, cause, actor)
         self.reconciler.wake()
 
     async def quarantine(self, plugin: str, *, cause: str, actor: str) -> None:
@@ -117,11 +115,9 @@ class Containment:
             ConflictError: Nothing of the plugin runs or is about to.
             DatabaseUnavailableError: It is ended, is not started by this process again, and that is not written down.
         """
-        instance = self.reconciler.live(plugin)
-        if instance is not None:
-            # An engine that does not answer is no reason not to write it down, and to let nothing start again.
-            with suppress(UnavailableError):
-                await self._end(instance, cause)
+        # An engine that does not answer is no reason not to write it down, and to let nothing start again.
+        with suppress(UnavailableError):
+            await _on_all(self.reconciler.fleet.of(plugin), lambda instance: self._end(instance, cause))
         async with self.reconciler.ending(plugin):
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, plugin)
@@ -138,7 +134,7 @@ class Containment:
         Returns:
             For each plugin an empty text, or why it could not be brought about in full.
         """
-        names = sorted({*self.reconciler.living(), *await self._wanted()})
+        names = sorted({*self.reconciler.fleet.plugins(), *await self._wanted()})
         ends = (self.quarantine(name, cause=cause, actor=actor) for name in names)
         done = await asyncio.gather(*ends, return_exceptions=True)
         for failure in done:
@@ -171,6 +167,31 @@ class Containment:
         await self.reconciler.settle(plugin)
         return True
 
+    async def _throttle(self, instance: Instance, share: float) -> None:
+        await self.control.set_cpus(instance.container_id, instance.limits.cpus * share, instance.pid)
+        instance.cpu_share = share
+
+    async def _freeze(self, instance: Instance) -> None:
+        was_open, was_paused = instance.gate.is_open, instance.paused
+        instance.gate.close()
+        # Before it does: who gives up waiting cannot know whether it stands still, and it can be resumed then.
+        instance.paused = True
+        try:
+            await self.control.freeze(instance.container_id, instance.pid)
+        except WirthForgeError:
+            instance.paused = was_paused
+            if was_open:
+                instance.gate.open()
+            raise
+
+    async def _thaw(self, instance: Instance) -> None:
+        try:
+            await self.control.thaw(instance.container_id, instance.pid)
+        except BaseException:
+            instance.paused = True
+            raise
+        self.reconciler.fleet.let_in(instance)
+
     async def _end(self, instance: Instance, cause: str) -> None:
         was_open = instance.gate.is_open
         instance.gate.close()
@@ -184,13 +205,14 @@ class Containment:
                 instance.gate.open()
             raise
 
-    async def _live(self, plugin: str) -> Instance:
-        instance = self.reconciler.live(plugin)
-        if instance is None:
+    async def _live(self, plugin: str) -> Sequence[Instance]:
+        """Its instances, one at least."""
+        instances = self.reconciler.fleet.of(plugin)
+        if not instances:
             async with self.database.reading() as tx:
                 record = await store.get_plugin(tx, plugin)
             raise _nothing_runs(plugin, record.state, record.cause)
-        return instance
+        return instances
 
     async def _write(
         self, plugin: str, action: str, after: State | None, cause: str, actor: str, **detail: Any
@@ -206,6 +228,13 @@ class Containment:
                 f"{action} of {plugin} is not written down, for the database does not answer: repeat it when it does",
                 plugin=plugin,
             ) from error
+
+
+async def _on_all(instances: Sequence[Instance], act: Callable[[Instance], Awaitable[None]]) -> None:
+    """Does ``act`` to every instance at once, however the others fare; then raises what failed first."""
+    for failure in await asyncio.gather(*map(act, instances), return_exceptions=True):
+        if failure is not None:
+            raise failure
 
 
 def _act(action: str, plugin: str, actor: str, detail: dict[str, Any]) -> Record:

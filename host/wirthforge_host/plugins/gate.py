@@ -1,4 +1,4 @@
-"""The gate of one plugin: admits calls while it is open, and tells when those inside are done.
+"""The gate of one instance: admits calls while it is open, and tells when those inside are done.
 
 A call enters, runs on the instance behind the gate, and leaves. Closing the gate refuses new calls; draining waits
 for those inside. Replacing the instance behind it (a swap) is this and nothing more.
@@ -15,11 +15,11 @@ from wirthforge_host.rates import TokenBucket
 from wirthforge_sdk.errors import LimitExceededError
 
 MAX_INSIDE = 256
-"""Calls one plugin may have open; the runtime bounds itself by the same number."""
+"""Calls one instance may have open; the runtime bounds itself by the same number."""
 
 
 class Gate:
-    """Admits and drains the calls of one plugin. For one event loop; not for threads.
+    """Admits and drains the calls of one instance. For one event loop; not for threads.
 
     Args:
         plugin: Whose calls they are.
@@ -32,6 +32,8 @@ class Gate:
         self._monotonic = monotonic
         self.admit_at_most(calls_per_s)
         self.inside = 0
+        self.last_at = 0.0
+        """When it let a call in last."""
         self._open = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -45,6 +47,11 @@ class Gate:
     def is_open(self) -> bool:
         """Whether calls are admitted."""
         return self._open
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call would be within its bounds."""
+        return self.inside < MAX_INSIDE and self._rate.holds(1, self._monotonic())
 
     def open(self) -> None:
         """Admits calls from now on."""
@@ -68,12 +75,14 @@ class Gate:
             raise LimitExceededError(
                 f"{self.plugin} has {MAX_INSIDE} calls open: wait for some to end", plugin=self.plugin
             )
-        if not self._rate.take(1, self._monotonic()):
+        now = self._monotonic()
+        if not self._rate.take(1, now):
             raise LimitExceededError(
                 f"{self.plugin} is called over {self._calls_per_s:g} times a second: call less often",
                 plugin=self.plugin,
             )
         self.inside += 1
+        self.last_at = now
         self._empty.clear()
         try:
             yield

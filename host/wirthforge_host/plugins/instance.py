@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from wirthforge_host.bridge import Endpoint, Session
+from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.sandbox.service import Sandbox
@@ -27,7 +29,8 @@ class Instance:
     sandbox: Sandbox
     endpoint: Endpoint
     session: Session
-    functions: dict[str, Function]
+    offer: Offer
+    """Replaced whole when what it offers changes."""
     started_at: datetime
     began: float
     """Monotonic seconds."""
@@ -51,6 +54,11 @@ class Instance:
         if self.paused:
             return State.PAUSED
         return State.THROTTLED if self.cpu_share < 1 else State.RUNNING
+
+    @property
+    def functions(self) -> Mapping[str, Function]:
+        """Those that may be called, by name."""
+        return self.offer.functions
 
     @property
     def protocol(self) -> str:

@@ -27,7 +27,9 @@ from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins import directories, store
 from wirthforge_host.plugins.admission import admit
-from wirthforge_host.plugins.examination import examine
+from wirthforge_host.plugins.drift import Offer
+from wirthforge_host.plugins.examination import connected, examine
+from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
@@ -53,9 +55,6 @@ RESUBSCRIBE_S = 1.0
 
 ADOPT_S = 5.0
 """How long an instance whose host went may take to connect to the next one."""
-
-IMAGE_RUNTIME = "python"
-"""What the image must be made for. MCP servers in Python run in it too: the runtime starts them as its child."""
 
 log = structlog.get_logger()
 
@@ -86,6 +85,7 @@ class Instances:
     egress: Egress
     resources: Resources
     permissions: Permissions
+    functions: Functions
     logs: Logs
     trees: Trees
     settings: Settings
@@ -116,8 +116,8 @@ class Instances:
         began = time.monotonic()
         try:
             await self._connect(begun, record, on_lost)
-            session = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
-            return await self._ready(begun, record, session, began)
+            greeted = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
+            return await self._ready(begun, record, greeted, began)
         except PluginUnavailableError as error:
             try:
                 cause = await self._obituary(begun, error.message)
@@ -151,8 +151,8 @@ class Instances:
         try:
             begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
             await self._listen(begun, record, on_lost)
-            session = await self._greet(begun, record, connect_s=ADOPT_S)
-            return await self._ready(begun, record, session, began)
+            greeted = await self._greet(begun, record, connect_s=ADOPT_S)
+            return await self._ready(begun, record, greeted, began)
         except BaseException:
             await asyncio.shield(self._leave(begun))
             raise
@@ -162,7 +162,9 @@ class Instances:
         base = limits_for(record.release.manifest, self.policy)
         return await self.resources.limits_of(record.name, base)
 
-    async def _ready(self, begun: _Begun, record: PluginRecord, session: Session, began: float) -> Instance:
+    async def _ready(
+        self, begun: _Begun, record: PluginRecord, greeted: tuple[Session, Offer], began: float
+    ) -> Instance:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         container = begun.sandbox.container_id
         state = await self.engine.state(container)
@@ -174,15 +176,15 @@ class Instances:
                 pid=pid,
                 priority=begun.priority,
             )
-        return Instance(
+        instance = Instance(
             id=begun.record.id,
             plugin=record.name,
             digest=begun.record.digest,
             uid=begun.record.uid,
             sandbox=begun.sandbox,
             endpoint=begun.endpoint,
-            session=session,
-            functions={function.name: function for function in record.release.functions},
+            session=greeted[0],
+            offer=greeted[1],
             started_at=begun.record.started_at,
             began=began,
             lost=begun.lost,
@@ -191,6 +193,8 @@ class Instances:
             pid=pid,
             cpu_share=begun.sandbox.cpu_share,
         )
+        await self.functions.begin(instance)
+        return instance
 
     async def close(self, instance: Instance) -> None:
         """Ends an instance and returns when nothing of it is left."""
@@ -314,41 +318,27 @@ class Instances:
             host_id=self.host_id,
             uid=own.uid,
             limits=begun.limits,
-            image=self.settings.image,
-            runtime=IMAGE_RUNTIME,
+            image=self.settings.image_for(manifest.runtime.interpreter),
+            runtime=manifest.runtime.interpreter.value,
             bridge_directory=self.directory / own.id,
             code_directory=self.trees.path(own.digest),
             destinations=manifest.destinations(),
         )
 
-    async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> Session:
-        """The session of an instance that is ready. One deadline for all that a plugin can draw out."""
+    async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> tuple[Session, Offer]:
+        """The session of an instance that is ready, and its offer. One deadline for all that a plugin can draw out."""
         assert begun.endpoint is not None  # noqa: S101 (_listen made it)
         timeout_s = self.settings.start_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
-        session = await self._accept(begun, begun.endpoint, connect_s)
+        approved = await self.functions.approved(record)
+        session = await connected(begun.endpoint, begun.exited, timeout_s=connect_s)
         try:
             async with asyncio.timeout_at(deadline):
-                await examine(session, record, timeout_s=timeout_s)
+                return session, await examine(session, record, approved, timeout_s=timeout_s)
         except TimeoutError:
             raise PluginUnavailableError(
                 f"it was not ready within {timeout_s:g} s: connecting, handshake and self-test share them"
             ) from None
-        return session
-
-    async def _accept(self, begun: _Begun, endpoint: Endpoint, timeout_s: float) -> Session:
-        """The session once it connected; does not wait on for a process that ended."""
-        accepted = asyncio.create_task(endpoint.accept(timeout_s=timeout_s))
-        exited = asyncio.create_task(begun.exited.wait())
-        try:
-            await asyncio.wait({accepted, exited}, return_when=asyncio.FIRST_COMPLETED)
-            if accepted.done():
-                return accepted.result()
-            raise PluginUnavailableError("it ended before it connected")
-        finally:
-            for task in (accepted, exited):
-                task.cancel()
-            await asyncio.gather(accepted, exited, return_exceptions=True)
 
     async def _obituary(self, begun: _Begun, what: str) -> str:
         """``what`` happened, with what the engine and the plugin's own log know of it."""

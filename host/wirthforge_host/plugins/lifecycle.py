@@ -83,7 +83,12 @@ class Crashes:
     """Monotonic seconds."""
 
     def after(self, now: float, ran_s: float) -> Crashes:
-        """One more crash at ``now``, of an instance that ran ``ran_s`` seconds."""
+        """One more crash at ``now``, of an instance that ran ``ran_s`` seconds.
+
+        One that was there at the crash counted last, as several that end together, tells of no start that failed.
+        """
+        if self.count and now - ran_s < self.last_at:
+            return self
         return Crashes(1 if ran_s >= FORGIVEN_AFTER_S else self.count + 1, now)
 
     @property

@@ -31,6 +31,8 @@ class PluginRecord:
     changed_at: datetime
     enabled: bool
     """What the operator wants; the reconciler makes it so."""
+    scale: int = 1
+    """How many instances the operator wants; the policy may allow fewer."""
 
     @property
     def name(self) -> str:

@@ -20,6 +20,7 @@ from wirthforge_host.errors import FunctionMissingError
 from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.cache import Cache
+from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
@@ -212,20 +213,17 @@ class Provisioning:
     async def _tell(
         self, record: PluginRecord, method: str, params: dict[str, Any], *, version: int | None, ran: bool
     ) -> DeliveryOut:
-        """Tells a plugin that runs, and ran before what was set could have reached it."""
+        """Tells each instance of a plugin that runs, and ran before what was set could have reached it."""
         outcome, reason = Outcome.APPLIED, ""
-        instance = self.reconciler.live(record.name)
-        if instance is None or instance.paused:
+        awake = [each for each in self.reconciler.fleet.of(record.name) if not each.paused]
+        if not awake:
             outcome = Outcome.NOT_RUNNING
         elif ran and _is_foreign(record):
             outcome = Outcome.AT_NEXT_START
         elif ran:
-            try:
-                await instance.session.tell(method, params, timeout_s=TELL_S)
-            except FunctionMissingError:
-                pass  # it listens to no changes
-            except WirthForgeError as error:
-                outcome, reason = Outcome.FAILED, error.message
+            failures = await asyncio.gather(*(_failure(each, method, params) for each in awake))
+            if reason := next(filter(None, failures), ""):
+                outcome = Outcome.FAILED
         return DeliveryOut(version=version, outcome=outcome, reason=reason, at=self.now())
 
     async def _note(self, plugin: str, delivery: DeliveryOut) -> None:
@@ -260,6 +258,17 @@ class Provisioning:
             wrong=[WrongOut(**asdict(each)) for each in wrong],
             delivery=self._delivered.get(record.name),
         )
+
+
+async def _failure(instance: Instance, method: str, params: dict[str, Any]) -> str:
+    """Tells one instance; why it was not told, or an empty text."""
+    try:
+        await instance.session.tell(method, params, timeout_s=TELL_S)
+    except FunctionMissingError:
+        pass  # it listens to no changes
+    except WirthForgeError as error:
+        return error.message
+    return ""
 
 
 def _is_foreign(record: PluginRecord) -> bool:

@@ -1,7 +1,8 @@
 """Makes what runs be what is wanted. Desired state is in the database, actual state in the engine and on disk.
 
 One function, :meth:`Reconciler.settle`, converges one plugin, whoever asks: an operator's request, the end of an
-instance, a host that starts. It can be repeated and interrupted anywhere; the next time finishes the work. Each plugin
+instance, a host that starts. A plugin is well as long as one of its instances is: what befalls another is put right
+beside it. It can be repeated and interrupted anywhere; the next time finishes the work. Each plugin
 is settled by itself, so that one which is slow to start holds up no other.
 """
 
@@ -12,14 +13,17 @@ import contextlib
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
 import structlog
 
+from wirthforge_host.audit.records import Outcome
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.adoption import Adoption, Left
+from wirthforge_host.plugins.departures import Departures
 from wirthforge_host.plugins.faults import Faults
+from wirthforge_host.plugins.fleet import Fleet, least_loaded, standing, surplus
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
@@ -27,6 +31,7 @@ from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
+from wirthforge_host.sandbox.control import Control
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import WirthForgeError
@@ -35,9 +40,6 @@ from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""
-
-CUT_OFF_S = 20.0
-"""How long the end of an instance may take that cannot be written down."""
 
 SHORTEST_S = 0.05
 """Between two rounds: what is due is started by a task of its own, which may not have begun."""
@@ -54,8 +56,7 @@ class Reconciler:
         instances: Instances,
         adoption: Adoption,
         states: States,
-        *,
-        drain_s: float,
+        control: Control,
         signals: Signals,
     ) -> None:
         self._database = database
@@ -66,34 +67,26 @@ class Reconciler:
         """Of a plugin, what a host before this one left and nothing is decided about; an empty list: it did not fit,
         and is to be swept."""
         self._states = states
-        self._drain_s = drain_s
+        self._control = control
+        self._most = instances.policy.cap.instances
         self._signals = signals
-        self._live: dict[str, Instance] = {}
-        self.retries = Retries(time.monotonic)
+        self.fleet = Fleet()
         self.faults = Faults()
+        self._departures = Departures(
+            fleet=self.fleet,
+            instances=instances,
+            faults=self.faults,
+            drain_s=instances.settings.drain_timeout_s,
+        )
+        self.retries = Retries(time.monotonic)
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
-        self._opened = asyncio.Event()
-        """Set, and replaced, whenever a gate was opened."""
         self.starts = Starts(self._wake.set)
 
     def live(self, plugin: str) -> Instance | None:
-        """The instance that answers calls of ``plugin``, if there is one."""
-        return self._live.get(plugin)
-
-    async def successor(self, instance: Instance, timeout_s: float) -> Instance | None:
-        """The instance that takes the calls of one that ended; None when there is none within ``timeout_s``."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while (live := self._live.get(instance.plugin)) in {None, instance} or not live.gate.is_open:
-                    await self._opened.wait()
-                return live
-        return None
-
-    def living(self) -> list[str]:
-        """Every plugin that has an instance, by name."""
-        return sorted(self._live)
+        """The instance that answers the next call of ``plugin``, if there is one: the one with the least to do."""
+        return least_loaded(self.fleet.of(plugin))
 
     async def run(self) -> None:
         """Converges until cancelled: at once, whenever an instance ends, and every :data:`PERIOD_S` seconds."""
@@ -115,7 +108,7 @@ class Reconciler:
 
     def let_go(self, plugin: str) -> None:
         """An operator looked at the plugin: whoever judges it begins anew."""
-        instance = self._live.get(plugin)
+        instance = self.live(plugin)
         self._signals.notice(
             Signal(
                 noticed=Noticed.LET_GO,
@@ -134,7 +127,7 @@ class Reconciler:
         """Alone with a plugin that shall end, and sure that it does, also when nothing can be written down.
 
         Raises:
-            DatabaseUnavailableError: The context raised it; the plugin's instance was cut off.
+            DatabaseUnavailableError: The context raised it; its instances were cut off.
         """
         with self.starts.ending(plugin):
             async with self.alone_with(plugin):
@@ -149,35 +142,29 @@ class Reconciler:
                     ) from error
 
     async def settle(self, plugin: str) -> None:
-        """Starts or stops the plugin's instance as the database wants it. Its failures become its state.
+        """Starts or stops instances of the plugin as the database wants it. Its failures become its state.
 
         The caller holds :meth:`alone_with`.
         """
         record = await _record(self._database, plugin)
-        live = self._live.get(plugin)
-        if live is not None and live.lost.is_set():
-            await self._bury(live, record)
+        if lost := [each for each in self.fleet.of(plugin) if each.lost.is_set()]:
+            await self._bury(lost, record)
             record = await _record(self._database, plugin)
-        elif live is not None and not _wanted(record):
-            await self._stop(live)
-        elif live is not None and record is not None and record.state is State.STARTING:
-            await self._open_gate(live)
-        if record is not None and plugin not in self._live:
+        await self._departures.stop(surplus(self.fleet.of(plugin), self._number(record)))
+        if self.fleet.of(plugin) and record is not None and record.state is State.STARTING:
+            await self._open_gates(plugin)
+        if record is not None and not self.fleet.of(plugin):
             await self._without_instance(record)
+        while record is not None and self._lacks_some(record) and await self._start(record):
+            pass
 
     async def cut_off(self, plugin: str) -> None:
-        """Ends the plugin's instance at once, and starts none until that is released: for when nothing can be decided.
+        """Ends the plugin's instances at once, and starts none until it is released: for when nothing can be decided.
 
         The caller holds :meth:`alone_with`.
         """
         self.starts.hold(plugin)
-        if instance := self._live.pop(plugin, None):
-            instance.gate.close()
-            try:
-                async with asyncio.timeout(CUT_OFF_S):
-                    await self.faults.survive(self._instances.close(instance))
-            except TimeoutError:
-                log.warning("plugin.cut_off_unfinished", plugin=plugin)  # the next sweep takes what is left
+        await self._departures.cut_off(plugin)
 
     async def shut_down(self) -> None:
         """Ends every instance; what the operator wants stays as it is, for the next start."""
@@ -185,8 +172,7 @@ class Reconciler:
         # Every lock, not only those of live plugins: who holds one may be about to have an instance.
         for plugin in list(self._locks):
             async with self._locks[plugin]:
-                if instance := self._live.pop(plugin, None):
-                    await self.faults.survive(self._instances.close(instance))
+                await self._departures.end(plugin)
         await self.faults.survive(self._instances.sweep())
 
     async def leave(self) -> None:
@@ -194,9 +180,7 @@ class Reconciler:
         self.starts.close()
         for plugin in list(self._locks):
             async with self._locks[plugin]:
-                if instance := self._live.pop(plugin, None):
-                    instance.gate.close()
-                    await self.faults.survive(self._instances.leave(instance))
+                await self._departures.let_go(plugin)
 
     def engine_returned(self) -> None:
         """Tries again at once what an engine that was away kept from starting."""
@@ -216,8 +200,10 @@ class Reconciler:
         plugin = found.instance.plugin
         if not self.starts.allowed(plugin):
             return False
-        found = dataclasses.replace(found, plugin=await _record(self._database, plugin))
-        taking = self._adoption.take_over(found, self._live, on_lost=self._wake.set)
+        record = await _record(self._database, plugin)
+        has_room = len(self.fleet.of(plugin)) < self._number(record)
+        found = dataclasses.replace(found, plugin=record)
+        taking = self._adoption.take_over(found, has_room=has_room, on_lost=self._wake.set)
         try:
             instance = await self.starts.run(plugin, taking)
         except FunctionDriftError as error:
@@ -225,21 +211,22 @@ class Reconciler:
             return False
         if instance is None:
             return False
-        await self._stand(instance, found.plugin)
-        self._live[plugin] = instance
+        await self._stand(instance, record)
         self._adoption.announce(instance)
         return True
 
     async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
-        """Writes down how an instance stands, where that is not how it was written; lets calls in where they may."""
-        if record is not None and record.state is not instance.standing:
+        """Writes down how the plugin stands with an instance, where that is not how it was written; counts it."""
+        after = standing((*self.fleet.of(instance.plugin), instance))
+        if record is not None and record.state is not after:
             try:
-                await self._states.move(record.name, instance.standing, cause="the host found it so")
+                await self._states.move(record.name, after, cause="the host found it so")
             except BaseException:
                 await asyncio.shield(self._instances.leave(instance))
                 raise
+        self.fleet.join(instance)
         if not instance.paused:
-            self._let_in(instance)
+            self.fleet.let_in(instance)
 
     async def _converge(self) -> None:
         if not self._knows_left:
@@ -254,7 +241,7 @@ class Reconciler:
             self._left.pop(plugin, None)
         async with self._database.reading() as tx:
             records = await store.all_plugins(tx)
-        self._begin({record.name for record in records} | self._live.keys(), self.settle)
+        self._begin({record.name for record in records}.union(self.fleet.plugins()), self.settle)
 
     def _begin(self, plugins: Iterable[str], work: Callable[[str], Awaitable[None]]) -> None:
         """Has ``work`` done on each plugin by itself, where nothing is being done on it."""
@@ -269,9 +256,8 @@ class Reconciler:
                 await self.faults.survive(work(plugin))
         finally:
             del self._settling[plugin]
-            live = self._live.get(plugin)
-            # It ended after it was looked at, and nobody was free to look again; or what was left did not fit.
-            if (live is not None and live.lost.is_set()) or self._left.get(plugin) == []:
+            # One ended after it was looked at, and nobody was free to look again; or what was left did not fit.
+            if any(each.lost.is_set() for each in self.fleet.of(plugin)) or self._left.get(plugin) == []:
                 self._wake.set()
 
     async def _without_instance(self, record: PluginRecord) -> None:
@@ -292,64 +278,94 @@ class Reconciler:
                 )
             if record.state is State.UNHEALTHY:
                 record = await self._states.move(record.name, State.STARTING, cause="trying again")
-            self.retries.settled(record.name)
             await self._start(record)
 
-    async def _start(self, record: PluginRecord) -> None:
+    def _number(self, record: PluginRecord | None) -> int:
+        """How many instances are to run."""
+        return min(record.scale, self._most) if record is not None and _wanted(record) else 0
+
+    def _lacks_some(self, record: PluginRecord) -> bool:
+        """Whether another instance is to be started now, beside those there are."""
+        there = len(self.fleet.of(record.name))
+        may_start = record.state is not State.PAUSED and record.name not in self._left
+        due = self.starts.allowed(record.name) and self.retries.is_due(record.name)
+        return 0 < there < self._number(record) and may_start and due
+
+    async def _start(self, record: PluginRecord) -> bool:
+        """Starts one instance; whether it runs."""
+        self.retries.settled(record.name)
         began = time.monotonic()
         try:
-            opening = self._instances.open(record, on_lost=self._wake.set)
-            instance = await self.starts.run(record.name, opening)
+            instance = await self.starts.run(record.name, self._opened(record))
         except (FunctionDriftError, SandboxMismatchError) as error:
             if isinstance(error, FunctionDriftError):
                 self._signals.notice(
                     _signal(Noticed.DRIFTED, record.name, differences=error.details["differences"])
                 )
             await self._states.move(record.name, State.QUARANTINED, cause=error.message)
+            await self._departures.stop(self.fleet.of(record.name))
         except PluginUnavailableError as error:
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
         except WirthForgeError as error:
             # Engine, image, database or room is missing: not its fault, so it is tried until they are there.
             self.retries.hindered(record.name)
-            await self._states.move(record.name, State.UNHEALTHY, cause=error.message)
-            self._wake.set()
+            await self._without_one(record.name, State.UNHEALTHY, cause=error.message)
         else:
             if instance is not None:
-                self._live[record.name] = instance
-                await self._open_gate(instance)
+                await self._begin_calls(instance)
+            return instance is not None
+        return False
 
-    async def _open_gate(self, instance: Instance) -> None:
-        await self._states.move(instance.plugin, State.RUNNING, cause="handshake and self-test passed")
-        self._let_in(instance)
+    async def _opened(self, record: PluginRecord) -> Instance:
+        """One more instance; where its fellows are throttled, it is as they are."""
+        instance = await self._instances.open(record, on_lost=self._wake.set)
+        share = min((each.cpu_share for each in self.fleet.of(record.name)), default=1.0)
+        try:
+            if share < 1:
+                await self._control.set_cpus(
+                    instance.container_id, instance.limits.cpus * share, instance.pid
+                )
+                instance.cpu_share = share
+        except BaseException:
+            await asyncio.shield(self._instances.close(instance))
+            raise
+        return instance
 
-    def _let_in(self, instance: Instance) -> None:
-        instance.gate.open()
-        opened, self._opened = self._opened, asyncio.Event()
-        opened.set()
+    async def _begin_calls(self, instance: Instance) -> None:
+        has_fellows = bool(self.fleet.of(instance.plugin))
+        self.fleet.join(instance)
+        if has_fellows:
+            self.fleet.let_in(instance)
+            await self._states.note(instance.plugin, "instance.joined", Outcome.ALLOWED, instance=instance.id)
+        else:
+            await self._open_gates(instance.plugin)
 
-    async def _stop(self, instance: Instance) -> None:
-        instance.gate.close()
-        if not await instance.gate.drained(self._drain_s):
-            log.warning("plugin.drain_cut", plugin=instance.plugin, calls=instance.gate.inside)
-        self._live.pop(instance.plugin, None)
-        await self._instances.close(instance)
+    async def _open_gates(self, plugin: str) -> None:
+        await self._states.move(plugin, State.RUNNING, cause="handshake and self-test passed")
+        for instance in self.fleet.of(plugin):
+            self.fleet.let_in(instance)
 
-    async def _bury(self, instance: Instance, record: PluginRecord | None) -> None:
-        """An instance ended unasked: say why, remove what is left, and count it."""
-        instance.gate.close()
-        ran_s = time.monotonic() - instance.began
-        cause = await self._instances.cause_of_death(instance)
-        self._live.pop(instance.plugin, None)
+    async def _bury(self, lost: Sequence[Instance], record: PluginRecord | None) -> None:
+        """Instances of one plugin ended unasked: say why, remove what is left, and count it as one crash."""
+        ran_s = time.monotonic() - max(each.began for each in lost)
+        cause = await self._departures.found_dead(lost)
         try:
             if record is not None and record.state in WANTS_INSTANCE - {State.PAUSED}:
-                await self._crashed(instance.plugin, cause=cause, ran_s=ran_s)
+                await self._crashed(record.name, cause=cause, ran_s=ran_s)
         finally:
-            await self._instances.close(instance)
+            await self._departures.close(lost)
 
     async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
         self._signals.notice(_signal(Noticed.CRASHED, plugin, cause=cause))
         again = self.retries.crashed(plugin, ran_s=ran_s)
-        await self._states.move(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
+        await self._without_one(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
+
+    async def _without_one(self, plugin: str, after: State, *, cause: str) -> None:
+        """An instance ended or did not start: the plugin stands so, unless another of its instances is there."""
+        if self.fleet.of(plugin):
+            await self._states.note(plugin, "instance.missing", Outcome.FAILED, cause=cause)
+        else:
+            await self._states.move(plugin, after, cause=cause)
         self._wake.set()
 
 

@@ -43,11 +43,11 @@ class Removal:
     resources: Resources
 
     async def disable(self, name: str, operator: Operator) -> None:
-        """Wants the plugin not to run: calls inside end, then its sandbox is removed. Interrupts its start.
+        """Wants the plugin not to run: calls inside end, then its sandboxes are removed. Interrupts its start.
 
         Raises:
             NotFoundError: It is not on this host.
-            DatabaseUnavailableError: That is not written down. Its instance was cut off all the same.
+            DatabaseUnavailableError: That is not written down. Its instances were cut off all the same.
         """
         async with self.reconciler.ending(name):
             await self._disable(name, operator)
@@ -62,7 +62,7 @@ class Removal:
             NotFoundError: It is not on this host; with ``purge``, nothing of it is.
             ConflictError: Another plugin depends on it. Or the engine has not removed its sandbox yet; then it
                 stays as it is.
-            DatabaseUnavailableError: That is not written down. Its instance was cut off all the same.
+            DatabaseUnavailableError: That is not written down. Its instances were cut off all the same.
         """
         async with self.reconciler.ending(name):
             async with self.database.reading() as tx:
@@ -94,7 +94,7 @@ class Removal:
     async def _disable(self, name: str, operator: Operator) -> None:
         async with self.database.transaction() as tx:
             record = await store.get_plugin(tx, name)
-            if live := self.reconciler.live(name):
+            for live in self.reconciler.fleet.of(name):
                 # Before anybody is told that it drains: who calls it then is not let in.
                 tx.after_commit(live.gate.close)
             await store.set_enabled(tx, name, enabled=False)

@@ -22,6 +22,7 @@ from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
+from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     AskedPermission,
@@ -189,8 +190,7 @@ class Plugins:
         return limited
 
     def _hold_to(self, limited: LimitedOut) -> None:
-        instance = self.reconciler.live(limited.plugin)
-        if instance is not None:
+        for instance in self.reconciler.fleet.of(limited.plugin):
             # What the kernel did not take holds from the next start on; calls are the gate's own to count.
             now = {
                 name: getattr(limited.limits, name)
@@ -201,13 +201,13 @@ class Plugins:
             instance.gate.admit_at_most(instance.limits.calls_per_s)
 
     async def effective(self, name: str) -> EffectiveOut:
-        """What the engine says is in force for the plugin's instance, now.
+        """What the engine says is in force for the plugin's instance, now; of several, for the first.
 
         Raises:
             PluginUnavailableError: It has no instance.
         """
         record = await self.get(name)
-        instance = self.reconciler.live(name)
+        instance = next(iter(self.reconciler.fleet.of(name)), None)
         if instance is None:
             raise PluginUnavailableError(
                 f"{name} is {record.state.value}: it has no sandbox to look at", plugin=name
@@ -255,11 +255,16 @@ class Plugins:
     def _out(self, record: PluginRecord) -> PluginOut:
         rights = self.permissions.of(record.name, record.release.digest)
         limits = limits_for(record.release.manifest, self.policy)
-        return _plugin_out(record, rights, limits, self.reconciler.live(record.name))
+        scale = min(record.scale, self.policy.cap.instances)
+        return _plugin_out(record, rights, limits, scale, self.reconciler.fleet.of(record.name))
 
 
-def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: Instance | None) -> PluginOut:
+def _plugin_out(
+    record: PluginRecord, rights: Rights, limits: Limits, scale: int, live: Sequence[Instance]
+) -> PluginOut:
     manifest = record.release.manifest
+    instances = [_instance_out(each) for each in live]
+    first = live[0] if live else None
     return PluginOut(
         name=manifest.name,
         version=manifest.version,
@@ -281,9 +286,24 @@ def _plugin_out(record: PluginRecord, rights: Rights, limits: Limits, instance: 
             )
             for asked in manifest.permissions
         ],
-        functions=list(record.release.functions),
-        instance=_instance_out(instance) if instance else None,
+        functions=list(first.functions.values() if first else record.release.functions),
+        quarantined=_quarantined(first) if first else [],
+        instance=instances[0] if instances else None,
+        instances=instances,
+        scale=scale,
     )
+
+
+def _quarantined(instance: Instance) -> list[QuarantinedFunction]:
+    return [
+        QuarantinedFunction(
+            name=name,
+            differences=list(drifted.differences),
+            offered=drifted.offered,
+            fingerprint=drifted.fingerprint,
+        )
+        for name, drifted in instance.offer.quarantined.items()
+    ]
 
 
 def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
@@ -331,4 +351,6 @@ def _instance_out(instance: Instance) -> InstanceOut:
         uid=instance.uid,
         started_at=instance.started_at,
         protocol=instance.protocol,
+        state=instance.standing,
+        calls=instance.gate.inside,
     )

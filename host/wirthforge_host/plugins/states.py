@@ -64,6 +64,12 @@ class States:
         tx.after_commit(lambda: self._announce(record.name, told))
         return replace(record, state=after, cause=cause, changed_at=at)
 
+    async def note(self, name: str, action: str, outcome: Outcome, **detail: str) -> None:
+        """Tells what befell one instance of several; the plugin stands as it stood."""
+        record = Record(actor=HOST, action=action, outcome=outcome, plugin=name, detail=detail)
+        await self._audit.enqueue(record)
+        self._events.emit(action, plugin=name, **detail)
+
     def _announce(self, plugin: str, told: dict[str, str]) -> None:
         self._events.emit("plugin.state", plugin=plugin, **told)
 

@@ -11,8 +11,9 @@ from sqlalchemy import Boolean, Column, Integer, Row, String, Table, Text, delet
 
 from wirthforge_host.database import metadata
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release
+from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import State
-from wirthforge_sdk.contracts.manifest import Manifest, encode_functions, parse_functions
+from wirthforge_sdk.contracts.manifest import Function, Manifest, encode_functions, parse_functions
 from wirthforge_sdk.errors import ConflictError, NotFoundError
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
@@ -28,6 +29,7 @@ plugins = Table(
     Column("cause", Text, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("enabled", Boolean, nullable=False),
+    Column("scale", Integer, nullable=False, server_default="1"),
     Column("manifest", Text, nullable=False),
     Column("functions", Text, nullable=False),
 )
@@ -58,6 +60,19 @@ transitions = Table(
     Column("before", String(20), nullable=False),
     Column("after", String(20), nullable=False),
     Column("cause", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+accepted = Table(
+    "accepted_functions",
+    metadata,
+    Column("plugin", String(80), primary_key=True),
+    Column("digest", String(71), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    Column("fingerprint", String(71), nullable=False),
+    Column("function", Text),
+    Column("by", String(200), nullable=False),
+    Column("reason", Text, nullable=False),
     Column("at", UtcDateTime, nullable=False),
 )
 
@@ -99,6 +114,7 @@ async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
             cause=record.cause,
             changed_at=record.changed_at,
             enabled=record.enabled,
+            scale=record.scale,
             manifest=release.manifest.model_dump_json(),
             functions=encode_functions(release.functions).decode(),
         )
@@ -107,12 +123,18 @@ async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
 
 async def remove_plugin(tx: Transaction, name: str) -> None:
     """Forgets the plugin; the pin of its author's key stays."""
+    await tx.execute(delete(accepted).where(accepted.c.plugin == name))
     await tx.execute(delete(plugins).where(plugins.c.name == name))
 
 
 async def set_enabled(tx: Transaction, name: str, *, enabled: bool) -> None:
     """Writes what the operator wants."""
     await tx.execute(update(plugins).where(plugins.c.name == name).values(enabled=enabled))
+
+
+async def set_scale(tx: Transaction, name: str, scale: int) -> None:
+    """Writes how many instances the operator wants."""
+    await tx.execute(update(plugins).where(plugins.c.name == name).values(scale=scale))
 
 
 async def record_transition(
@@ -152,6 +174,45 @@ async def remove_pin(tx: Transaction, plugin: str) -> bool:
     """Forgets the pin; whether there was one."""
     removed = await tx.execute(delete(pins).where(pins.c.plugin == plugin))
     return removed.rowcount > 0
+
+
+async def accepted_functions(tx: Transaction, plugin: str, digest: str) -> dict[str, Function | None]:
+    """What an operator approved of a release beside what was signed, by name; None: that it is gone."""
+    rows = await tx.execute(
+        select(accepted.c.name, accepted.c.function).where(
+            accepted.c.plugin == plugin, accepted.c.digest == digest
+        )
+    )
+    return {
+        row.name: Function.model_validate_json(row.function) if row.function is not None else None
+        for row in rows
+    }
+
+
+async def accept_function(
+    tx: Transaction,
+    plugin: str,
+    approval: FunctionApprovalIn,
+    offered: Function | None,
+    *,
+    by: str,
+    at: datetime,
+) -> None:
+    """Writes down that ``offered`` is approved, in the place of what was."""
+    which = (accepted.c.plugin == plugin, accepted.c.digest == approval.digest)
+    await tx.execute(delete(accepted).where(*which, accepted.c.name == approval.function))
+    await tx.execute(
+        insert(accepted).values(
+            plugin=plugin,
+            digest=approval.digest,
+            name=approval.function,
+            fingerprint=approval.fingerprint,
+            function=offered.model_dump_json() if offered is not None else None,
+            by=by,
+            reason=approval.reason,
+            at=at,
+        )
+    )
 
 
 async def all_instances(tx: Transaction) -> Sequence[InstanceRecord]:
@@ -198,4 +259,5 @@ def _plugin(row: Row[Any]) -> PluginRecord:
         cause=row.cause,
         changed_at=row.changed_at,
         enabled=row.enabled,
+        scale=row.scale,
     )

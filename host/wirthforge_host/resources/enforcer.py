@@ -1,12 +1,16 @@
-"""Has the decisions about overuse carried out, written down and told."""
+"""Has the decisions about overuse carried out, written down and told.
+
+A plugin is judged as one, by the instance of it that is nearest to a limit, and is held back as one: else a plugin of
+many instances would be let go by the idle for what the busy do.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -37,6 +41,15 @@ RECOVERED = "resource.recovered"
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Judged:
+    """A plugin that samples were taken of."""
+
+    standing: Standing = field(default_factory=Standing)
+    strains: dict[str, Strain] = field(default_factory=dict)
+    """The newest of each instance that is there."""
+
+
 class Enforcer:
     """Judges every sample. Give :meth:`judge` to ``Signals.listen``; acts are done beside, each plugin's in order."""
 
@@ -45,7 +58,7 @@ class Enforcer:
         self._audit = audit
         self._events = events
         self._policy = policy
-        self._standings: dict[str, tuple[str, Standing]] = {}
+        self._judged: dict[str, _Judged] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._acts: set[asyncio.Task[None]] = set()
 
@@ -62,25 +75,37 @@ class Enforcer:
 
     def standing(self, plugin: str) -> Action | None:
         """The step taken against a plugin that is not taken back yet."""
-        return self._standings.get(plugin, ("", Standing()))[1].rung
+        return self._judged.get(plugin, _Judged()).standing.rung
 
     def forgive(self, plugin: str) -> None:
         """Forgets what is held against a plugin: an operator looked at it, or it is gone."""
-        self._standings.pop(plugin, None)
+        self._judged.pop(plugin, None)
         self._turns.pop(plugin, None)
 
     def judge(self, signal: Signal) -> None:
         """Takes one sample into account, or forgets what was held against a plugin."""
         if signal.noticed is Noticed.LET_GO:
             self.forgive(signal.plugin)
-        if signal.noticed is not Noticed.SAMPLED:
+        elif signal.noticed is Noticed.CLOSED:
+            self._closed(signal)
+        elif signal.noticed is Noticed.SAMPLED:
+            self._sampled(signal)
+
+    def _closed(self, signal: Signal) -> None:
+        judged = self._judged.get(signal.plugin)
+        if judged is None:
             return
+        judged.strains.pop(signal.instance, None)
+        if not judged.strains:
+            judged.standing = judged.standing.of_new_instance()
+
+    def _sampled(self, signal: Signal) -> None:
+        judged = self._judged.setdefault(signal.plugin, _Judged())
         sample: Sample = signal.detail["usage"]
-        instance, standing = self._standings.get(signal.plugin, (signal.instance, Standing()))
-        if instance != signal.instance:
-            standing = standing.of_new_instance()
-        after, decision = decide(standing, strain_of(sample), self._policy, signal.at_s)
-        self._standings[signal.plugin] = (signal.instance, after)
+        judged.strains[signal.instance] = strain_of(sample)
+        strain = worst_of(judged.strains.values(), oom_kills=sample.oom_kills)
+        standing = judged.standing
+        judged.standing, decision = decide(standing, strain, self._policy, signal.at_s)
         if decision is not None:
             act = asyncio.create_task(self._carried_out(signal, decision, standing))
             self._acts.add(act)
@@ -125,11 +150,21 @@ class Enforcer:
 
     def _take_back(self, signal: Signal, decision: Decision, before: Standing) -> None:
         """What was not done is not held to be done, and is tried again a little later."""
-        instance, now = self._standings.get(signal.plugin, ("", Standing()))
-        if instance == signal.instance:
+        judged = self._judged.get(signal.plugin)
+        if judged is not None and signal.instance in judged.strains:
+            now = judged.standing
             over_s = max(0.0, min(now.over_s, decision.over_s) - RETRY_S)
-            taken_back = replace(before, seen_s=now.seen_s, over_s=over_s, easy_s=0.0)
-            self._standings[signal.plugin] = (instance, taken_back)
+            judged.standing = replace(before, seen_s=now.seen_s, over_s=over_s, easy_s=0.0)
+
+
+def worst_of(strains: Collection[Strain], *, oom_kills: int) -> Strain:
+    """Of each resource the greatest share; kills are of one sample, and counted once."""
+    return Strain(
+        cpu=max(each.cpu for each in strains),
+        memory=max(each.memory for each in strains),
+        pids=max(each.pids for each in strains),
+        oom_kills=oom_kills,
+    )
 
 
 def strain_of(sample: Sample) -> Strain:

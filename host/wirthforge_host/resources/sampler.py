@@ -159,17 +159,21 @@ class Sampler:
     def forget(self, instance: str) -> None:
         """Reads it no more; does nothing when it is not watched."""
         watched = self.watched.pop(instance, None)
-        if watched is not None and watched.group is not None:
+        if watched is None:
+            return
+        if watched.group is not None:
             watched.group.close()
+        self._signals.notice(
+            Signal(noticed=Noticed.CLOSED, plugin=watched.plugin, instance=instance, at_s=self._monotonic())
+        )
 
-    def of_plugin(self, plugin: str) -> Watched | None:
-        """The plugin's newest instance."""
-        return next((each for each in reversed(self.watched.values()) if each.plugin == plugin), None)
+    def of_plugin(self, plugin: str) -> list[Watched]:
+        """The plugin's instances, the newest first."""
+        return [each for each in reversed(self.watched.values()) if each.plugin == plugin]
 
-    async def find(self, plugin: str) -> None:
-        """Finds the group of the plugin's newest instance now, if it was not found yet."""
-        watched = self.of_plugin(plugin)
-        if watched is not None and watched.group is None:
+    async def find(self, watched: Watched) -> None:
+        """Finds its group now, if it was not found yet."""
+        if watched.group is None:
             await self._open(watched)
 
     async def apart(self, watched: Watched, act: Callable[[Cgroup], T]) -> T:

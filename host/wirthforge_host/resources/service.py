@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime, timedelta
 
@@ -133,8 +134,13 @@ class Resources:
         return UsagesOut(items=[usage_of(each) for each in found])
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """The newest reading of every plugin, for Prometheus."""
-        return {each.plugin: figures_of(each) for each in self._sampler.watched.values()}
+        """The newest readings of every plugin, those of its instances summed, for Prometheus."""
+        sums: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        for each in self._sampler.watched.values():
+            of_plugin = sums[each.plugin]
+            for name, value in figures_of(each).items():
+                of_plugin[name] += value
+        return {plugin: dict(figures) for plugin, figures in sums.items()}
 
     async def rounds(self) -> AsyncIterator[UsagesOut]:
         """The newest readings after each round, as fast as they are asked for: who is slow misses rounds."""
@@ -151,12 +157,14 @@ class Resources:
             packed = await store.packed_minutes(tx, plugin, since=since)
         history = await asyncio.to_thread(_unpacked, packed)
         watched = self._sampler.of_plugin(plugin)
+        newest = watched[0] if watched else None
         return PluginResourcesOut(
             plugin=plugin,
             limits=effective_limits(base, override),
             override=override,
-            now=None if watched is None else usage_of(watched),
-            recent=recent_of([] if watched is None else watched.ring.rows()),
+            now=None if newest is None else usage_of(newest),
+            instances=[usage_of(each) for each in reversed(watched)],
+            recent=recent_of([] if newest is None else newest.ring.rows()),
             history=await asyncio.to_thread(history_of, history),
         )
 
@@ -226,9 +234,20 @@ class Resources:
         await store.remove_plugin(tx, plugin)
 
     async def _applied(self, plugin: str, before: Limits, limits: Limits, priority: Priority) -> Applied:
-        await self._sampler.find(plugin)
         watched = self._sampler.of_plugin(plugin)
-        if watched is None or watched.group is None:
+        applied = [await self._applied_to(each, before, limits, priority) for each in watched]
+        # In force is what is so for each.
+        now = [
+            name for name in (applied[0].now if applied else ()) if all(name in each.now for each in applied)
+        ]
+        later = {name: None for each in applied for name in each.at_next_start}
+        return Applied(tuple(now), tuple(later))
+
+    async def _applied_to(
+        self, watched: Watched, before: Limits, limits: Limits, priority: Priority
+    ) -> Applied:
+        await self._sampler.find(watched)
+        if watched.group is None:
             return Applied((), ())
 
         def act(group: Cgroup) -> Applied:
@@ -242,7 +261,7 @@ class Resources:
         try:
             return await self._sampler.apart(watched, act)
         except WirthForgeError as error:
-            _log.warning("resources.not_applied", plugin=plugin, error=error.message)
+            _log.warning("resources.not_applied", plugin=watched.plugin, error=error.message)
             return Applied((), tuple(limits.model_dump()))
         finally:
             watched.limits = None  # read anew in the next round

@@ -47,9 +47,10 @@ PERIOD_US = 10_000
 SMALLEST_QUOTA_US = 1_000
 """The kernel takes no smaller one; below a tenth of a core the period grows instead."""
 
+NODE = "node"
+"""The runtime whose programs take their heap's bound from the environment."""
 FILE_BYTES = 64 * MIB
 FILES_IN_TMP = 2048
-
 ENVIRONMENT = (
     ("HOME", "/tmp"),  # noqa: S108 the container's own tmpfs
     ("LANG", "C.UTF-8"),
@@ -74,6 +75,10 @@ PROXIES = tuple(
     for written in (name, name.lower())
 )
 """What is added for a plugin that asks for connections: programs read one or the other spelling."""
+
+HEAP_SHARE = 0.5
+"""Of the memory limit, what a Node.js program's objects may take, since V8 sees the machine's memory alone; the rest is
+for the engine, its threads, buffers outside the heap, the runtime, and ``/tmp``."""
 
 LOW_PORTS = (("net.ipv4.ip_unprivileged_port_start", "0"),)
 """In the container's own network, where the runtime listens on the ports that were asked for, such as 443. Docker sets
@@ -318,7 +323,14 @@ def _settings(
 
 
 def _environment(request: SandboxRequest) -> dict[str, str]:
-    return dict(sorted((*ENVIRONMENT, *(PROXIES if request.destinations else ()))))
+    return dict(sorted((*ENVIRONMENT, *_heap(request), *(PROXIES if request.destinations else ()))))
+
+
+def _heap(request: SandboxRequest) -> tuple[tuple[str, str], ...]:
+    if request.runtime != NODE:
+        return ()
+    megabytes = int(request.limits.memory_bytes * HEAP_SHARE) // MIB
+    return (("NODE_OPTIONS", f"--max-old-space-size={megabytes}"),)
 
 
 def _command(request: SandboxRequest) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +14,8 @@ from pathlib import Path
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.tokens import store
-from wirthforge_sdk.contracts.topics import is_pattern, matches
+from wirthforge_sdk.contracts import topics
+from wirthforge_sdk.contracts.tool_sets import MAX_PATTERNS, covers, is_pattern, within
 from wirthforge_sdk.contracts.wire import TOKEN_FORM, new_token, token_digest
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, UnauthenticatedError, UnavailableError
 from wirthforge_sdk.files import write_private
@@ -36,6 +37,8 @@ class Scope(StrEnum):
 
 
 ALL_SCOPES = frozenset(Scope)
+TOOLS = "call:"
+"""Begins a scope that is good for some functions only, over MCP: ``call:`` and a pattern (``contracts.tool_sets``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,31 @@ class Operator:
 
     label: str
     scopes: frozenset[Scope]
+    tools: frozenset[str] = frozenset()
+    """Patterns of the functions that the token may call over MCP, where it lacks ``call``."""
+    token: str = field(default="", compare=False)
+    """The token's id; two may have one label."""
     publishes: tuple[str, ...] | None = None
     """Patterns of the topics it may publish events on; None: all."""
 
     def may_publish(self, topic: str) -> bool:
         """Whether it may publish an event on a topic, as far as topics go."""
-        return self.publishes is None or any(matches(pattern, topic) for pattern in self.publishes)
+        return self.publishes is None or any(topics.matches(pattern, topic) for pattern in self.publishes)
 
     @property
     def actor(self) -> str:
         """As the audit log names them."""
         return f"operator:{self.label}"
+
+    def may_call(self, plugin: str, function: str) -> bool:
+        """Whether the token is good for this function over MCP."""
+        return Scope.CALL in self.scopes or any(covers(each, plugin, function) for each in self.tools)
+
+    def may_give(self, scope: str) -> bool:
+        """Whether a token of theirs may have ``scope``: none may do more than the one it was made with."""
+        if not scope.startswith(TOOLS):
+            return scope in self.scopes
+        return Scope.CALL in self.scopes or within(scope.removeprefix(TOOLS), self.tools)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +80,8 @@ class Token:
 
     id: str
     label: str
-    scopes: frozenset[Scope]
+    scopes: frozenset[str]
+    """Each a :class:`Scope`, or one that begins with :data:`TOOLS`."""
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
@@ -94,7 +112,7 @@ class Tokens:
             rows = await store.every(tx)
         self._live = {
             row.digest: _Live(
-                Operator(row.label, _scopes(row.scopes), _patterns(row.publishes)), row.expires_at
+                _operator(row.id, row.label, row.scopes.split(), _patterns(row.publishes)), row.expires_at
             )
             for row in rows
             if row.revoked_at is None
@@ -104,7 +122,7 @@ class Tokens:
         self,
         *,
         label: str,
-        scopes: Iterable[Scope],
+        scopes: Iterable[str],
         expires_at: datetime | None = None,
         by: str,
         publishes: Iterable[str] | None = None,
@@ -113,7 +131,7 @@ class Tokens:
 
         Args:
             label: 1 to 60 letters, digits, spaces and ``._-``; appears in the audit log.
-            scopes: At least one.
+            scopes: At least one: a :class:`Scope`, or :data:`TOOLS` and a pattern.
             expires_at: None: it does not expire.
             by: Actor, for the audit log.
             publishes: Patterns of the topics it may publish events on; None: all.
@@ -121,9 +139,11 @@ class Tokens:
         Raises:
             InvalidInputError: The label, the scopes or the patterns are not as above, or it would be expired already.
         """
-        operator = Operator(label, frozenset(scopes), None if publishes is None else tuple(publishes))
+        patterns = None if publishes is None else tuple(publishes)
         async with self._database.transaction() as tx:
-            return await self._create(tx, operator, expires_at=expires_at, by=by)
+            return await self._create(
+                tx, label=label, scopes=frozenset(scopes), expires_at=expires_at, by=by, publishes=patterns
+            )
 
     def authenticate(self, secret: str) -> Operator:
         """Who holds this token.
@@ -143,7 +163,14 @@ class Tokens:
         async with self._database.reading() as tx:
             rows = await store.every(tx)
         return [
-            Token(row.id, row.label, _scopes(row.scopes), row.created_at, row.expires_at, row.revoked_at)
+            Token(
+                row.id,
+                row.label,
+                frozenset(row.scopes.split()),
+                row.created_at,
+                row.expires_at,
+                row.revoked_at,
+            )
             for row in rows
         ]
 
@@ -171,23 +198,29 @@ class Tokens:
         async with self._database.transaction() as tx:
             if await store.count(tx):
                 return False
-            _, secret = await self._create(tx, Operator("first", ALL_SCOPES), expires_at=None, by="host")
+            _, secret = await self._create(tx, label="first", scopes=ALL_SCOPES, expires_at=None, by="host")
             # Before the commit: a token nobody can read would lock everybody out; a file nobody honours is
             # replaced.
             await asyncio.to_thread(_write_secret, path, secret)
         return True
 
     async def _create(
-        self, tx: Transaction, operator: Operator, *, expires_at: datetime | None, by: str
+        self,
+        tx: Transaction,
+        *,
+        label: str,
+        scopes: frozenset[str],
+        expires_at: datetime | None,
+        by: str,
+        publishes: tuple[str, ...] | None = None,
     ) -> tuple[Token, str]:
-        now, label, scopes = self._now(), operator.label, operator.scopes
+        now = self._now()
         if not _LABEL.fullmatch(label):
             raise InvalidInputError(
                 "label: must be 1 to 60 letters, digits, spaces, dots, hyphens and underscores", field="label"
             )
-        if not scopes:
-            raise InvalidInputError("scopes: name at least one of read, operate, call", field="scopes")
-        if not all(map(is_pattern, operator.publishes or ())):
+        _check(scopes)
+        if not all(map(topics.is_pattern, publishes or ())):
             raise InvalidInputError("publishes: must be topics or patterns of topics", field="publishes")
         if expires_at is not None and expires_at <= now:
             raise InvalidInputError("expires_at: must be in the future", field="expires_at")
@@ -202,13 +235,13 @@ class Tokens:
             scopes=named,
             created_at=now,
             expires_at=expires_at,
-            publishes=None if operator.publishes is None else " ".join(operator.publishes),
+            publishes=None if publishes is None else " ".join(publishes),
         )
-        detail = {"token": token.id, "label": label, "scopes": named, "publishes": operator.publishes}
+        detail = {"token": token.id, "label": label, "scopes": named, "publishes": publishes}
         await self._audit.append(
             tx, Record(actor=by, action="token.create", outcome=Outcome.ALLOWED, detail=detail)
         )
-        live = _Live(operator, expires_at)
+        live = _Live(_operator(token.id, label, scopes, publishes), expires_at)
         tx.after_commit(lambda: self._live.update({token_digest(secret): live}))
         return token, secret
 
@@ -216,8 +249,28 @@ class Tokens:
         self._live.pop(digest, None)
 
 
-def _scopes(text: str) -> frozenset[Scope]:
-    return frozenset(Scope(name) for name in text.split())
+def _operator(token: str, label: str, scopes: Iterable[str], publishes: tuple[str, ...] | None) -> Operator:
+    named = frozenset(scopes)
+    tools = frozenset(each for each in named if each.startswith(TOOLS))
+    patterns = frozenset(each.removeprefix(TOOLS) for each in tools)
+    return Operator(label, frozenset(map(Scope, named - tools)), patterns, token, publishes)
+
+
+def _check(scopes: frozenset[str]) -> None:
+    tools = {each for each in scopes if each.startswith(TOOLS)}
+    strange = sorted(
+        {each for each in scopes - tools if each not in ALL_SCOPES}
+        | {each for each in tools if not is_pattern(each.removeprefix(TOOLS))}
+    )
+    if not scopes or strange:
+        wrong = f"there is no '{strange[0][:100]}'; " if strange else ""
+        raise InvalidInputError(
+            f"scopes: {wrong}name at least one of read, operate, call, or call:namespace/name.function with * for "
+            "anything within a part",
+            field="scopes",
+        )
+    if len(tools) > MAX_PATTERNS:
+        raise InvalidInputError(f"scopes: at most {MAX_PATTERNS} sets of functions", field="scopes")
 
 
 def _patterns(text: str | None) -> tuple[str, ...] | None:

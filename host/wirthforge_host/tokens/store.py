@@ -15,7 +15,7 @@ tokens = Table(
     Column("id", String(32), primary_key=True),
     Column("label", String(60), nullable=False),
     Column("digest", String(71), nullable=False, unique=True),
-    Column("scopes", String(100), nullable=False),
+    Column("scopes", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),

@@ -11,6 +11,7 @@ from datetime import datetime
 from wirthforge_host.audit.checkpoints import Checkpoints
 from wirthforge_host.database import metadata
 from wirthforge_host.install import Installer, Marketplace, Source
+from wirthforge_host.mcp.server import Server
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.answers import Answers
 from wirthforge_host.plugins.calls import Calls
@@ -18,6 +19,7 @@ from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
+from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.resources.enforcer import Enforcer
@@ -57,12 +59,14 @@ class Wiring(Ground):
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    scaling: Scaling
     containment: Containment
     resources: Resources
     enforcer: Enforcer
     alerts: Alerts
     threats: Threats
     tripwire: Tripwire
+    mcp: Server
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -82,6 +86,7 @@ class Wiring(Ground):
             await self.permissions.load()
             await self.bus.load()
             await self.secrets.load()
+            await self.mcp.load()
             await self.plugins.sweep()
             # Begun before the log, to sign what it was in the end.
             await stack.enter_async_context(self.checkpoints.running())
@@ -93,6 +98,7 @@ class Wiring(Ground):
             )
             tasks = {
                 "reconciler": self.reconciler.run(),
+                "functions": self.instances.functions.run(),
                 "permissions": self.permissions.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
@@ -100,6 +106,7 @@ class Wiring(Ground):
                 "threats": self.threats.run(),
                 "tripwire": self.tripwire.run(),
                 "storage": self.storage_upkeep.run(),
+                "mcp": self.mcp.run(),
             }
             for name, work in tasks.items():
                 stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
@@ -131,7 +138,7 @@ def build_wiring(
     instances = parts.instances(settings, engine, ground, resources, parts.egress(ground, metrics))
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
-    reconciler = parts.reconciler(settings, ground, instances, states, control)
+    reconciler = parts.reconciler(ground, instances, states, control)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
     containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
@@ -147,16 +154,18 @@ def build_wiring(
         plugins=plugins,
         answers=Answers(requests=ground.requests, plugins=plugins),
         provisioning=parts.provisioning(ground, plugins, reconciler),
-        calls=parts.calls(ground, plugins, reconciler, metrics),
+        calls=(calls := parts.calls(ground, plugins, reconciler, metrics)),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
+        scaling=parts.scaling(ground, reconciler),
         containment=containment,
         resources=resources,
         enforcer=parts.enforcer(ground, containment),
         alerts=alerts,
         threats=parts.threats(ground, alerts, containment),
         tripwire=parts.tripwire(ground, instances),
+        mcp=parts.mcp(ground, reconciler, calls),
     )
 
 

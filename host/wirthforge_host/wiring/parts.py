@@ -11,14 +11,21 @@ from wirthforge_host.audit.checkpoints import Checkpoints, own_key
 from wirthforge_host.bridge import Bridge, Services
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
+from wirthforge_host.mcp.approvals import Approvals
+from wirthforge_host.mcp.elicitation import Offers
+from wirthforge_host.mcp.server import Server
+from wirthforge_host.mcp.sessions import Sessions
+from wirthforge_host.mcp.tools import Tools
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
 from wirthforge_host.resources.enforcer import Enforcer
@@ -91,6 +98,17 @@ def resources(ground: Ground) -> Resources:
     )
 
 
+def functions(ground: Ground) -> Functions:
+    """What holds functions to what was approved."""
+    return Functions(
+        database=ground.database,
+        audit=ground.audit,
+        events=ground.events,
+        signals=ground.signals,
+        now=ground.now,
+    )
+
+
 def instances(
     settings: Settings, engine: ContainerEngine, ground: Ground, resources: Resources, egress: Egress
 ) -> Instances:
@@ -119,6 +137,7 @@ def instances(
         egress=egress,
         resources=resources,
         permissions=ground.permissions,
+        functions=functions(ground),
         logs=ground.logs,
         trees=ground.trees,
         settings=settings,
@@ -128,9 +147,7 @@ def instances(
     )
 
 
-def reconciler(
-    settings: Settings, ground: Ground, instances: Instances, states: States, control: Control
-) -> Reconciler:
+def reconciler(ground: Ground, instances: Instances, states: States, control: Control) -> Reconciler:
     """What makes that run what is wanted."""
     adoption = Adoption(
         database=ground.database,
@@ -139,13 +156,16 @@ def reconciler(
         audit=ground.audit,
         events=ground.events,
     )
-    return Reconciler(
-        ground.database,
-        instances,
-        adoption,
-        states,
-        drain_s=settings.drain_timeout_s,
-        signals=ground.signals,
+    return Reconciler(ground.database, instances, adoption, states, control, ground.signals)
+
+
+def scaling(ground: Ground, reconciler: Reconciler) -> Scaling:
+    """What sets how many instances run."""
+    return Scaling(
+        database=ground.database,
+        audit=ground.audit,
+        reconciler=reconciler,
+        most=ground.policy.cap.instances,
     )
 
 
@@ -238,6 +258,16 @@ def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:
         f"wirthforge/audit/{settings.host_id or own_id(settings.data_dir / 'host.id')}",
         now=ground.now,
     )
+
+
+def mcp(ground: Ground, reconciler: Reconciler, calls: Calls) -> Server:
+    """The host as an MCP server."""
+    policy = ground.policy.mcp
+    approvals = Approvals(
+        ground.database, ground.audit, ground.events, timeout_s=policy.ask_timeout_s, now=ground.now
+    )
+    tools = Tools(reconciler, calls, approvals, ground.events, policy)
+    return Server(tools, approvals, Sessions(time.monotonic), Offers(time.monotonic, policy.ask_timeout_s))
 
 
 def own_id(path: Path) -> str:

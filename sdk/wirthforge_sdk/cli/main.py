@@ -8,7 +8,9 @@ from typing import Any, Final
 import typer
 
 from wirthforge_sdk.cli import (
+    access,
     account,
+    add,
     audit,
     author,
     configuration,
@@ -16,7 +18,9 @@ from wirthforge_sdk.cli import (
     demo,
     doctor,
     events,
+    functions,
     market,
+    mcp,
     operator,
     permissions,
     policy,
@@ -73,6 +77,7 @@ _add(
         "logs": operator.logs,
         "inspect": operator.inspect,
         "enable": operator.enable,
+        "scale": operator.scale,
         "disable": operator.disable,
         "uninstall": operator.uninstall,
     },
@@ -126,6 +131,25 @@ _add(
     },
 )
 app.add_typer(alerts, name="alerts", rich_help_panel="Watch what plugins use")
+calls = typer.Typer(help="Decide on calls of MCP clients that wait for a yes.", no_args_is_help=True)
+_add(
+    calls,
+    None,
+    {
+        "pending": access.pending,
+        "approve": access.approve,
+        "deny": access.deny,
+        "standing": access.standing,
+        "forget": access.forget,
+    },
+)
+app.add_typer(calls, name="calls", rich_help_panel="Run plugins")
+token = typer.Typer(help="Make and revoke tokens of a host.", no_args_is_help=True)
+_add(token, None, {"new": access.new_token, "list": access.tokens, "revoke": access.revoke_token})
+app.add_typer(token, name="token", rich_help_panel="Run plugins")
+servers = typer.Typer(help="Offer a host's functions to MCP clients.", no_args_is_help=True)
+_add(servers, None, {"serve": mcp.serve})
+app.add_typer(servers, name="mcp", rich_help_panel="Run plugins")
 audits = typer.Typer(help="Search, follow, verify and export the audit log of a host.", no_args_is_help=True)
 _add(
     audits,
@@ -218,6 +242,14 @@ demos = typer.Typer(
 )
 _add(demos, None, {"attack": demo.attack})
 app.add_typer(demos, name="demo", rich_help_panel="You and your machine")
+offers = typer.Typer(
+    help="See what plugins offer, and let go what differs from what was approved.", no_args_is_help=True
+)
+_add(offers, None, {"list": functions.listed, "approve": functions.approve})
+app.add_typer(offers, name="functions", rich_help_panel="Run plugins")
+imports = typer.Typer(help="Make plugins of what others wrote.", no_args_is_help=True)
+_add(imports, None, {"mcp": add.mcp})
+app.add_typer(imports, name="add", rich_help_panel="Write plugins")
 app.add_typer(keys, name="keys", rich_help_panel="Write plugins")
 
 

@@ -169,6 +169,22 @@ async def enable(name: Name) -> Answer:
     return Answer(plugin, lambda: views.changed(plugin))
 
 
+async def scale(
+    name: Name,
+    instances: Annotated[int, typer.Argument(min=1, max=64, help="How many share its calls.")],
+) -> Answer:
+    """Have several instances of a plugin share its calls, each with the plugin's limits.
+
+    Those that are too many end once their open calls are done. No more than the policy's cap.instances.
+    """
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        with working(f"Scaling {name}"):
+            plugin = await host.scale(name, instances)
+    return Answer(plugin, lambda: views.scaled(plugin))
+
+
 async def disable(name: Name) -> Answer:
     """Stop a plugin once its open calls are done, and keep it stopped."""
     from wirthforge_sdk.cli import views

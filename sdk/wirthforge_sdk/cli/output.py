@@ -8,6 +8,7 @@ errors) is stripped of control characters before it reaches a terminal.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
 import json
@@ -15,7 +16,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from itertools import chain
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
@@ -44,21 +46,23 @@ class Answer:
 def command(function: Callable[..., Any]) -> Callable[..., None]:
     """The command of a function that returns an :class:`Answer`, promises one, or yields several.
 
-    Adds ``--json``, prints what comes, and ends with the exit code that fits.
+    Adds ``--json``, prints what comes, and ends with the exit code that fits. A parameter whose type is a dataclass
+    stands for an option for each of its fields.
     """
+    # Typer reads the parameters from here; evaluated, since they are written as texts in another module.
+    signature = inspect.signature(function, eval_str=True)
+    groups = {each.name: each.annotation for each in signature.parameters.values() if _is_group(each)}
 
     @functools.wraps(function)
     def run(*, as_json: bool, **given: Any) -> None:
         try:
-            code = _told(function(**given), as_json=as_json)
+            code = _told(function(**_grouped(given, groups)), as_json=as_json)
         except WirthForgeError as error:
             _fail(error, as_json=as_json)
             code = exit_code(error)
         raise typer.Exit(code)
 
-    # Typer reads the parameters from here; evaluated, since they are written as texts in another module.
-    signature = inspect.signature(function, eval_str=True)
-    parameters = [*signature.parameters.values(), _AS_JSON]
+    parameters = [*chain.from_iterable(map(_options, signature.parameters.values())), _AS_JSON]
     described: Any = run
     described.__signature__ = signature.replace(parameters=parameters, return_annotation=None)
     described.__annotations__ = {each.name: each.annotation for each in parameters}
@@ -77,6 +81,28 @@ _AS_JSON: Final = inspect.Parameter(
         ),
     ],
 )
+
+
+def _is_group(parameter: inspect.Parameter) -> bool:
+    return dataclasses.is_dataclass(parameter.annotation)
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    if not _is_group(parameter):
+        return [parameter]
+    types = get_type_hints(parameter.annotation, include_extras=True)
+    return [
+        inspect.Parameter(each.name, parameter.kind, default=each.default, annotation=types[each.name])
+        for each in dataclasses.fields(parameter.annotation)
+    ]
+
+
+def _grouped(given: dict[str, Any], groups: dict[str, Any]) -> dict[str, Any]:
+    made = {
+        name: group(**{each.name: given.pop(each.name) for each in dataclasses.fields(group)})
+        for name, group in groups.items()
+    }
+    return given | made
 
 
 def exit_code(error: WirthForgeError) -> int:

@@ -36,7 +36,18 @@ def usages(told: UsagesOut) -> RenderableType:
     if not told.items:
         return Text("No plugin runs.", style="dim")
     busiest = sorted(told.items, key=lambda each: -(each.sample.cpu_share if each.sample else -1))
-    columns = ("Plugin", "CPU", "of quota", "Memory", "of limit", "Pids", "Read/s", "Written/s", "Held back")
+    columns = (
+        "Plugin",
+        "Instance",
+        "CPU",
+        "of quota",
+        "Memory",
+        "of limit",
+        "Pids",
+        "Read/s",
+        "Written/s",
+        "Held back",
+    )
     return table(columns, map(_row, busiest))
 
 
@@ -59,8 +70,8 @@ def stats(told: PluginResourcesOut, minutes: int) -> RenderableType:
         ]
     )
     parts: list[RenderableType] = [head]
-    if told.now is not None:
-        parts.append(titled("Now", usages(UsagesOut(items=[told.now]))))
+    if told.instances:
+        parts.append(titled("Now", usages(UsagesOut(items=told.instances))))
     rows = [
         (name, *(_shown(name, value) for value in (of.mean, of.p50, of.p95, of.p99, of.max)))
         for name, of in told.history.whole.items()
@@ -101,10 +112,12 @@ def _row(each: UsageOut) -> tuple[object, ...]:
     if sample is None:
         return (
             text(each.plugin, "bold"),
+            text(each.instance[:8], "dim"),
             text(each.source, "red" if "not readable" in each.source else "dim"),
         )
     return (
         text(each.plugin, "bold"),
+        text(each.instance[:8], "dim"),
         f"{sample.cpus:.2f}",
         _share(sample.cpu_share),
         size(sample.memory_bytes),

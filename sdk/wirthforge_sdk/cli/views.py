@@ -21,6 +21,7 @@ from wirthforge_sdk.contracts.host_api import (
     CallOut,
     EffectiveOut,
     GradeOut,
+    InstanceOut,
     LogOut,
     PluginOut,
     State,
@@ -152,6 +153,21 @@ def functions(offered: Sequence[Function]) -> RenderableType:
     return table(("Function", "Arguments", "Description"), rows)
 
 
+def offered(one: PluginOut) -> RenderableType:
+    """The functions of a plugin, and what of them is quarantined."""
+    parts: list[RenderableType] = [titled("Functions", functions(one.functions))]
+    if one.quarantined:
+        rows = [
+            (text(each.name, "bold"), "; ".join(each.differences), each.fingerprint[:19])
+            for each in one.quarantined
+        ]
+        parts += [titled("Quarantined", table(("Function", "Difference", "As it is now"), rows))]
+        parts += [
+            Text(f"Look, and decide with: wirthforge functions approve {one.name} FUNCTION", style="cyan")
+        ]
+    return Group(*parts)
+
+
 def installed(plugins: Sequence[PluginOut]) -> RenderableType:
     """What is on the host."""
     if not plugins:
@@ -173,9 +189,6 @@ def plugin(one: PluginOut) -> RenderableType:
             ("Digest", one.digest),
             ("Signed by", one.signer),
             ("Limits", limits(one.limits)),
-            ("Container", instance.container[:12] if instance else None),
-            ("Runs as", f"user {instance.uid}" if instance else None),
-            ("Started", moment(instance.started_at) if instance else None),
             ("Protocol", instance.protocol if instance else None),
         ]
     )
@@ -184,9 +197,34 @@ def plugin(one: PluginOut) -> RenderableType:
         text(one.summary),
         Text(),
         head,
+        titled(f"Instances: {len(one.instances)} of {one.scale}", instances(one.instances)),
         titled("Permissions", sheet(one.permissions)),
-        titled("Functions", functions(one.functions)),
+        offered(one),
     )
+
+
+def instances(running: Sequence[InstanceOut]) -> RenderableType:
+    """The sandboxes of a plugin."""
+    if not running:
+        return Text("None runs.", style="dim")
+    rows = [
+        (
+            each.id,
+            state(each.state),
+            each.calls,
+            each.container[:12],
+            f"user {each.uid}",
+            moment(each.started_at),
+        )
+        for each in running
+    ]
+    return table(("Instance", "State", "Calls inside", "Container", "Runs as", "Started"), rows)
+
+
+def scaled(one: PluginOut) -> RenderableType:
+    """A plugin that is to have another number of instances."""
+    line = text(f"{len(one.instances)} of {one.scale} instances run.")
+    return Group(changed(one), line)
 
 
 def changed(one: PluginOut) -> RenderableType:

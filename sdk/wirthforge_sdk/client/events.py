@@ -19,16 +19,18 @@ class ServerEvent(NamedTuple):
     id: str
 
 
-async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent]:
+async def read_events(
+    chunks: AsyncIterator[bytes], max_bytes: int = MAX_EVENT_BYTES
+) -> AsyncIterator[ServerEvent]:
     """The events in ``chunks``, as they become complete; comments and events without data are skipped.
 
     Raises:
-        LimitExceededError: A line or an event is over :data:`MAX_EVENT_BYTES`.
+        LimitExceededError: A line or an event is over ``max_bytes``.
     """
     name, data, identity, size = "", list[str](), "", 0
-    async for line in _lines(chunks):
+    async for line in _lines(chunks, max_bytes):
         size += len(line)
-        _bounded(size)
+        _bounded(size, max_bytes)
         if not line:
             if data:
                 yield ServerEvent(name or "message", "\n".join(data), identity)
@@ -44,19 +46,19 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent
             identity = value
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+async def _lines(chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[str]:
     rest = b""
     async for chunk in chunks:
         # Our servers end lines with LF or CRLF, never with the lone CR that the specification also knows.
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield line.removesuffix(b"\r").decode(errors="replace")
-        _bounded(len(rest))
+        _bounded(len(rest), max_bytes)
 
 
-def _bounded(size: int) -> None:
-    if size > MAX_EVENT_BYTES:
+def _bounded(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
         raise LimitExceededError(
-            f"the stream holds an event of more than {MAX_EVENT_BYTES} bytes: read it in pages instead",
-            limit=MAX_EVENT_BYTES,
+            f"the stream holds an event of more than {max_bytes} bytes: read it in pages instead",
+            limit=max_bytes,
         )

@@ -9,9 +9,11 @@ from typing import Any, Final, TypeVar
 import httpx
 
 from wirthforge_sdk.client.connection import Connection, Request, given, plugin_path, segment
+from wirthforge_sdk.client.host_access import Access
 from wirthforge_sdk.client.host_audit import AuditLog
 from wirthforge_sdk.client.host_configuration import Provisions
 from wirthforge_sdk.client.host_events import Bus
+from wirthforge_sdk.client.host_functions import FunctionService
 from wirthforge_sdk.client.host_permissions import PermissionUse
 from wirthforge_sdk.client.host_storage import StorageCare
 from wirthforge_sdk.client.streams import Streams
@@ -27,6 +29,7 @@ from wirthforge_sdk.contracts.host_api import (
     InstallIn,
     LogOut,
     PluginOut,
+    ScaleIn,
     ThrottleIn,
 )
 from wirthforge_sdk.contracts.policy import SecurityPolicy
@@ -170,7 +173,7 @@ class ResourceUse(Observation, Provisions):
         )
 
 
-class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare):
+class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService, Access):
     """A host, as operators and applications use it. An asynchronous context manager."""
 
     def __init__(
@@ -230,6 +233,15 @@ class HostClient(ResourceUse, AuditLog, PermissionUse, Bus, StorageCare):
         return await self._connection.ask(
             Request("POST", f"{plugin_path(name)}/disable", timeout_s=START_S, repeatable=True), PluginOut
         )
+
+    async def scale(self, name: str, instances: int) -> PluginOut:
+        """Has that many instances share a plugin's calls."""
+        with given():
+            body = ScaleIn(instances=instances)
+        request = Request(
+            "PUT", f"{plugin_path(name)}/instances", body=body, timeout_s=START_S, repeatable=True
+        )
+        return await self._connection.ask(request, PluginOut)
 
     async def hold(self, name: str, act: str, cause: str) -> PluginOut:
         """Does ``pause``, ``resume``, ``kill`` or ``quarantine`` to a plugin, at once."""

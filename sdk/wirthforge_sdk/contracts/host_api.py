@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
+from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
 from wirthforge_sdk.contracts.manifest import Function, Sentence
 from wirthforge_sdk.contracts.permissions import DecidedText
@@ -63,6 +64,10 @@ class InstanceOut(Shape):
     started_at: datetime
     protocol: str
     """The MCP revision spoken with it."""
+    state: State
+    """``running``, ``throttled`` or ``paused``."""
+    calls: int
+    """Inside it now."""
 
 
 class PluginOut(Shape):
@@ -82,7 +87,21 @@ class PluginOut(Shape):
     limits: Limits
     permissions: list[AskedPermission]
     functions: list[Function]
+    """While it runs, those that may be called."""
+    quarantined: list[QuarantinedFunction] = []
+    """What its instance offers otherwise than it was signed and approved."""
     instance: InstanceOut | None
+    """The first of ``instances``."""
+    instances: list[InstanceOut]
+    """Those that are there, in the order in which they started."""
+    scale: int
+    """How many are to run while it runs: what the operator wants, and the policy's ``cap.instances`` allows."""
+
+
+class ScaleIn(Body):
+    """How many instances of a plugin are to share its calls."""
+
+    instances: Annotated[int, Field(ge=1, le=64)]
 
 
 class ApprovalIn(Body):

@@ -8,6 +8,7 @@ and writes ``functions.json`` beside the manifest (ADR 0002).
 from __future__ import annotations
 
 import difflib
+import re
 from enum import StrEnum
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -55,28 +56,63 @@ class RuntimeType(StrEnum):
     MCP = "mcp"
 
 
+class Interpreter(StrEnum):
+    """What runs the code of an MCP server."""
+
+    PYTHON = "python"
+    NODE = "node"
+
+
+_MODULE = r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*"
+_PLUGIN_OBJECT = (re.compile(rf"{_MODULE}:[A-Za-z_][A-Za-z0-9_]*"), "module:attribute")
+_SERVERS = {
+    Interpreter.PYTHON: (re.compile(rf"{_MODULE}(?::[A-Za-z_][A-Za-z0-9_]*)?"), "module or module:function"),
+    Interpreter.NODE: (
+        re.compile(r"(?:src|vendor)(?:/(?!\.\.?(?:/|$))[A-Za-z0-9@_.+-]+)+"),
+        "the path of a file below src/ or vendor/",
+    ),
+}
+
+
 class Runtime(Table):
     """The ``[runtime]`` table."""
 
     type: RuntimeType
-    entry: Annotated[
-        str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.]{0,200}(:[A-Za-z_][A-Za-z0-9_]{0,100})?$")
-    ]
-    """``module:attribute`` of the Plugin object under ``src/``; for ``mcp``, the module that ``python -m`` runs."""
+    interpreter: Interpreter = Interpreter.PYTHON
+    """Of an MCP server. It runs in the operator's image whose label ``wirthforge.runtime`` says the same."""
+    entry: Annotated[str, StringConstraints(min_length=1, max_length=400)]
+    """``module:attribute`` of the Plugin object under ``src/``. For ``mcp``: the module that ``python -m`` runs, or the
+    ``module:function`` of a console script; for ``node``, the path of a file below ``src/`` or ``vendor/``."""
     arguments: Annotated[list[Annotated[str, StringConstraints(max_length=1000)]], Field(max_length=64)] = []
-    """Command-line arguments of an MCP server."""
+    """Command-line arguments of an MCP server; ``${PLUGIN}`` in them is the directory of the plugin's files."""
+    environment: Annotated[
+        dict[
+            Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")],
+            Annotated[str, StringConstraints(max_length=4000, pattern=r"^[^\x00]*$")],
+        ],
+        Field(max_length=64),
+    ] = {}
+    """Environment variables of an MCP server; ``${PLUGIN}`` as above. Everybody may read them in the package: nothing
+    secret belongs here."""
+    protocol: Annotated[str | None, StringConstraints(pattern=r"^20\d\d-\d\d-\d\d$")] = None
+    """The MCP revision the server speaks: a host then tries no other. Without it, the host asks at each start."""
     requirements: Annotated[
         list[Annotated[str, StringConstraints(min_length=1, max_length=300)]], Field(max_length=200)
     ] = []
-    """PEP 508 requirements; the build locks and vendors them with everything they need."""
+    """PEP 508 requirements, or ``name@version`` from npm for Node.js; the build locks and vendors them with everything
+    they need."""
 
     @model_validator(mode="after")
     def _entry_fits_type(self) -> Runtime:
-        if (self.type is RuntimeType.PYTHON) != (":" in self.entry):
-            form = "module:attribute" if self.type is RuntimeType.PYTHON else "module"
+        native = self.type is RuntimeType.PYTHON
+        pattern, form = _PLUGIN_OBJECT if native else _SERVERS[self.interpreter]
+        if pattern.fullmatch(self.entry) is None:
             raise ValueError(f"entry of a {self.type} runtime must be {form}")
-        if self.type is RuntimeType.PYTHON and self.arguments:
-            raise ValueError("arguments are for MCP servers only: remove them")
+        for key in ("arguments", "environment", "protocol"):
+            if native and getattr(self, key):
+                raise ValueError(f"{key} is for MCP servers only: remove it")
+        if native and self.interpreter is not Interpreter.PYTHON:
+            raise ValueError("interpreter is for MCP servers only: remove it")
         return self
 
 

@@ -17,6 +17,7 @@ from wirthforge_sdk.contracts import toml
 from wirthforge_sdk.contracts.manifest import Kind, Manifest, Table
 from wirthforge_sdk.contracts.permissions import covered, parse_rule
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, PartialLimits, Tier
+from wirthforge_sdk.contracts.tool_sets import ToolPatterns
 from wirthforge_sdk.errors import InvalidInputError
 
 MAX_POLICY_BYTES = 256 * 1024
@@ -102,6 +103,8 @@ class Cap(Table):
     io_bytes_per_s: Annotated[int, Field(ge=64 * 1024, le=16 * 1024 * MIB)] = 128 * MIB
     io_operations_per_s: Annotated[int, Field(ge=16, le=1_000_000)] = 4_000
     calls_per_s: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+    instances: Annotated[int, Field(ge=1, le=64)] = 8
+    """How many of one plugin an operator may let run; every other cap is of each. It is no plugin's to ask for."""
 
 
 class Sandbox(Table):
@@ -168,6 +171,23 @@ class Threat(Table):
     action: Action | None = None
 
 
+class Mcp(Table):
+    """``[mcp]``: what clients of the endpoint ``/mcp`` may call, beyond what their tokens say.
+
+    Patterns are ``namespace/name`` or ``namespace/name.function``, with ``*`` for anything within a part. Deny wins; of
+    the others the narrowest decides. A function that none names waits for a yes when it is destructive or open-world.
+    """
+
+    allow: ToolPatterns = []
+    ask: ToolPatterns = []
+    deny: ToolPatterns = []
+    """These are not listed either."""
+    approver: Literal["operator", "client"] = "operator"
+    """Who says yes. ``client``: its own user, where the client can ask one (MCP elicitation); else the operator."""
+    ask_timeout_s: Annotated[float, Field(ge=1, le=3600)] = 120.0
+    """How long a call waits for the yes."""
+
+
 class SecurityPolicy(Table):
     """A whole ``policy.toml``."""
 
@@ -183,6 +203,7 @@ class SecurityPolicy(Table):
     enforcement: Enforcement = Enforcement()
     monitoring: Monitoring = Monitoring()
     egress: Egress = Egress()
+    mcp: Mcp = Mcp()
     threats: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")], Threat], Field(max_length=64)
     ] = {}
@@ -217,7 +238,7 @@ def violations(manifest: Manifest, policy: SecurityPolicy) -> tuple[Violation, .
             f"asks for {name} {asked[name]}, and the policy's rule cap.{name} says at most {top}",
         )
         for name, top in most.items()
-        if asked[name] > top
+        if name in asked and asked[name] > top
     ]
     allowed = policy.allow.permissions
     rights = [

@@ -133,8 +133,11 @@ class PluginResourcesOut(Shape):
     """At its next start, and of them now what can be set while it runs."""
     override: ResourcesIn
     now: UsageOut | None
-    """None while it has no instance."""
+    """Of its newest instance; None while it has none."""
+    instances: list[UsageOut]
+    """Of each, the oldest first."""
     recent: RecentOut
+    """Of its newest instance."""
     history: HistoryOut
 
 

@@ -9,15 +9,25 @@ read.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, encode_functions, parse_functions
+import msgspec
+
+from wirthforge_sdk.contracts.manifest import (
+    MAX_FUNCTIONS_BYTES,
+    Interpreter,
+    encode_functions,
+    parse_functions,
+)
 from wirthforge_sdk.contracts.statement import ENVELOPE_PATH, STATEMENT_PATH
 from wirthforge_sdk.errors import LimitExceededError, PackageInvalidError
+from wirthforge_sdk.packaging import npm, vendoring
 from wirthforge_sdk.packaging.archive import Entry, join, pack
 from wirthforge_sdk.packaging.documents import Lock, encode_lock, encode_sbom, is_native
 from wirthforge_sdk.packaging.envelope import seal
@@ -27,7 +37,7 @@ from wirthforge_sdk.packaging.names import check_name, check_tree
 from wirthforge_sdk.packaging.programs import run
 from wirthforge_sdk.packaging.project import check_modules, read_project
 from wirthforge_sdk.packaging.statements import encode_statement, statement_of
-from wirthforge_sdk.packaging.vendoring import Target, this_platform, vendor
+from wirthforge_sdk.packaging.vendoring import Target, this_platform
 from wirthforge_sdk.packaging.verification import inspect
 
 PYTHON = "3.11"
@@ -44,8 +54,30 @@ def describe_by_running(tree: Path) -> bytes:
     Raises:
         PackageInvalidError: The code does not load; the message is the runtime's.
     """
-    command = [sys.executable, "-I", "-B", "-m", "wirthforge_sdk.runtime", "--describe", str(tree)]
-    environment = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(tree)}
+    return _asked_by_running(tree, "--describe")
+
+
+def probe_server(tree: Path) -> tuple[str, bytes]:
+    """The MCP revision that the server in ``tree`` speaks, and ``functions.json``; asked in the same way.
+
+    Raises:
+        PackageInvalidError: It does not start, or answers what MCP does not allow; the message is the runtime's.
+    """
+    told = msgspec.json.decode(_asked_by_running(tree, "--describe-server"), type=_Described)
+    return told.protocol, msgspec.json.encode(told.functions)
+
+
+class _Described(msgspec.Struct):
+    protocol: str
+    functions: list[dict[str, Any]]
+
+
+def _asked_by_running(tree: Path, option: str) -> bytes:
+    command = [sys.executable, "-I", "-B", "-m", "wirthforge_sdk.runtime", option, str(tree)]
+    # Node.js is where this machine's user has it; in the sandbox it is the image's.
+    node = shutil.which("node")
+    path = os.pathsep.join([*([str(Path(node).parent)] if node else []), os.defpath])
+    environment = {"PATH": path, "LANG": "C.UTF-8", "HOME": str(tree)}
     try:
         finished = run(
             command,
@@ -81,15 +113,17 @@ def build(
         python: Major and minor version the dependencies are for.
         platform: What they are for, as uv names it; None for this machine's.
         describe: Gives ``functions.json``.
-        frozen: Only build what ``requirements.lock`` already pins.
+        frozen: Only build what the lock file already pins.
 
     Raises:
         PackageInvalidError, ManifestInvalidError: Naming the file or field, and what to do.
-        UnavailableError: There are requirements, and ``uv`` or its index is not there.
+        UnavailableError: There are requirements, and ``uv`` or ``npm``, or its index, is not there.
     """
     author = read_project(project)
     target = Target(python, platform or this_platform())
-    vendored = vendor(author.manifest.runtime.requirements, project, target, frozen=frozen)
+    runtime = author.manifest.runtime
+    vendor = npm.vendor if runtime.interpreter is Interpreter.NODE else vendoring.vendor
+    vendored = vendor(runtime.requirements, project, target, frozen=frozen)
     code = {**author.files, **vendored.files}
     for name in code:
         check_name(name)

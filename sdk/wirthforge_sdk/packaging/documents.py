@@ -10,9 +10,9 @@ import hashlib
 import json
 import re
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from wirthforge_sdk.contracts import toml
 from wirthforge_sdk.contracts.manifest import Manifest
@@ -22,14 +22,18 @@ from wirthforge_sdk.packaging.names import shown
 MAX_LOCK_BYTES = 4 * 1024 * 1024
 MAX_LOCK_DOTS = 16
 
-_NATIVE = re.compile(r".*\.(?:so|pyd|dylib)(?:\.[0-9.]+)?")
+_NATIVE = re.compile(r"vendor/bin/.*|.*\.(?:so|pyd|dylib|node)(?:\.[0-9.]+)?")
 
 # No value of these forms needs escaping in TOML, which is why the lock is written without a library.
 PythonVersion = Annotated[str, StringConstraints(pattern=r"^3\.[0-9]{1,2}$")]
 Platform = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]{1,20}-[a-z0-9_]{1,40}$")]
-Distribution = Annotated[str, StringConstraints(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,100}[a-z0-9])?$")]
+_NAMES = {
+    "pypi": re.compile(r"[a-z0-9](?:[a-z0-9-]{0,100}[a-z0-9])?"),
+    "npm": re.compile(r"(?:@[a-z0-9~-][a-z0-9._~-]{0,100}/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]{0,200}"),
+}
 DistributionVersion = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.+!_-]{1,100}$")]
 Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+LongHex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
 
 
 class _Strict(BaseModel):
@@ -39,16 +43,35 @@ class _Strict(BaseModel):
 class LockedPackage(_Strict):
     """One vendored distribution."""
 
-    name: Distribution
-    """Normalised (PEP 503)."""
+    ecosystem: Literal["pypi", "npm"] = "pypi"
+    name: Annotated[str, StringConstraints(max_length=214)]
+    """Of PyPI, normalised (PEP 503)."""
     version: DistributionVersion
-    sha256: Annotated[list[Hex], Field(min_length=1, max_length=2000)]
+    sha256: Annotated[list[Hex], Field(max_length=2000)] = []
     """Of the files that may be installed for it; one of them was."""
+    sha512: Annotated[list[LongHex], Field(max_length=20)] = []
+    """The same, of npm."""
+
+    @model_validator(mode="after")
+    def _is_pinned(self) -> LockedPackage:
+        if not _NAMES[self.ecosystem].fullmatch(self.name):
+            raise ValueError(f"no package of {self.ecosystem} is named so")
+        if not (self.sha512 if self.ecosystem == "npm" else self.sha256):
+            raise ValueError("it has no hash")
+        return self
 
     @property
     def purl(self) -> str:
-        """The package URL (purl specification, type ``pypi``)."""
-        return f"pkg:pypi/{self.name}@{self.version.replace('+', '%2B').replace('!', '%21')}"
+        """The package URL (purl specification, types ``pypi`` and ``npm``)."""
+        version = self.version.replace("+", "%2B").replace("!", "%21")
+        return f"pkg:{self.ecosystem}/{self.name.replace('@', '%40')}@{version}"
+
+    @property
+    def hashes(self) -> list[tuple[str, str]]:
+        """Algorithm, as CycloneDX names it, and digest; sorted."""
+        return [("SHA-256", each) for each in sorted(self.sha256)] + [
+            ("SHA-512", each) for each in sorted(self.sha512)
+        ]
 
 
 class Lock(_Strict):
@@ -84,16 +107,13 @@ def encode_lock(lock: Lock) -> bytes:
         f'platform = "{lock.platform}"',
         f"native = {str(lock.native).lower()}",
     ]
-    for package in sorted(lock.packages, key=lambda package: package.name):
-        lines += [
-            "",
-            "[[packages]]",
-            f'name = "{package.name}"',
-            f'version = "{package.version}"',
-            "sha256 = [",
-        ]
-        lines += [f'    "{digest}",' for digest in sorted(package.sha256)]
-        lines += ["]"]
+    for package in sorted(lock.packages, key=_by_name):
+        lines += ["", "[[packages]]"]
+        lines += [f'ecosystem = "{package.ecosystem}"'] if package.ecosystem != "pypi" else []
+        lines += [f'name = "{package.name}"', f'version = "{package.version}"']
+        for algorithm, digests in (("sha256", package.sha256), ("sha512", package.sha512)):
+            if digests:
+                lines += [f"{algorithm} = [", *(f'    "{digest}",' for digest in sorted(digests)), "]"]
     return "\n".join([*lines, ""]).encode()
 
 
@@ -105,7 +125,7 @@ def is_native(name: str) -> bool:
 def encode_sbom(manifest: Manifest, lock: Lock) -> bytes:
     """The CycloneDX 1.6 document of a plugin; a function of its inputs alone, without time or chance."""
     root = f"pkg:generic/{manifest.name}@{manifest.version.replace('+', '%2B')}"
-    packages = sorted(lock.packages, key=lambda package: package.name)
+    packages = sorted(lock.packages, key=_by_name)
     content: dict[str, Any] = {
         "metadata": {
             "component": {
@@ -138,8 +158,12 @@ def _component(package: LockedPackage) -> dict[str, Any]:
         "name": package.name,
         "version": package.version,
         "purl": package.purl,
-        "hashes": [{"alg": "SHA-256", "content": digest} for digest in sorted(package.sha256)],
+        "hashes": [{"alg": algorithm, "content": digest} for algorithm, digest in package.hashes],
     }
+
+
+def _by_name(package: LockedPackage) -> tuple[str, str]:
+    return package.name, package.version
 
 
 def _json(value: dict[str, Any]) -> bytes:

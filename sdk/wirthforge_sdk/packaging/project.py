@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wirthforge_sdk.contracts.manifest import Manifest, RuntimeType, parse_manifest
+from wirthforge_sdk.contracts.manifest import Interpreter, Manifest, RuntimeType, parse_manifest
 from wirthforge_sdk.contracts.statement import MAX_FILE_BYTES, MAX_FILES, MAX_UNPACKED_BYTES
 from wirthforge_sdk.errors import ManifestInvalidError, PackageInvalidError
 from wirthforge_sdk.packaging.archive import Entry
@@ -80,9 +80,17 @@ def check_modules(manifest: Manifest, names: set[str]) -> None:
         ManifestInvalidError: ``runtime.entry`` names no file.
         PackageInvalidError: A module of ``src/`` would hide, or be hidden by, one of the same name.
     """
-    module = manifest.runtime.entry.partition(":")[0].replace(".", "/")
+    if manifest.runtime.interpreter is Interpreter.NODE:
+        if manifest.runtime.entry not in names:
+            raise ManifestInvalidError(
+                f"runtime.entry: there is no {manifest.runtime.entry}: correct the entry or add the file",
+                field="runtime.entry",
+            )
+        return
+    module, _, function = manifest.runtime.entry.partition(":")
+    module = module.replace(".", "/")
     mcp = manifest.runtime.type is RuntimeType.MCP
-    inner = "__main__" if mcp else "__init__"
+    inner = "__main__" if mcp and not function else "__init__"
     candidates = [f"src/{module}.py", f"src/{module}/{inner}.py"]
     if mcp:  # a server may come from a dependency; a plugin object is the author's
         candidates += [f"vendor/{module}.py", f"vendor/{module}/{inner}.py"]

@@ -5,10 +5,10 @@ say what it was made from; while these still hold it is used as it is, so a buil
 same. Otherwise it is made again, keeping the pins that still fit. Only wheels are installed, so nobody's
 ``setup.py`` runs at a build.
 
-Vendored is what a wheel installs, but for: scripts (``bin/``), byte-code, and the installer's own notes
-(``RECORD``, ``INSTALLER``, ``REQUESTED``, ``direct_url.json``, ``uv_cache.json``), which differ from
-machine to machine. A ``.pth`` file is refused by the package's rules: it is code that runs before anything
-asks for it.
+Vendored is what a wheel installs, but for: scripts in ``bin/`` (programs of machine code stay), byte-code,
+and the installer's own notes (``RECORD``, ``INSTALLER``, ``REQUESTED``, ``direct_url.json``,
+``uv_cache.json``), which differ from machine to machine. A ``.pth`` file is refused by the package's rules:
+it is code that runs before anything asks for it.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ _REQUIREMENT = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])? *(?:\[[A-Za-z0-9._, -]*\])? *"
     r"(?:(?:~=|===?|!=|<=?|>=?) *[A-Za-z0-9.*+!_-]+ *(?:, *(?=[~=!<>])|(?=;|$)))*(?:;[^\\\x00-\x1f\x7f#]*)?"
 )
+_ELF = b"\x7fELF"
 _NOTES = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
 
 
@@ -111,7 +112,40 @@ def vendor(requirements: Sequence[str], project: Path, target: Target, *, frozen
             raise PackageInvalidError(
                 f"{LOCK_NAME} does not install: {_last_words(finished)}", entry=LOCK_NAME
             )
-        return Vendored(read_tree(Path(scratch) / "vendor", "vendor/", _is_kept), packages)
+        files = read_tree(Path(scratch) / "vendor", "vendor/", _is_kept)
+        return Vendored({name: file for name, file in files.items() if not _is_script(name, file)}, packages)
+
+
+def newest(name: str, target: Target) -> str:
+    """The version of ``name`` that would be installed.
+
+    Raises:
+        ManifestInvalidError, UnavailableError: As :func:`vendor`.
+    """
+    _check_requirement(name)
+    with tempfile.TemporaryDirectory(prefix="wirthforge-") as scratch:
+        return next(
+            package.version
+            for package in _locked_packages(_compiled([name], Path(scratch), target, "--no-deps"))
+        )
+
+
+def install_project(source: Path, directory: Path, target: Target) -> None:
+    """Builds the Python project in ``source`` and installs it, and nothing that it requires, into ``directory``.
+
+    Raises:
+        PackageInvalidError: It does not build.
+        UnavailableError: There is no ``uv``.
+    """
+    finished = _uv(
+        [
+            *("pip", "install", "--target", str(directory), "--no-deps", "--no-compile-bytecode"),
+            *("--link-mode", "copy", "--python", sys.executable, *_target_arguments(target), str(source)),
+        ],
+        source,
+    )
+    if finished.status:
+        raise PackageInvalidError(f"{source} does not build: {_last_words(finished)}", entry=str(source))
 
 
 def _check_requirement(requirement: str) -> None:
@@ -130,7 +164,7 @@ def _check_requirement(requirement: str) -> None:
 def _current_lock(requirements: Sequence[str], project: Path, target: Target, *, frozen: bool) -> str:
     path = project / LOCK_NAME
     head = _head(requirements, target)
-    old = _read_lock_file(path)
+    old = read_lock_file(path)
     if old is not None and old.startswith(head):
         return old
     if frozen:
@@ -139,26 +173,30 @@ def _current_lock(requirements: Sequence[str], project: Path, target: Target, *,
             entry=LOCK_NAME,
         )
     with tempfile.TemporaryDirectory(prefix="wirthforge-") as scratch:
-        output = Path(scratch) / LOCK_NAME
         if old is not None:
-            output.write_text(old)  # uv keeps the pins it finds there
-        (Path(scratch) / "requirements.in").write_text("\n".join(requirements) + "\n")
-        finished = _uv(
-            [
-                *("pip", "compile", "requirements.in", "--output-file", LOCK_NAME, "--generate-hashes"),
-                *("--only-binary", ":all:", "--no-header", "--no-annotate", "--python", sys.executable),
-                *_target_arguments(target),
-            ],
-            Path(scratch),
-        )
-        if finished.status:
-            raise ManifestInvalidError(
-                f"runtime.requirements cannot be satisfied: {_last_words(finished)}",
-                field="runtime.requirements",
-            )
-        lock = head + output.read_text()
-    _replace(path, lock)
+            (Path(scratch) / LOCK_NAME).write_text(old)  # uv keeps the pins it finds there
+        lock = head + _compiled(requirements, Path(scratch), target)
+    replace_file(path, lock)
     return lock
+
+
+def _compiled(requirements: Sequence[str], directory: Path, target: Target, *options: str) -> str:
+    """The pins of ``requirements``, with hashes."""
+    (directory / "requirements.in").write_text("\n".join(requirements) + "\n")
+    finished = _uv(
+        [
+            *("pip", "compile", "requirements.in", "--output-file", LOCK_NAME, "--generate-hashes"),
+            *("--only-binary", ":all:", "--no-header", "--no-annotate", "--python", sys.executable),
+            *_target_arguments(target),
+            *options,
+        ],
+        directory,
+    )
+    if finished.status:
+        raise ManifestInvalidError(
+            f"runtime.requirements cannot be satisfied: {_last_words(finished)}", field="runtime.requirements"
+        )
+    return (directory / LOCK_NAME).read_text()
 
 
 def _head(requirements: Sequence[str], target: Target) -> str:
@@ -169,14 +207,19 @@ def _head(requirements: Sequence[str], target: Target) -> str:
     )
 
 
-def _read_lock_file(path: Path) -> str | None:
+def read_lock_file(path: Path) -> str | None:
+    """The text of a lock; None when there is none.
+
+    Raises:
+        PackageInvalidError: It cannot be read.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_LOCK_FILE_BYTES)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise PackageInvalidError(f"{LOCK_NAME} cannot be read: {error}", entry=LOCK_NAME) from error
+        raise PackageInvalidError(f"{path.name} cannot be read: {error}", entry=path.name) from error
     return text
 
 
@@ -203,9 +246,14 @@ def _locked_packages(lock: str) -> list[LockedPackage]:
 def _is_kept(name: str) -> bool:
     top, _, rest = name.partition("/")
     leaf = name.rpartition("/")[2]
-    if name in {"bin", ".lock"} or leaf == "__pycache__" or leaf.endswith(".pyc"):
+    if name == ".lock" or leaf == "__pycache__" or leaf.endswith(".pyc"):
         return False
     return not (top.endswith(".dist-info") and rest in _NOTES)
+
+
+def _is_script(name: str, file: Entry) -> bool:
+    """Whether it is a script of an installed wheel: its first line names this machine's interpreter."""
+    return name.startswith("vendor/bin/") and not file.data.startswith(_ELF)
 
 
 def _target_arguments(target: Target) -> tuple[str, ...]:
@@ -237,7 +285,12 @@ def _last_words(finished: Finished) -> str:
     return " ".join(finished.complaint.split())[-1000:] or f"uv ended with status {finished.status}"
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Writes a lock, whole or not at all.
+
+    Raises:
+        PackageInvalidError: It cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -245,5 +298,5 @@ def _replace(path: Path, text: str) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise PackageInvalidError(
-            f"{LOCK_NAME} cannot be written: {error.strerror}", entry=LOCK_NAME
+            f"{path.name} cannot be written: {error.strerror}", entry=path.name
         ) from error

@@ -17,20 +17,25 @@ from types import FrameType
 from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, EGRESS_PATH, EGRESS_PROXY, SOCKET_PATH, Exit
 from wirthforge_sdk.runtime.lockdown import hide
 
-USAGE = "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] [--egress HOST:PORT,…] | --describe TREE"
+USAGE = (
+    "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] [--egress HOST:PORT,…]"
+    " | --describe TREE | --describe-server TREE"
+)
+OPTIONS = {"--socket", "--tree", "--egress", "--describe", "--describe-server"}
 MISUSED = 64
 
 
 def main(arguments: Sequence[str]) -> int:
     """Does what the arguments say; returns the exit code."""
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    if len(arguments) % 2 or not options.keys() <= {"--socket", "--tree", "--egress", "--describe"}:
+    if len(arguments) % 2 or not options.keys() <= OPTIONS:
         sys.stderr.write(f"{USAGE}\n")
         return MISUSED
-    if "--describe" in options:
-        from wirthforge_sdk.runtime.describe import describe  # noqa: PLC0415 - not on the way to a cold start
+    for option in ("--describe", "--describe-server"):
+        if option in options:
+            from wirthforge_sdk.runtime.describe import describe  # noqa: PLC0415 - not on the way to a cold start
 
-        return describe(options["--describe"])
+            return describe(options[option], as_server=option == "--describe-server")
     silence()
     hide()
     socket_path = options.get("--socket", SOCKET_PATH)

@@ -24,6 +24,8 @@ SERVER_LIMIT_S = 28.0
 PROBE_S = 12.0
 """How long a server may leave ``server/discover`` unanswered before it is taken for a legacy one."""
 MAX_TOOLS = 1000
+MAX_SAID_BYTES = 1000
+SERVER_ENDED_S = 1.0
 
 _CLIENT = {"name": "wirthforge", "version": "1"}
 _ENVELOPE = {META_PROTOCOL: MODERN, META_CAPABILITIES: {}, META_CLIENT: _CLIENT}
@@ -33,8 +35,11 @@ class UndescribedError(Exception):
     """The tree does not say what it offers; the message says why, in one sentence."""
 
 
-def describe(tree: str) -> int:
-    """Prints the rows of ``functions.json`` and nothing else; returns 0, or 1 with a sentence on stderr."""
+def describe(tree: str, *, as_server: bool = False) -> int:
+    """Prints the rows of ``functions.json`` and nothing else; returns 0, or 1 with a sentence on stderr.
+
+    With ``as_server``, ``{protocol, functions}`` of an MCP server: also the revision it spoke.
+    """
     out, errors = os.dup(1), os.dup(2)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
@@ -43,17 +48,19 @@ def describe(tree: str) -> int:
     watch.daemon = True
     watch.start()
     try:
-        rows = functions_of(os.path.realpath(tree))
+        protocol, rows = offered_by(os.path.realpath(tree))
     except UndescribedError as error:
         _fail(errors, str(error))
     watch.cancel()
     with open(out, "wb") as stream:  # noqa: PTH123 - a descriptor, not a path
-        stream.write(msgspec.json.encode(sorted(rows, key=lambda row: str(row["name"]))) + b"\n")
+        rows = sorted(rows, key=lambda row: str(row["name"]))
+        told = {"protocol": protocol, "functions": rows} if as_server else rows
+        stream.write(msgspec.json.encode(told) + b"\n")
     return 0
 
 
-def functions_of(tree: str) -> list[dict[str, Any]]:
-    """The rows of ``functions.json``, in no order.
+def offered_by(tree: str) -> tuple[str, list[dict[str, Any]]]:
+    """The revision of MCP that it speaks, and the rows of ``functions.json``, in no order.
 
     Raises:
         UndescribedError: It cannot be imported or asked.
@@ -62,7 +69,7 @@ def functions_of(tree: str) -> list[dict[str, Any]]:
         project = Project(tree)
     except (OSError, ValueError) as error:
         raise UndescribedError(f"plugin.toml cannot be read: {error}") from error
-    return _of_server(project) if project.type == "mcp" else _of_code(project)
+    return _of_server(project) if project.type == "mcp" else (MODERN, _of_code(project))
 
 
 def _of_code(project: Project) -> list[dict[str, Any]]:
@@ -85,15 +92,21 @@ def _reason(error: BaseException, project: Project) -> str:
     return f"{type(error).__name__}: {error}{places[-1] if places else ''}".replace("\n", " ")
 
 
-def _of_server(project: Project) -> list[dict[str, Any]]:
-    child = start(project, errors=subprocess.DEVNULL)
+def _of_server(project: Project) -> tuple[str, list[dict[str, Any]]]:
+    child = start(project)
+    server = Server(child)
     try:
-        return [_row(tool) for tool in Server(child).tools()]
+        rows = [_row(tool) for tool in server.tools()]
+    except UndescribedError as error:
+        child.kill()
+        said = server.last_words()
+        raise UndescribedError(f"{error}; it said: {said}" if said else str(error)) from error
     except (msgspec.DecodeError, KeyError, TypeError, OSError) as error:
         raise UndescribedError(f"{project.entry} answers what MCP does not allow: {error!r}") from error
     finally:
         child.kill()
         child.wait()
+    return server.protocol, rows
 
 
 class Server:
@@ -103,8 +116,13 @@ class Server:
         self._child = child
         self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._number = 0
+        self.protocol = MODERN
+        """The revision it speaks, once it was asked for its tools."""
         self._deadline = time.monotonic() + SERVER_LIMIT_S
+        self._said = b""
         threading.Thread(target=self._read, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def tools(self) -> Iterator[dict[str, Any]]:
         """Every tool it lists, in the era it speaks.
@@ -117,8 +135,10 @@ class Server:
         if MODERN not in (discovered or {}).get("supportedVersions", ()):
             meta = {}
             hello = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": _CLIENT}
-            if self._ask("initialize", hello) is None:
+            greeted = self._ask("initialize", hello)
+            if greeted is None:
                 raise UndescribedError("the server speaks neither era of MCP")
+            self.protocol = str(greeted["protocolVersion"])
             self._say(wire.request("notifications/initialized", {}))
         seen = 0
         cursor: dict[str, Any] = {}
@@ -133,6 +153,12 @@ class Server:
             if seen >= MAX_TOOLS:
                 raise UndescribedError(f"the server lists over {MAX_TOOLS} tools")
             cursor = {"cursor": page["nextCursor"]}
+
+    def last_words(self) -> str:
+        """The last line of its standard error, once it has ended."""
+        self._listener.join(SERVER_ENDED_S)
+        lines = self._said.decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def _ask(
         self, method: str, params: dict[str, Any], patience_s: float = SERVER_LIMIT_S
@@ -169,6 +195,11 @@ class Server:
         except wire.LineTooLongError:
             self._child.kill()
         self._lines.put(None)
+
+    def _listen(self) -> None:
+        assert self._child.stderr is not None  # noqa: S101 - as above
+        while chunk := self._child.stderr.read1(wire.CHUNK_BYTES):  # type: ignore[attr-defined]
+            self._said = (self._said + chunk)[-MAX_SAID_BYTES:]
 
 
 def _row(tool: dict[str, Any]) -> dict[str, Any]:

@@ -28,12 +28,17 @@ class Project:
             runtime: dict[str, Any] = table["runtime"]
             self.type = str(runtime["type"])
             self.entry = str(runtime["entry"])
-            self.arguments = [str(argument) for argument in runtime.get("arguments", [])]
+            self.interpreter = str(runtime.get("interpreter", "python"))
+            self.arguments = [_placed(str(each), tree) for each in runtime.get("arguments", [])]
+            self.environment = {
+                str(name): _placed(str(text), tree) for name, text in runtime.get("environment", {}).items()
+            }
             needs = [str(asked["need"]) for asked in table.get("permissions", [])]
             self.secrets = [need[len(SECRET) :] for need in needs if need.startswith(SECRET)]
             self.about = About(str(table["name"]), str(table["version"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"plugin.toml does not say what to run: {error} is missing or wrong") from error
+        self.tree = tree
         self.path = [f"{tree}/src", f"{tree}/vendor"]
 
     def load(self) -> Plugin:
@@ -48,3 +53,8 @@ class Project:
         if not isinstance(plugin, Plugin):
             raise TypeError(f"{self.entry} is of type {type(plugin).__name__}: let it be a Plugin")
         return plugin
+
+
+def _placed(text: str, tree: str) -> str:
+    """With ``${PLUGIN}`` replaced by where the tree is: it is one place in a sandbox, another at a build."""
+    return text.replace("${PLUGIN}", tree)

@@ -141,7 +141,7 @@ class PluginHarness:
         """
         self._end = HostEnd(self._place.open(self._timeout_s), self.host, self._timeout_s)
         try:
-            self._end.ask("server/discover", {})
+            self._end.greet()
         except (CallRefusedError, TimeoutError) as error:
             self.stop()
             said = "\n".join(line.message for line in self.logs)
@@ -197,7 +197,8 @@ def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _returned(result: dict[str, Any]) -> dict[str, Any]:
-    if result["isError"]:
+    """What it returned; of a server without structured content, ``{"content": …}``."""
+    if result.get("isError"):
         raise FunctionFailedError(result["content"][0]["text"])
-    structured: dict[str, Any] = result["structuredContent"]
+    structured: dict[str, Any] = result.get("structuredContent", {"content": result.get("content")})
     return structured

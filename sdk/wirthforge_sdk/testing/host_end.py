@@ -9,6 +9,7 @@ from typing import Any
 from wirthforge_sdk.contracts.bridge import (
     INTERNAL_ERROR,
     JSONRPC_NUMBER,
+    LEGACY,
     META_CAPABILITIES,
     META_CLIENT,
     META_PROTOCOL,
@@ -66,12 +67,28 @@ class HostEnd:
         self._connection = connection
         self._host = host
         self._timeout_s = timeout_s
+        self._envelope: dict[str, Any] = _ENVELOPE
         self._lock = threading.Lock()
         self._number = 0
         self._waiting: dict[int, Future[Any]] = {}
         self._closed = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def greet(self) -> None:
+        """Settles the revision of MCP: the newest, or for a server that does not know it, the one before.
+
+        Raises:
+            CallRefusedError: It answers neither greeting.
+            TimeoutError: It does not answer in time.
+        """
+        try:
+            self.ask("server/discover", {})
+        except CallRefusedError:
+            self._envelope = {}
+            hello = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": _ENVELOPE[META_CLIENT]}
+            self.ask("initialize", hello)
+            self._connection.send(wire.request("notifications/initialized", {}))
 
     def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Sends a request and waits for its result.
@@ -94,7 +111,7 @@ class HostEnd:
         future.add_done_callback(lambda done: self._ended(number, done))
         if closed:
             _settle(future, _gone())
-        meta = {**_ENVELOPE, META_TIMEOUT_MS: int(self._timeout_s * 1000)}
+        meta = {**self._envelope, META_TIMEOUT_MS: int(self._timeout_s * 1000)}
         self._connection.send(wire.request(method, {**params, "_meta": meta}, number))
         return future
 

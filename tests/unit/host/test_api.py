@@ -20,11 +20,13 @@ from wirthforge_sdk.contracts.wire import MAX_BODY_BYTES
 
 STORAGE = ("storage.read", "storage.write")
 OPEN = {"healthz", "readyz"}
+MCP = {"mcp_message", "mcp_stream", "mcp_end"}
 SCOPES = {
     "install": Scope.OPERATE,
     "plugins": Scope.READ,
     "plugin": Scope.READ,
     "enable": Scope.OPERATE,
+    "scale": Scope.OPERATE,
     "disable": Scope.OPERATE,
     "uninstall": Scope.OPERATE,
     "throttle": Scope.OPERATE,
@@ -47,6 +49,7 @@ SCOPES = {
     "call": Scope.CALL,
     "grants": Scope.READ,
     "approve": Scope.OPERATE,
+    "approve_function": Scope.OPERATE,
     "revoke": Scope.OPERATE,
     "permission_requests": Scope.READ,
     "answer_request": Scope.OPERATE,
@@ -88,6 +91,17 @@ SCOPES = {
     "snapshot": Scope.OPERATE,
     "restore": Scope.OPERATE,
     "remove": Scope.OPERATE,
+    "tokens": Scope.OPERATE,
+    "make_token": Scope.OPERATE,
+    "revoke_token": Scope.OPERATE,
+    "pending_calls": Scope.OPERATE,
+    "approve_call": Scope.OPERATE,
+    "deny_call": Scope.OPERATE,
+    "standing_approvals": Scope.OPERATE,
+    "withdraw_approval": Scope.OPERATE,
+    "mcp_message": Scope.CALL,
+    "mcp_stream": Scope.CALL,
+    "mcp_end": Scope.CALL,
 }
 """What each operation needs; one that is not here fails a test below."""
 
@@ -112,6 +126,9 @@ class Api:
 
     async def post(self, path: str, body: object = None) -> httpx.Response:
         return await self.client.post(path, json=body, headers=self.all)
+
+    async def put(self, path: str, body: object) -> httpx.Response:
+        return await self.client.put(path, json=body, headers=self.all)
 
     async def delete(self, path: str, **query: object) -> httpx.Response:
         return await self.client.delete(path, params=query, headers=self.all)
@@ -172,6 +189,7 @@ def operations(api: Api) -> list[tuple[str, str, str]]:
             continue  # tests/integration/test_events_process.py has it
         assert isinstance(route, APIRoute)
         ids = {"grant": "0", "alert": "1", "request": "0", "snapshot": "1", "secret": "s"}
+        ids |= {"token": "0", "call": "0"}
         path = route.path.format(namespace="demo", name="none", **ids)
         found += [(route.name, method, path) for method in route.methods]
     return found
@@ -214,7 +232,7 @@ async def test_without_its_scope_no_operation_does_anything(shared):
 @in_one_loop
 async def test_with_its_scope_every_operation_is_reached(shared):
     for name, method, path in operations(shared):
-        if name in OPEN | {"events", "follow_usages", "follow_audit"}:
+        if name in OPEN | MCP | {"events", "follow_usages", "follow_audit"}:
             continue
         answer = await shared.client.request(method, path, headers=shared.all)
         assert answer.status_code in {200, 202, 404, 422}, name
@@ -242,6 +260,12 @@ async def test_a_plugin_is_installed_approved_called_and_removed(api):
     assert (await api.get("/v1/policy")).json()["cap"]["pids"] == 512
     assert (await api.post(f"/v1/plugins/{PLUGIN}/disable")).json()["state"] == "stopped"
     assert (await api.post(f"/v1/plugins/{PLUGIN}/enable")).json()["state"] == "running"
+    scaled = await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 2})
+    assert (scaled.status_code, len(scaled.json()["instances"])) == (200, 2)
+    assert (
+        problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 9})).code == "policy_violation"
+    )
+    assert problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 0})).status == 422
     removed = await api.delete(f"/v1/plugins/{PLUGIN}", purge="true")
     assert (removed.status_code, removed.content) == (204, b"")
     assert (await api.get("/v1/plugins")).json() == {"items": [], "next": None}
@@ -471,7 +495,7 @@ async def test_the_openapi_document_is_one_and_names_every_error(shared):
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
     names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
-    assert sorted(names) == sorted(SCOPES.keys() | OPEN)
+    assert sorted(names) == sorted((SCOPES.keys() | OPEN) - MCP)  # which has a description of its own
     for path in document["paths"].values():
         for operation in path.values():
             refusals = {status: told for status, told in operation["responses"].items() if status >= "4"}

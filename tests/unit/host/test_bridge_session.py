@@ -119,6 +119,27 @@ async def test_a_release_known_as_old_is_never_asked_in_the_modern_way(bridged):
     assert await task == "2024-11-05"
 
 
+async def test_a_release_known_by_its_revision_is_refused_when_it_speaks_another(bridged):
+    task = opening(bridged, protocol=LEGACY)
+    bridged.peer.answer(await bridged.peer.received("initialize"), {"protocolVersion": "2024-11-05"})
+    assert (
+        "its release says that it speaks 2025-11-25" in (await refused(task, PluginUnavailableError)).message
+    )
+
+
+async def test_a_notice_that_tools_changed_is_told_also_when_it_came_before_somebody_listened(bridged):
+    told = asyncio.Queue()
+    bridged.peer.send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    task = opening(bridged)
+    bridged.peer.answer(await bridged.peer.received("server/discover"), {"supportedVersions": [MODERN]})
+    await task
+    bridged.session.when_tools_change(lambda: told.put_nowait("changed"))
+    assert told.get_nowait() == "changed"
+    bridged.peer.send({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    async with asyncio.timeout(WAIT_S):
+        assert await told.get() == "changed"
+
+
 @pytest.mark.parametrize("answer", [{"protocolVersion": "1999-01-01"}, {"protocolVersion": MODERN}, {}, "x"])
 async def test_a_greeting_answered_with_nonsense_is_no_opening(bridged, answer):
     task = opening(bridged, protocol=LEGACY)

@@ -29,10 +29,11 @@ async def bus(database, audit, events, clock):
 class Plugin:
     """A subscriber that notes what it is sent, and answers as the test says."""
 
-    def __init__(self, bus, *granted, denied=()):
-        self.rights = Rights()
+    def __init__(self, bus, *granted, denied=(), beside=None):
+        self.rights = Rights() if beside is None else beside.rights
         self.decided = 0
-        self.grant(*granted, denied=denied)
+        if beside is None:
+            self.grant(*granted, denied=denied)
         self.sent = asyncio.Queue()
         self.subscriber = bus.subscriber(PLUGIN, self.rights)
         self.answer = None
@@ -84,6 +85,25 @@ async def test_events_of_a_topic_come_in_order_one_at_a_time_and_topics_do_not_w
     rest = await plugin.got(2)
     assert [event["data"] for event in [*first, *rest] if event["topic"] == "a.slow"] == [0, 1, 2]
     assert worst == {"a.slow": 1, "a.fast": 1}
+
+
+@pytest.mark.requirement("RES-12")
+@pytest.mark.parametrize("durable", [False, True])
+async def test_of_several_instances_one_has_what_the_manifest_subscribes_to_and_then_the_next(bus, durable):
+    first = await Plugin(bus, "events").begin("a", durable=durable)
+    second = await Plugin(bus, beside=first).begin("a", durable=durable)
+    second.subscriber.subscribe(Subscription(topic="b"))
+    await publish(bus, "a", 1)
+    await publish(bus, "b", 2)
+    assert [event["data"] for event in await first.got(1)] == [1]
+    assert [event["data"] for event in await second.got(1)] == [2]  # its own
+    first.subscriber.close()
+    await asyncio.wait(bus._tasks)  # the next one's turn
+    await publish(bus, "a", 3)
+    assert [event["data"] for event in await second.got(1)] == [3]
+    assert first.sent.empty()
+    second.subscriber.close()
+    assert bus.subscriptions() == []
 
 
 @pytest.mark.requirement("CORE-7")

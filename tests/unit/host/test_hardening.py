@@ -298,6 +298,20 @@ def test_a_request_no_working_host_makes_is_a_programming_error(change: dict[str
         hardened(**change)
 
 
+def test_a_heap_of_node_is_bounded_by_half_the_memory_and_python_knows_nothing_of_it() -> None:
+    limits = REQUEST.limits.model_copy(update={"memory_bytes": 300 * 1024 * 1024})
+    image = replace(IMAGE, labels={**IMAGE.labels, "wirthforge.runtime": "node"})
+    of_node = harden(replace(REQUEST, runtime="node", limits=limits), image, CAPABLE)
+    assert dict(of_node.environment)["NODE_OPTIONS"] == "--max-old-space-size=150"
+    assert "NODE_OPTIONS" not in dict(harden(replace(REQUEST, limits=limits), IMAGE, CAPABLE).environment)
+
+
+def test_both_images_have_the_same_allow_list_of_system_calls() -> None:
+    image = replace(IMAGE, labels={**IMAGE.labels, "wirthforge.runtime": "node"})
+    of_node = harden(replace(REQUEST, runtime="node"), image, CAPABLE)
+    assert of_node.seccomp_profile == harden(REQUEST, IMAGE, CAPABLE).seccomp_profile
+
+
 def test_what_the_image_puts_in_the_environment_is_taken_out() -> None:
     spec = harden(REQUEST, replace(IMAGE, environment=("GPG_KEY", "PATH")), CAPABLE)
     assert spec.removed_environment == ("GPG_KEY",)

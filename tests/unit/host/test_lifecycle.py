@@ -100,6 +100,15 @@ def test_the_fifth_crash_in_a_row_is_a_loop():
     assert [crashed(times).looping for times in range(7)] == [False] * 5 + [True] * 2
 
 
+def test_instances_that_end_together_are_one_crash_whoever_of_them_is_noticed_last():
+    first = Crashes().after(100.0, 50.0)
+    assert first.after(100.2, 50.0) == first.after(100.4, 0.5) == first
+    assert first.after(101.0, 0.9).count == 2  # it was started after the crash
+    assert crashed(4).after(500.0, 1e6) == crashed(
+        4
+    )  # nor does the end of an old one make up for those of the new
+
+
 def test_a_plugin_that_ran_long_starts_counting_anew():
     assert crashed(4).after(500.0, FORGIVEN_AFTER_S) == Crashes(1, 500.0)
     assert crashed(4).after(500.0, FORGIVEN_AFTER_S - 0.1).looping

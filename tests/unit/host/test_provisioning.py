@@ -264,6 +264,14 @@ async def test_each_ask_for_a_secret_is_audited_by_name(running):
     assert (record.outcome, record.detail["permission"]) == ("allowed", "secrets.read:api_key")
 
 
+async def test_every_instance_hears_of_a_change(running):
+    await running.host.wiring.scaling.scale(PLUGIN, 2, running.host.operator)
+    await running.set({"city": "Oslo"})
+    first, second = await running.told(), await running.told()
+    assert first == second
+    assert "Oslo" in str(first)
+
+
 async def test_a_plugin_whose_secret_was_removed_goes_on_and_does_not_start_again_without_it(running):
     host = running.host
     await running.provisioning.remove_secret(PLUGIN, "api_key", host.operator)

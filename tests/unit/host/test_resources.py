@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -310,6 +311,55 @@ async def test_overuse_is_answered_step_by_step_and_each_step_is_on_record(watch
     told = [each.type for each in watch.events.recent() if each.type.startswith("resource.")]
     assert told == ["resource.warning", "resource.throttled", "resource.recovered", "resource.quarantined"]
     assert all(cause.startswith("host:enforcement: it ") for cause in containment.causes)
+
+
+class Used(NamedTuple):
+    """As much of a sample as is judged."""
+
+    cpu_share: float
+    memory_share: float = 0.0
+    pids_share: float = 0.0
+    oom_kills: int = 0
+
+
+@pytest.mark.requirement("RES-12")
+async def test_a_plugin_of_several_instances_is_judged_by_the_busiest_as_long_as_that_is_there(
+    watch: Watch,
+) -> None:
+    containment = RecordingContainment()
+    enforcer = Enforcer(containment, watch.audit, watch.events, POLICY.enforcement)
+
+    def seconds(first: int, last: int, **shares: float) -> None:
+        for second in range(first, last):
+            for instance, share in shares.items():
+                detail = {"usage": Used(share)}
+                enforcer.judge(Signal(Noticed.SAMPLED, PLUGIN, instance, float(second), detail=detail))
+
+    async with enforcer.running():
+        seconds(0, 65, idle=0.0, busy=1.0)
+        await settled()
+        assert containment.acts == [("throttle", PLUGIN, 0.5)]
+        seconds(65, 200, idle=0.0, busy=0.8)
+        await settled()
+        assert len(containment.acts) == 1  # the idle one does not lift what was done about the busy
+        enforcer.judge(Signal(Noticed.CLOSED, PLUGIN, "busy", 200.0))
+        assert enforcer.standing(PLUGIN) is Action.THROTTLE
+        seconds(201, 240, idle=0.0)
+        await settled()
+        assert containment.acts[1:] == [("throttle", PLUGIN, 1.0)]
+
+
+async def test_figures_and_limits_are_of_all_instances(watch: Watch) -> None:
+    watch.open()
+    watch.open("i2")
+    await watch.seconds(3, memory_bytes=64 * MIB, pids=8)
+    assert watch.service.figures()[PLUGIN]["pids"] == 16
+    told = await watch.service.limit(PLUGIN, BASE, ResourcesIn(pids=10), OPERATOR)
+    assert "pids" in told.applied
+    both = await watch.service.of_plugin(PLUGIN, BASE, minutes=5)
+    assert [each.instance for each in both.instances] == ["i1", "i2"]
+    watch.open("i3", pid=1)  # of this one nothing can be set
+    assert (await watch.service.limit(PLUGIN, BASE, ResourcesIn(pids=11), OPERATOR)).applied == []
 
 
 async def test_what_could_not_be_done_is_on_record_and_tried_again(watch: Watch) -> None:

@@ -62,6 +62,17 @@ WAITING = {
     "permissions": [ASKED, ASKED | {"need": "ui.notify", "meaning": "show notifications", "optional": True}],
     "functions": [FUNCTION],
     "instance": None,
+    "instances": [],
+    "scale": 1,
+}
+INSTANCE = {
+    "id": "i1",
+    "container": "c" * 64,
+    "uid": 61000,
+    "started_at": AT,
+    "protocol": "2026-07-28",
+    "state": "running",
+    "calls": 0,
 }
 SNAPSHOT = {
     "id": 7,
@@ -75,7 +86,8 @@ ROTATION: dict[str, Any] = {"done": True, "plugins_left": [], "values_sealed": 3
 RUNNING = WAITING | {
     "state": "running",
     "cause": "approved",
-    "instance": {"id": "i1", "container": "c" * 64, "uid": 61000, "started_at": AT, "protocol": "2026-07-28"},
+    "instance": INSTANCE,
+    "instances": [INSTANCE],
 }
 CALLED = {
     "id": "c1",
@@ -332,6 +344,7 @@ USED = {
     "limits": TIERS[Tier.SMALL].model_dump(),
     "override": OVERRIDE,
     "now": USAGE,
+    "instances": [USAGE, USAGE | {"instance": "i9"}],
     "recent": {"at": [], "metrics": {}},
     "history": {"whole": {"cpus": PERCENTILES, "memory_bytes": PERCENTILES}, "minutes": [], "series": {}},
 }
@@ -375,12 +388,15 @@ def host_answers() -> dict[str, Any]:
         "GET /v1/plugins": page(RUNNING),
         f"GET {at}": WAITING,
         f"POST {at}/enable": RUNNING,
-        f"POST {at}/disable": RUNNING | {"state": "stopped", "cause": "by the operator", "instance": None},
+        f"PUT {at}/instances": RUNNING | {"instances": [INSTANCE, INSTANCE | {"id": "i9"}], "scale": 3},
+        f"POST {at}/disable": RUNNING
+        | {"state": "stopped", "cause": "by the operator", "instance": None, "instances": []},
         f"POST {at}/throttle": RUNNING | {"state": "throttled", "cause": "an operator's decision"},
         f"POST {at}/pause": RUNNING | {"state": "paused", "cause": "an operator's decision"},
         f"POST {at}/resume": RUNNING,
         f"POST {at}/kill": RUNNING | {"state": "unhealthy", "cause": "an operator's decision"},
-        f"POST {at}/quarantine": RUNNING | {"state": "quarantined", "cause": "it mines", "instance": None},
+        f"POST {at}/quarantine": RUNNING
+        | {"state": "quarantined", "cause": "it mines", "instance": None, "instances": []},
         "POST /v1/emergency": {"plugins": {"acme/weather": ""}},
         f"DELETE {at}": {},
         f"GET {at}/effective": effective,

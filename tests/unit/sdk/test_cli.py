@@ -32,6 +32,7 @@ COMMANDS = {
     "logs": ["logs", "acme/weather"],
     "inspect": ["inspect", "acme/weather"],
     "enable": ["enable", "acme/weather"],
+    "scale": ["scale", "acme/weather", "3"],
     "disable": ["disable", "acme/weather"],
     "uninstall": ["uninstall", "acme/weather"],
     "throttle": ["throttle", "acme/weather", "0.5"],
@@ -613,10 +614,23 @@ def test_checking_a_policy_shows_what_it_changes_and_names_what_is_wrong(run: An
 
 def test_top_shows_who_is_near_a_limit_and_who_cannot_be_read(run: Any) -> None:
     busy, unread = run("top", "--once").stdout.splitlines()[1:]
-    assert busy.split()[:4] == ["acme/weather", "0.45", "90%", "64.0"]
+    assert busy.split()[:5] == ["acme/weather", "i1", "0.45", "90%", "64.0"]
     assert unread.startswith("acme/other")
     assert "not readable" in unread
     assert "\x1b" not in unread
+
+
+@pytest.mark.requirement("RES-12")
+def test_every_instance_is_shown_where_one_is_looked_at(run: Any, services: fake.Services) -> None:
+    scaled = run("scale", "acme/weather", "3").stdout
+    assert services.sent_to("PUT /v1/plugins/acme/weather/instances").json == {"instances": 3}
+    assert "2 of 3 instances run" in scaled
+    services.answers["GET /v1/plugins/acme/weather"] = fake.RUNNING
+    shown = run("inspect", "acme/weather").stdout
+    assert "Instances: 1 of 1" in shown
+    assert "user 61000" in shown
+    stats = run("stats", "acme/weather").stdout
+    assert {"i1", "i9"} <= set(stats.split())
 
 
 def test_limits_that_are_not_named_stay_as_they_were_set(run: Any, services: fake.Services) -> None:

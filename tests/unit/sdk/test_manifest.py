@@ -30,6 +30,27 @@ def test_a_small_manifest_gets_the_defaults() -> None:
         (('"acme/weather"', '"Acme/Weather"'), "name", "pattern"),
         (('"weather:plugin"', '"weather"'), "runtime", "module:attribute"),
         (('type = "python"', 'type = "cobol"'), "runtime.type", "'python' or 'mcp'"),
+        (('type = "python"', 'type = "python"\ninterpreter = "node"'), "runtime", "interpreter is for MCP"),
+        (('type = "python"', 'type = "python"\narguments = ["-v"]'), "runtime", "arguments is for MCP"),
+        (('type = "python"', 'type = "mcp"\nprotocol = "newest"'), "runtime.protocol", "pattern"),
+        (
+            ('type = "python"', 'type = "mcp"\nenvironment = { "A B" = "" }'),
+            "runtime.environment.A B.[key]",
+            "pattern",
+        ),
+        (
+            ('type = "python"', 'type = "mcp"\ninterpreter = "node"'),
+            "runtime",
+            "a file below src/ or vendor/",
+        ),
+        (
+            (
+                'type = "python"\nentry = "weather:plugin"',
+                'type = "mcp"\ninterpreter = "node"\nentry = "src/../x.js"',
+            ),
+            "runtime",
+            "a file below src/ or vendor/",
+        ),
         (("[runtime]", "[runtime]\nshell = true"), "runtime.shell", "unknown key"),
     ],
 )
@@ -39,6 +60,21 @@ def test_a_wrong_field_is_named_with_the_remedy(change: tuple[str, str], field: 
 
     assert caught.value.details["field"] == field
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'entry = "mcp_server_time"',
+        'entry = "mcp_server_time:main"',
+        'entry = "src/server.js"\ninterpreter = "node"',
+        'entry = "vendor/node_modules/@scope/name/dist/.bin/cli"\ninterpreter = "node"',
+    ],
+)
+def test_an_mcp_server_is_a_module_a_console_script_or_a_file_of_node(words: str) -> None:
+    manifest = read(GOOD.replace('type = "python"\nentry = "weather:plugin"', f'type = "mcp"\n{words}'))
+
+    assert manifest.runtime.interpreter == ("node" if "node" in words else "python")
 
 
 @pytest.mark.requirement("PERM-1")

@@ -1,4 +1,4 @@
-"""It offers other functions than were signed and approved. The start was refused and the plugin is quarantined."""
+"""It offers other functions than were signed and approved, which were refused: a plugin whole, of a server those."""
 
 from __future__ import annotations
 

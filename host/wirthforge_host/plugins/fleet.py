@@ -1,0 +1,90 @@
+"""The live instances of all plugins, and which of a plugin's takes the next call: functions of what the gates say.
+
+The one with the fewest calls inside is chosen, and of equals the one that waited longest since it let a call in. So
+idle instances take turns, and one whose calls are slow gets fewer of them. That is join-the-shortest-queue (Winston,
+"Optimality of the shortest line discipline", 1977); to look at all of them costs less than to be clever, for a plugin
+has few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable, Sequence
+
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_sdk.contracts.host_api import State
+
+_BEST_FIRST = (State.RUNNING, State.THROTTLED, State.PAUSED)
+
+
+def least_loaded(instances: Iterable[Instance]) -> Instance | None:
+    """The one to call; one that takes no calls just now only where none does, for it says why."""
+    return min(instances, key=_order, default=None)
+
+
+def surplus(instances: Sequence[Instance], most: int) -> list[Instance]:
+    """Those to stop so that ``most`` stay: the idlest first, and of equals the newest."""
+    by_worth = sorted(instances, key=lambda each: (each.gate.inside, -each.began))
+    return by_worth[: max(0, len(instances) - most)]
+
+
+def standing(instances: Iterable[Instance]) -> State:
+    """The state of a plugin that has these, one at least: the best of theirs."""
+    return min((each.standing for each in instances), key=_BEST_FIRST.index)
+
+
+class Fleet:
+    """The live instances of this host. For one event loop; not for threads."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Instance, ...]] = {}
+        self._opened = asyncio.Event()
+        """Set, and replaced, whenever a gate was opened."""
+
+    def of(self, plugin: str) -> tuple[Instance, ...]:
+        """The plugin's, in the order in which they joined."""
+        return self._of.get(plugin, ())
+
+    def plugins(self) -> list[str]:
+        """Every plugin that has an instance, by name."""
+        return sorted(self._of)
+
+    def join(self, instance: Instance) -> None:
+        """Counts it among its plugin's from now on."""
+        fellows = self.of(instance.plugin)
+        if fellows:
+            # What a function bounds is what it stands for outside, and that is one however many run.
+            instance.rates = fellows[0].rates
+        self._of[instance.plugin] = (*fellows, instance)
+
+    def leave(self, instance: Instance) -> None:
+        """Counts it no more; does nothing when it is not counted."""
+        rest = tuple(each for each in self.of(instance.plugin) if each is not instance)
+        if rest:
+            self._of[instance.plugin] = rest
+        else:
+            self._of.pop(instance.plugin, None)
+
+    def let_in(self, instance: Instance) -> None:
+        """Opens its gate, and tells those who wait for one."""
+        instance.gate.open()
+        opened, self._opened = self._opened, asyncio.Event()
+        opened.set()
+
+    async def successor(self, ended: Instance, timeout_s: float) -> Instance | None:
+        """The instance that takes the calls of one that ended; None when there is none within ``timeout_s``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    others = (each for each in self.of(ended.plugin) if each is not ended)
+                    found = least_loaded(others)
+                    if found is not None and found.gate.is_open and not found.lost.is_set():
+                        return found
+                    await self._opened.wait()
+        return None
+
+
+def _order(instance: Instance) -> tuple[bool, bool, bool, int, float]:
+    gate = instance.gate
+    return instance.lost.is_set(), not gate.is_open, not gate.has_room, gate.inside, gate.last_at
