@@ -1,7 +1,7 @@
 """Named bundles of permission rules.
 
-Revision ID: 0010_permission_roles
-Revises: 0009_configuration
+Revision ID: 0013_permission_roles
+Revises: 0012_mcp_approvals
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0010_permission_roles"
-down_revision = "0009_configuration"
+revision = "0013_permission_roles"
+down_revision = "0012_mcp_approvals"
 branch_labels = None
 depends_on = None
 
