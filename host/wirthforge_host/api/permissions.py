@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, status
 
 from wirthforge_host.api.security import Keeper, Reader, Wired
 from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.permissions import MAX_LENGTH
-from wirthforge_sdk.contracts.permissions_api import AnswerIn, RequestOut, UnusedOut, UseOut, WhyOut
+from wirthforge_sdk.contracts.permissions_api import (
+    AnswerIn,
+    RequestOut,
+    RoleIn,
+    RoleName,
+    RoleOut,
+    UnusedOut,
+    UseOut,
+    WhyOut,
+)
 from wirthforge_sdk.contracts.wire import Page
 
 router = APIRouter(prefix="/v1/permissions", tags=["permissions"])
@@ -57,3 +66,21 @@ async def unused_permissions(
 ) -> Page[UnusedOut]:
     """Grants that nothing was ever done with."""
     return Page(items=await wiring.permissions.unused(plugin), next=None)
+
+
+@router.get("/roles")
+async def roles(_: Reader, wiring: Wired) -> Page[RoleOut]:
+    """The bundles of rules with a name, and who has them."""
+    return Page(items=await wiring.roles.all(), next=None)
+
+
+@router.put("/roles/{name}")
+async def define_role(name: RoleName, body: RoleIn, operator: Keeper, wiring: Wired) -> RoleOut:
+    """Makes a role, or replaces its rules: what every plugin may that has it changes at once."""
+    return await wiring.roles.define(name, body.rules, operator.actor)
+
+
+@router.delete("/roles/{name}", status_code=status.HTTP_204_NO_CONTENT)
+async def drop_role(name: RoleName, operator: Keeper, wiring: Wired) -> None:
+    """Forgets a role that no plugin has."""
+    await wiring.roles.drop(name, operator.actor)

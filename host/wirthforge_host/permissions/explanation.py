@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
-from wirthforge_host.permissions.rights import Effect, Rule, compiled
+from wirthforge_host.permissions.rights import Bundles, Effect, Rule, compiled, unbundled
 from wirthforge_sdk.contracts.permissions import covered
 from wirthforge_sdk.contracts.permissions_api import WhyOut
 
 
-def explained(plugin: str, need: str, rules: Iterable[Rule], now: datetime, *, declared: bool) -> WhyOut:
+def explained(
+    need: str, rules: Iterable[Rule], roles: Bundles, now: datetime, *, declared: bool, plugin: str
+) -> WhyOut:
     """How the complete permission ``need`` stands, and every rule that has or had to do with it, the deciding first.
 
     Args:
-        plugin: Whose it is.
         need: The permission.
         rules: All of the release, those that ended too.
+        roles: As they are now.
         now: When.
         declared: Whether the release asks for it at all.
+        plugin: Whose it is.
     """
     about = sorted(
-        (rule for rule in rules if covered(need, {rule.rule})),
+        (rule for rule in rules if covered(need, unbundled(rule.rule, roles))),
         key=lambda rule: (
             not rule.holds_at(now),
             rule.effect is not Effect.DENY,
@@ -29,9 +32,11 @@ def explained(plugin: str, need: str, rules: Iterable[Rule], now: datetime, *, d
             rule.created_at,
         ),
     )
-    allowed = compiled(about, now).allows(need)
+    granted = compiled(about, now, roles).allows(need)
     live = [rule for rule in about if rule.holds_at(now)]
-    if allowed:
+    if granted and not declared:
+        verdict = f"{plugin} may not: {live[0].rule} would cover it."
+    elif granted:
         verdict = f"{plugin} may: {live[0].rule} was granted by {live[0].granter}, and nothing denies it."
     elif live and live[0].effect is Effect.DENY:
         others = (
@@ -47,15 +52,16 @@ def explained(plugin: str, need: str, rules: Iterable[Rule], now: datetime, *, d
     return WhyOut(
         plugin=plugin,
         permission=need,
-        allowed=allowed,
+        allowed=granted and declared,
         verdict=verdict,
-        rules=[_sentence(rule, now) for rule in about],
+        rules=[_sentence(rule, now, unbundled(rule.rule, roles)) for rule in about],
     )
 
 
-def _sentence(rule: Rule, now: datetime) -> str:
+def _sentence(rule: Rule, now: datetime, words: Collection[str]) -> str:
     done = "granted" if rule.effect is Effect.GRANT else "denied"
-    told = f"{rule.rule} {done} by {rule.granter} on {rule.created_at:%Y-%m-%d %H:%M} ({rule.reason})"
+    bundle = "" if rule.rule in words else f" ({', '.join(sorted(words))})"
+    told = f"{rule.rule}{bundle} {done} by {rule.granter} on {rule.created_at:%Y-%m-%d %H:%M} ({rule.reason})"
     if rule.revoked_at is not None and not (rule.expires_at and rule.expires_at <= rule.revoked_at):
         return f"{told}; revoked on {rule.revoked_at:%Y-%m-%d %H:%M}"
     if rule.expires_at is not None:

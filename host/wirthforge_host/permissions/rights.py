@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from wirthforge_sdk.contracts.permissions import PermissionSet, covered
+from wirthforge_sdk.contracts.permissions import ROLE, PermissionSet, covered
 
 MAX_USES = 1_000
 """Different permissions of one release that are counted between two times that note is taken."""
@@ -59,13 +59,22 @@ class Rule:
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
-def compiled(rules: Iterable[Rule], now: datetime) -> PermissionSet:
+Bundles = Mapping[str, Collection[str]]
+"""What each role bundles, by ``role:name``."""
+
+
+def unbundled(rule: str, roles: Bundles) -> frozenset[str]:
+    """What a rule's words stand for: themselves, or what a role bundles. A role that is gone stands for nothing."""
+    return frozenset(roles.get(rule, ())) if rule.startswith(ROLE) else frozenset({rule})
+
+
+def compiled(rules: Iterable[Rule], now: datetime, roles: Bundles) -> PermissionSet:
     """The set that ``rules`` make; revoked and expired ones count for nothing."""
-    live = [rule for rule in rules if rule.holds_at(now)]
-    return PermissionSet(
-        frozenset(rule.rule for rule in live if rule.effect is Effect.GRANT),
-        frozenset(rule.rule for rule in live if rule.effect is Effect.DENY),
-    )
+    effects: dict[Effect, frozenset[str]] = dict.fromkeys(Effect, frozenset())
+    for rule in rules:
+        if rule.holds_at(now):
+            effects[rule.effect] |= unbundled(rule.rule, roles)
+    return PermissionSet(effects[Effect.GRANT], effects[Effect.DENY])
 
 
 class Rights:
@@ -74,13 +83,14 @@ class Rights:
     Ask it anew for every act and never keep an answer, and a revocation works at once.
     """
 
-    __slots__ = ("_decided", "_permissions", "_watchers", "uses")
+    __slots__ = ("_asks", "_decided", "_permissions", "_watchers", "uses")
 
     def __init__(self) -> None:
         self.uses: dict[str, Use] = {}
         """What was asked of it since somebody took note, by permission."""
         self._permissions = PermissionSet()
         self._decided = -1
+        self._asks: frozenset[str] | None = None
         self._watchers: list[Callable[[], None]] = []
 
     @property
@@ -88,13 +98,18 @@ class Rights:
         """The compiled rules in force at this moment."""
         return self._permissions
 
+    def bound_to(self, asks: frozenset[str]) -> None:
+        """Nothing but what the release asks for is allowed from now on, however wide a role is that it has."""
+        self._asks = asks
+
     def allows(self, need: str) -> bool:
         """Whether the complete permission ``need`` is granted now."""
-        return self._permissions.allows(need)
+        asked = self._asks is None or covered(need, self._asks) is not None
+        return asked and self._permissions.allows(need)
 
     def use(self, need: str) -> bool:
         """As :meth:`allows`, for an act that is about to be done: it is counted."""
-        allowed = self._permissions.allows(need)
+        allowed = self.allows(need)
         use = self.uses.get(need)
         if use is None:
             if len(self.uses) >= MAX_USES:
@@ -119,10 +134,10 @@ class Rights:
             for watcher in tuple(self._watchers):
                 watcher()
 
-    def withdraw(self, rule: str) -> None:
-        """Takes one grant out of force at once; the next decision compiles all anew."""
-        if rule in self._permissions.granted:
-            self._permissions = PermissionSet(self._permissions.granted - {rule}, self._permissions.denied)
+    def withdraw(self, rules: frozenset[str]) -> None:
+        """Takes grants out of force at once; the next decision compiles all anew."""
+        if rules & self._permissions.granted:
+            self._permissions = PermissionSet(self._permissions.granted - rules, self._permissions.denied)
             for watcher in tuple(self._watchers):
                 watcher()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -17,10 +17,10 @@ from wirthforge_host.events import Events
 from wirthforge_host.permissions import store
 from wirthforge_host.permissions.expiry import Expiry
 from wirthforge_host.permissions.explanation import explained
-from wirthforge_host.permissions.rights import Effect, Rights, Rule, Use, compiled
+from wirthforge_host.permissions.rights import Bundles, Effect, Rights, Rule, Use, compiled, unbundled
 from wirthforge_sdk.contracts.host_api import ApprovalIn, GrantOut
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered, parse_rule
-from wirthforge_sdk.contracts.permissions_api import UnusedOut, UseOut, WhyOut
+from wirthforge_sdk.contracts.permissions import ROLE, Permission, PermissionSet, covered, parse_rule
+from wirthforge_sdk.contracts.permissions_api import RoleOut, UnusedOut, UseOut, WhyOut
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, WirthForgeError
 from wirthforge_sdk.serving.database import Database, Transaction
 
@@ -46,15 +46,17 @@ class Permissions:
         self._now = now
         self._rights: defaultdict[tuple[str, str], Rights] = defaultdict(Rights)
         self._expiry = Expiry(now)
+        self._roles: Bundles = {}
 
     async def load(self) -> None:
         """Puts in force what is stored."""
         stored: defaultdict[tuple[str, str], list[Rule]] = defaultdict(list)
         async with self._database.reading() as tx:
+            self._roles = _bundles(await store.roles(tx))
             for rule in await store.live(tx):
                 stored[rule.plugin, rule.digest].append(rule)
         for release, rules in stored.items():
-            self._rights[release].replace(compiled(rules, self._now()), decided=0)
+            self._rights[release].replace(compiled(rules, self._now(), self._roles), decided=0)
             self._expiry.hear(rules)
 
     async def run(self) -> None:
@@ -105,12 +107,13 @@ class Permissions:
             for use in await store.used(tx, plugin, limit=None):
                 if use.allowed:
                     used[use.plugin].append(use.permission)
+            roles = _bundles(await store.roles(tx))
         return [
             UnusedOut(
                 id=rule.id, plugin=rule.plugin, rule=rule.rule, granter=rule.granter, since=rule.created_at
             )
             for rule in granted
-            if not any(covered(permission, {rule.rule}) for permission in used[rule.plugin])
+            if not any(covered(need, unbundled(rule.rule, roles)) for need in used[rule.plugin])
         ]
 
     async def why(self, plugin: str, digest: str, need: str, *, declared: bool) -> WhyOut:
@@ -122,15 +125,20 @@ class Permissions:
         permission = str(Permission.parse(need))
         async with self._database.reading() as tx:
             rules = await store.history(tx, plugin, digest)
-        return explained(plugin, permission, rules, self._now(), declared=declared)
+            roles = _bundles(await store.roles(tx))
+        return explained(permission, rules, roles, self._now(), declared=declared, plugin=plugin)
 
-    def of(self, plugin: str, digest: str) -> Rights:
-        """The live rights of a release. Takes no time and asks no database."""
-        return self._rights[plugin, digest]
+    def of(self, plugin: str, digest: str, asks: frozenset[str] | None = None) -> Rights:
+        """The live rights of a release, from now on within what it ``asks`` for. Takes no time, asks no database."""
+        rights = self._rights[plugin, digest]
+        if asks is not None:
+            rights.bound_to(asks)
+        return rights
 
     async def compiled(self, tx: Transaction, plugin: str, digest: str) -> PermissionSet:
         """What the rules make for one release, decisions of the caller's own transaction included."""
-        return compiled(await store.live(tx, plugin, digest), self._now())
+        roles = _bundles(await store.roles(tx))
+        return compiled(await store.live(tx, plugin, digest), self._now(), roles)
 
     async def in_force(self, plugin: str | None = None) -> list[GrantOut]:
         """The rules in force, of one plugin or of all, oldest first."""
@@ -157,11 +165,13 @@ class Permissions:
         Deciding the same again changes nothing. What was decided otherwise for the same words is revoked.
 
         Raises:
-            InvalidInputError: A rule covers no permission there is, or is granted and denied at once.
+            InvalidInputError: A rule covers no permission there is, or is granted and denied at once; or there is no
+                such role.
         """
+        effects = _effects(approval, await store.roles(tx))
         held = {rule.rule: rule for rule in await store.live(tx, approval.plugin, approval.digest)}
         records: list[Record] = []
-        for text, effect in _effects(approval).items():
+        for text, effect in effects.items():
             endless = approval.expires_in_s is None
             if text in held and held[text].effect is effect and endless and held[text].expires_at is None:
                 continue
@@ -221,7 +231,7 @@ class Permissions:
         # At once, and also when the database does not answer: what was granted until now is not granted longer.
         rights = self._rights[rule.plugin, rule.digest]
         if rule.effect is Effect.GRANT:
-            rights.withdraw(rule.rule)
+            rights.withdraw(unbundled(rule.rule, self._roles))
         try:
             async with self._database.transaction() as tx:
                 found = await store.find(tx, rule.id)
@@ -239,6 +249,14 @@ class Permissions:
             # A statement that the database refuses must not end what ends grants.
             _log.warning("permission.uses_not_written", error=str(error))
 
+    async def change_role(self, tx: Transaction, text: str, record: Record) -> None:
+        """Puts in force, with the caller's transaction, what became of the role ``text`` (``role:name``) in it."""
+        await self._audit.append(tx, record)
+        roles = _bundles(await store.roles(tx))
+        tx.after_commit(partial(setattr, self, "_roles", roles))
+        for plugin, digest in {(rule.plugin, rule.digest) for rule in await store.holding(tx, text)}:
+            await self._changed(tx, plugin, digest, [])
+
     async def _changed(self, tx: Transaction, plugin: str, digest: str, records: list[Record]) -> None:
         # Audit first: its lock puts concurrent decisions in one order, so that the last one compiles all of
         # them.
@@ -250,14 +268,26 @@ class Permissions:
         tx.after_commit(lambda: self._events.emit("permission.changed", plugin=plugin, digest=digest, **told))
 
 
-def _effects(approval: ApprovalIn) -> dict[str, Effect]:
+def _bundles(roles: Mapping[str, RoleOut]) -> Bundles:
+    return {text: role.rules for text, role in roles.items()}
+
+
+def _parsed(text: str, roles: Collection[str]) -> str:
+    if text.startswith(ROLE) and text not in roles:
+        raise InvalidInputError(
+            f"there is no {text}: define it with `wirthforge permissions role`", field="grant"
+        )
+    return text if text in roles else parse_rule(text)
+
+
+def _effects(approval: ApprovalIn, roles: Collection[str]) -> dict[str, Effect]:
     """The wanted effect of each rule.
 
     Raises:
         InvalidInputError: A rule covers nothing there is, or has two effects.
     """
-    grants = {parse_rule(text) for text in approval.grant}
-    denials = {parse_rule(text) for text in approval.deny}
+    grants = {_parsed(text, roles) for text in approval.grant}
+    denials = {_parsed(text, roles) for text in approval.deny}
     if both := grants & denials:
         raise InvalidInputError(f"'{min(both)}' is granted and denied at once: choose one", field="deny")
     return dict.fromkeys(sorted(grants), Effect.GRANT) | dict.fromkeys(sorted(denials), Effect.DENY)

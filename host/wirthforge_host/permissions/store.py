@@ -6,11 +6,26 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Index, Row, String, Table, delete, insert, select, text, update
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Row,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from wirthforge_host.database import metadata
 from wirthforge_host.permissions.rights import MAX_USES, Effect, Rule, Use
-from wirthforge_sdk.contracts.permissions_api import UseOut
+from wirthforge_sdk.contracts.permissions import ROLE
+from wirthforge_sdk.contracts.permissions_api import RoleOut, UseOut
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 MAX_LISTED = 1_000
@@ -50,6 +65,52 @@ uses = Table(
     Column("denied", BigInteger, nullable=False),
     Column("last_at", UtcDateTime, nullable=False),
 )
+
+
+role_table = Table(
+    "permission_roles",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("rules", Text, nullable=False),
+    Column("changed_by", String(200), nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+
+async def roles(tx: Transaction) -> dict[str, RoleOut]:
+    """Every role, by ``role:name``; who has it is not told."""
+    return {
+        ROLE + row.name: RoleOut(
+            name=row.name,
+            rules=msgspec.json.decode(row.rules),
+            plugins=[],
+            changed_by=row.changed_by,
+            changed_at=row.changed_at,
+        )
+        for row in await tx.execute(select(role_table))
+    }
+
+
+async def put_role(tx: Transaction, role: RoleOut) -> None:
+    """Writes a role, over the one of its name."""
+    values = {
+        "rules": msgspec.json.encode(role.rules).decode(),
+        "changed_by": role.changed_by,
+        "changed_at": role.changed_at,
+    }
+    statement = tx.insert(role_table).values(name=role.name, **values)
+    await tx.execute(statement.on_conflict_do_update(index_elements=["name"], set_=values))
+
+
+async def remove_role(tx: Transaction, name: str) -> bool:
+    """Forgets a role; whether there was one."""
+    return (await tx.execute(delete(role_table).where(role_table.c.name == name))).rowcount == 1
+
+
+async def holding(tx: Transaction, text: str) -> list[Rule]:
+    """The rules in force that are just ``text``."""
+    query = select(rules).where(rules.c.revoked_at.is_(None), rules.c.rule == text)
+    return [_rule(row) for row in await tx.execute(query)]
 
 
 async def add_uses(tx: Transaction, plugin: str, found: Mapping[str, Use], at: datetime) -> None:

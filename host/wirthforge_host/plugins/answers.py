@@ -10,6 +10,7 @@ from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import ApprovalIn
+from wirthforge_sdk.contracts.permissions import covered
 from wirthforge_sdk.contracts.permissions_api import AnswerIn, RequestOut, WhyOut
 
 
@@ -63,5 +64,5 @@ class Answers:
             InvalidInputError: It is no complete permission.
         """
         found = await self.plugins.get(plugin)
-        declared = any(asked.need == permission for asked in found.permissions)
+        declared = covered(permission, {asked.need for asked in found.permissions}) is not None
         return await self.plugins.permissions.why(plugin, found.digest, permission, declared=declared)

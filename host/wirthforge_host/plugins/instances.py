@@ -299,9 +299,9 @@ class Instances:
             instance=own.id,
             plugin=own.plugin,
             uid=await self.sandboxes.machine_uid(own.uid),
-            rights=self.permissions.of(own.plugin, own.digest),
+            rights=self.permissions.of(own.plugin, own.digest, record.release.manifest.asked()),
             storage_bytes=begun.limits.storage_bytes,
-            asks=frozenset(request.need for request in record.release.manifest.permissions),
+            asks=record.release.manifest.asked(),
             configuration=record.release.manifest.configuration,
         )
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)

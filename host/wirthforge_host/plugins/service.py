@@ -32,7 +32,7 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     State,
 )
-from wirthforge_sdk.contracts.permissions import Permission, PermissionSet, covered
+from wirthforge_sdk.contracts.permissions import ROLE, Permission, PermissionSet, covered
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
@@ -334,7 +334,9 @@ def _check_decidable(record: PluginRecord, approval: ApprovalIn) -> None:
             plugin=record.name,
         )
     asked = {request.need for request in record.release.manifest.permissions}
-    strange = [need for need in (*approval.grant, *approval.deny) if need not in asked]
+    strange = [
+        need for need in (*approval.grant, *approval.deny) if need not in asked and not need.startswith(ROLE)
+    ]
     if strange:
         field = "grant" if strange[0] in approval.grant else "deny"
         raise InvalidInputError(

@@ -15,6 +15,7 @@ from wirthforge_host.events import Events
 from wirthforge_host.keyring import FileMasterKey, Keyring
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
+from wirthforge_host.permissions.roles import Roles
 from wirthforge_host.permissions.service import Permissions
 from wirthforge_host.plugins.cache import Cache
 from wirthforge_host.plugins.trees import Trees
@@ -37,6 +38,7 @@ class Ground:
     events: Events
     logs: Logs
     permissions: Permissions
+    roles: Roles
     requests: Requests
     storage: Storage
     cache: Cache
@@ -60,6 +62,7 @@ class Ground:
         events = Events(now=now)
         signals = Signals()
         keyring = Keyring(database, FileMasterKey(settings.data_dir / "keys"), audit)
+        permissions = Permissions(database, audit, events, now=now)
         return Ground(
             policy=settings.security_policy(),
             database=database,
@@ -68,7 +71,8 @@ class Ground:
             keyring=keyring,
             events=events,
             logs=Logs(now=now, monotonic=time.monotonic, signals=signals),
-            permissions=Permissions(database, audit, events, now=now),
+            permissions=permissions,
+            roles=Roles(database=database, permissions=permissions, now=now),
             requests=Requests(audit=audit, events=events, now=now, monotonic=time.monotonic),
             storage=Storage(database, keyring, now=now),
             cache=Cache(time.monotonic),

@@ -176,6 +176,8 @@ _add(
         "why": permissions.why,
         "used": permissions.used,
         "unused": permissions.unused,
+        "roles": permissions.roles,
+        "role": permissions.role,
     },
 )
 app.add_typer(rights, name="permissions", rich_help_panel="Run plugins")

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from wirthforge_sdk.cli.views import moment, table
 from wirthforge_sdk.contracts.host_api import GrantOut
-from wirthforge_sdk.contracts.permissions_api import RequestOut, UnusedOut, UseOut
+from wirthforge_sdk.contracts.permissions_api import RequestOut, RoleOut, UnusedOut, UseOut
 
 
 def pending(requests: Sequence[RequestOut]) -> RenderableType:
@@ -59,3 +59,11 @@ def unused(grants: Sequence[UnusedOut], *, revoked: bool) -> RenderableType:
         return Text("Every grant was used.", style="green")
     rows = [(each.id, each.plugin, each.rule, each.granter, moment(each.since)) for each in grants]
     return table(("Id", "Plugin", "Taken back" if revoked else "Never used", "Granted by", "Since"), rows)
+
+
+def roles(found: Sequence[RoleOut]) -> RenderableType:
+    """Bundles of rules."""
+    if not found:
+        return Text("There is no role.", style="dim")
+    rows = [(each.name, ", ".join(each.rules), ", ".join(each.plugins)) for each in found]
+    return table(("Role", "Rules", "Plugins"), rows)

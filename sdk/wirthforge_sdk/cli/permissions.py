@@ -110,6 +110,37 @@ async def unused(
     return Answer(page, lambda: views.unused(page.items, revoked=take_back))
 
 
+async def roles() -> Answer:
+    """Show the bundles of rules with a name, and which plugins have them."""
+    from wirthforge_sdk.cli import permission_views as views
+
+    async with services.host() as host:
+        page = await host.roles()
+    return Answer(page, lambda: views.roles(page.items))
+
+
+async def role(
+    name: Annotated[str, typer.Argument(metavar="ROLE", help="Its name.")],
+    rules: Annotated[
+        list[str] | None, typer.Argument(metavar="RULE...", help="Such as storage or events.publish:news.*")
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Forget it; no plugin may have it.")] = False,  # noqa: FBT002 (an option)
+) -> Answer:
+    """Define a role: what every plugin may that has it changes at once.
+
+    Give it with `wirthforge approve NAME --grant role:ROLE`. A plugin gets of it what its release asks for.
+    """
+    if drop == bool(rules):
+        raise InvalidInputError("name the rules of the role, or say --drop", field="rules")
+    async with services.host() as host:
+        if drop:
+            await host.drop_role(name)
+            return Answer({"dropped": name}, lambda: f"There is no role {name} any more.")
+        defined = await host.define_role(name, rules or [])
+    told = f"{', '.join(defined.rules)}; {len(defined.plugins)} plugins have it"
+    return Answer(defined, lambda: f"{defined.name}: {told}.")
+
+
 async def suggest_manifest(name: Name) -> Answer:
     """Write the smallest [[permissions]] of plugin.toml that what the plugin did so far needs.
 

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from wirthforge_sdk.client.connection import Request, Service, segment
-from wirthforge_sdk.contracts.permissions_api import AnswerIn, RequestOut, UnusedOut, UseOut, WhyOut
+from wirthforge_sdk.client.connection import Request, Service, given, segment
+from wirthforge_sdk.contracts.permissions_api import (
+    AnswerIn,
+    RequestOut,
+    RoleIn,
+    RoleOut,
+    UnusedOut,
+    UseOut,
+    WhyOut,
+)
 from wirthforge_sdk.contracts.wire import Page
 
 ANSWER_S = 120.0
@@ -11,6 +19,7 @@ ANSWER_S = 120.0
 RequestPage = Page[RequestOut]
 UsePage = Page[UseOut]
 UnusedPage = Page[UnusedOut]
+RolePage = Page[RoleOut]
 
 
 class PermissionUse(Service):
@@ -45,3 +54,18 @@ class PermissionUse(Service):
         return await self._connection.ask(
             Request("GET", "/v1/permissions/unused", {"plugin": plugin}, repeatable=True), UnusedPage
         )
+
+    async def roles(self) -> RolePage:
+        """The bundles of rules with a name."""
+        return await self._connection.ask(Request("GET", "/v1/permissions/roles", repeatable=True), RolePage)
+
+    async def define_role(self, name: str, rules: list[str]) -> RoleOut:
+        """Makes a role, or replaces its rules."""
+        with given():
+            body = RoleIn(rules=rules)
+        path = f"/v1/permissions/roles/{segment(name)}"
+        return await self._connection.ask(Request("PUT", path, body=body, repeatable=True), RoleOut)
+
+    async def drop_role(self, name: str) -> None:
+        """Forgets a role that no plugin has."""
+        await self._connection.tell(Request("DELETE", f"/v1/permissions/roles/{segment(name)}"))

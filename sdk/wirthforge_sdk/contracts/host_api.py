@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints
 from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
 from wirthforge_sdk.contracts.manifest import Function, Sentence
-from wirthforge_sdk.contracts.permissions import PermissionText
+from wirthforge_sdk.contracts.permissions import DecidedText
 from wirthforge_sdk.contracts.permissions_api import MAX_EXPIRY_S
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.versions import VersionText
@@ -110,8 +110,9 @@ class ApprovalIn(Body):
     plugin: PluginName
     digest: Digest
     """Of the release that is decided on: an approval never reaches another."""
-    grant: Annotated[list[PermissionText], Field(max_length=64)] = []
-    deny: Annotated[list[PermissionText], Field(max_length=64)] = []
+    grant: Annotated[list[DecidedText], Field(max_length=64)] = []
+    deny: Annotated[list[DecidedText], Field(max_length=64)] = []
+    """Each is a permission that the release asks for, or ``role:name``: what it asks for of that role's."""
     reason: Sentence = "approved by the operator"
     expires_in_s: Annotated[float | None, Field(gt=0, le=MAX_EXPIRY_S)] = None
     """How long the decision holds; None: until it is revoked."""

@@ -219,6 +219,10 @@ class Manifest(Table):
             if request.need.startswith("secrets.read:")
         )
 
+    def asked(self) -> frozenset[str]:
+        """All the permissions it names."""
+        return frozenset(request.need for request in self.permissions)
+
     def destinations(self) -> tuple[str, ...]:
         """``host:port`` of every ``net.connect`` it asks for, sorted."""
         needs = (Permission.parse(request.need) for request in self.permissions)

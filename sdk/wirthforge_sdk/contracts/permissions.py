@@ -32,6 +32,10 @@ _BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 # 2130706433): only the usual one is a host. The rule of the URL Standard, "ends in a number".
 _HOST = rf"(?:{_BYTE}(?:\.{_BYTE}){{3}}|(?:{_LABEL}\.)*(?!(?:[0-9]+|0x[0-9a-f]*):){_LABEL})"
 _PORT = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+ROLE = "role:"
+"""Before the name of a bundle of rules that an operator defined, where a rule may stand."""
+ROLE_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+
 _WORD = r"[a-z0-9][a-z0-9_-]{0,63}"
 
 SCOPES: dict[str, str | None] = {
@@ -197,5 +201,17 @@ def _checked(text: str) -> str:
         raise ValueError(error.message) from error
 
 
+def _checked_or_role(text: str) -> str:
+    role = text.removeprefix(ROLE)
+    if role == text:
+        return _checked(text)
+    if re.fullmatch(ROLE_NAME, role) is None:
+        raise ValueError(f"'{text[:MAX_LENGTH]}' names no role: write role:name")
+    return text
+
+
 PermissionText = Annotated[str, AfterValidator(_checked)]
 """A complete permission in a pydantic model."""
+
+DecidedText = Annotated[str, AfterValidator(_checked_or_role)]
+"""A complete permission, or ``role:name``."""

@@ -5,13 +5,29 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, StringConstraints
 
 from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.manifest import Sentence
+from wirthforge_sdk.contracts.permissions import ROLE_NAME, parse_rule
 from wirthforge_sdk.contracts.wire import Body, Shape
+from wirthforge_sdk.errors import InvalidInputError
 
 MAX_EXPIRY_S = 366 * 86_400.0
+MAX_ROLES = 100
+MAX_ROLE_RULES = 64
+
+
+def _rule(text: str) -> str:
+    try:
+        return parse_rule(text)
+    except InvalidInputError as error:
+        raise ValueError(error.message) from error
+
+
+RuleText = Annotated[str, AfterValidator(_rule)]
+"""A permission, a prefix of the hierarchy, or a ``.*`` scope."""
+RoleName = Annotated[str, StringConstraints(pattern=ROLE_NAME)]
 
 
 class RequestOut(Shape):
@@ -69,3 +85,21 @@ class UnusedOut(Shape):
     rule: str
     granter: str
     since: datetime
+
+
+class RoleIn(Body):
+    """What a role bundles."""
+
+    rules: Annotated[list[RuleText], Field(min_length=1, max_length=MAX_ROLE_RULES)]
+
+
+class RoleOut(Shape):
+    """A bundle of rules with a name."""
+
+    name: RoleName
+    rules: list[str]
+    """Of these, a plugin gets what its release asks for."""
+    plugins: list[PluginName]
+    """That have it, or are denied it."""
+    changed_by: str
+    changed_at: datetime

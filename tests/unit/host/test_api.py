@@ -58,6 +58,9 @@ SCOPES = {
     "why": Scope.READ,
     "permission_uses": Scope.READ,
     "unused_permissions": Scope.READ,
+    "roles": Scope.READ,
+    "define_role": Scope.OPERATE,
+    "drop_role": Scope.OPERATE,
     "audit": Scope.READ,
     "follow_audit": Scope.READ,
     "checkpoint": Scope.READ,
@@ -539,3 +542,17 @@ async def test_an_instance_whose_files_cannot_be_read_is_told_as_such(running):
     (told,) = (await running.get("/v1/resources")).json()["items"]
     assert (told["plugin"], told["sample"]) == (PLUGIN, None)
     assert told["source"].startswith("not readable: ")
+
+
+async def test_a_role_is_defined_granted_and_kept_while_somebody_has_it(running):
+    path = "/v1/permissions/roles/keeper"
+    defined = await running.client.put(path, json={"rules": ["storage"]}, headers=running.all)
+    assert (defined.status_code, defined.json()["rules"]) == (200, ["storage"])
+    digest = (await running.get(f"/v1/plugins/{PLUGIN}")).json()["digest"]
+    granted = {"plugin": PLUGIN, "digest": digest, "grant": ["role:keeper"]}
+    assert (await running.post("/v1/permissions", granted)).status_code == 200
+    [role] = (await running.get("/v1/permissions/roles")).json()["items"]
+    assert (role["name"], role["plugins"]) == ("keeper", [PLUGIN])
+    assert problem(await running.delete(path)).code == "conflict"
+    strange = await running.post("/v1/permissions", {**granted, "grant": ["role:nobody"]})
+    assert (problem(strange).status, problem(strange).details["field"]) == (422, "grant")

@@ -129,6 +129,13 @@ GRANT = {
 }
 UNUSED = {"id": "0b", "plugin": "acme/weather", "rule": "ui.notify", "granter": "operator:me", "since": AT}
 USE = {"plugin": "acme/weather", "permission": "storage.read", "allowed": 3, "denied": 0, "last_at": AT}
+ROLE = {
+    "name": "keeper",
+    "rules": ["storage", "ui"],
+    "plugins": ["acme/weather"],
+    "changed_by": "operator:me",
+    "changed_at": AT,
+}
 WHY = {
     "plugin": "acme/weather",
     "permission": "storage.read",
@@ -413,6 +420,9 @@ def host_answers() -> dict[str, Any]:
         "DELETE /v1/permissions/0b": {},
         "GET /v1/permissions/requests": page(REQUEST),
         "POST /v1/permissions/requests/0a": REQUEST,
+        "GET /v1/permissions/roles": page(ROLE),
+        "PUT /v1/permissions/roles/keeper": ROLE,
+        "DELETE /v1/permissions/roles/keeper": {},
         "GET /v1/permissions/why": WHY,
         "GET /v1/permissions/uses": page(USE),
         "GET /v1/permissions/unused": page(UNUSED),

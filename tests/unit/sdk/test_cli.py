@@ -51,6 +51,9 @@ COMMANDS = {
     "permissions revoke": ["permissions", "revoke", "0b"],
     "permissions why": ["permissions", "why", "acme/weather", "storage.read"],
     "permissions used": ["permissions", "used"],
+    "permissions roles": ["permissions", "roles"],
+    "permissions role": ["permissions", "role", "keeper", "storage", "ui"],
+    "permissions role drop": ["permissions", "role", "keeper", "--drop"],
     "permissions unused": ["permissions", "unused", "--revoke", "--yes"],
     "suggest-manifest": ["suggest-manifest", "acme/weather"],
     "policy show": ["policy", "show"],
@@ -524,6 +527,21 @@ def test_info_of_a_range_without_release_names_those_there_are(run: Any) -> None
     result = run("info", "acme/weather@^7")
     assert result.exit_code == 5
     assert "1.2.0" in result.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["storage", "--drop"], ["storage.rad"], ["role:other"]])
+def test_a_role_that_is_none_is_refused_before_anything_is_sent(
+    run: Any, services: fake.Services, words: list[str]
+) -> None:
+    assert run("permissions", "role", "keeper", *words).exit_code == EXIT_CODES["invalid_input"]
+    assert services.asked == []
+
+
+def test_a_role_is_granted_by_its_name(run: Any, services: fake.Services) -> None:
+    run("permissions", "role", "keeper", "storage", "ui")
+    assert services.sent_to("PUT /v1/permissions/roles/keeper").json == {"rules": ["storage", "ui"]}
+    run("approve", "acme/weather", "--grant", "role:keeper", "--yes")
+    assert services.sent_to("POST /v1/permissions").json["grant"] == ["role:keeper"]
 
 
 def test_permissions_are_told_in_plain_words_before_installing(run: Any) -> None:
