@@ -225,13 +225,15 @@ class World:
     async def until(
         self, *states: State, plugin: str = PLUGIN, other_than: str = "", patience_s: float = PATIENCE_S
     ) -> PluginOut:
-        """The plugin, once it is in one of ``states``; one that runs must have an instance, not the named one."""
+        """The plugin, once it is in one of ``states``; who takes calls has an instance, not the named one."""
         async with asyncio.timeout(patience_s), self.wiring.events.subscribe() as events:
             while True:
                 for found in await self.wiring.plugins.all():
                     here = found.name == plugin and found.state in states
                     instance = found.instance.id if found.instance else other_than
-                    if here and (instance != other_than or found.state is not State.RUNNING):
+                    if here and (
+                        instance != other_than or found.state not in (State.RUNNING, State.THROTTLED)
+                    ):
                         return found
                 await anext(events)
 

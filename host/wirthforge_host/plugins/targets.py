@@ -86,5 +86,11 @@ def _take_one(instance: Instance, function: Function) -> None:
 
 def _not_running(plugin: PluginOut) -> PluginUnavailableError:
     state = plugin.state.replace("_", " ")
+    if plugin.state in (State.RUNNING, State.THROTTLED):
+        # So it is written down: by the host before this one, or until the end of its instance is.
+        return PluginUnavailableError(
+            f"{plugin.name} has no instance just now, and gets one again: try again in a moment",
+            plugin=plugin.name,
+        )
     kind = PluginQuarantinedError if plugin.state is State.QUARANTINED else PluginUnavailableError
     return kind(f"{plugin.name} is {state}: {plugin.cause}", plugin=plugin.name)
