@@ -95,6 +95,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_limits.py::test_a_limit_ends_what_goes_beyond_it",
             "tests/integration/test_limits.py::test_nothing_can_be_written_but_memory",
             "tests/unit/host/test_storage.py::test_the_quota_counts_keys_and_values_to_the_byte",
+            "tests/unit/host/test_storage.py::test_a_value_of_nothing_counts_what_its_row_takes",
         ),
     ),
     Requirement(
@@ -732,6 +733,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=(
             "tests/security/test_api_fuzz.py::test_nothing_that_is_asked_of_the_admin_api_breaks_it",
+            "tests/security/test_bridge_fuzz.py::test_no_bytes_of_a_plugin_break_the_bridge",
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
             "tests/security/test_attacks.py::test_an_attack_is_stopped_by_a_layer_and_is_on_record",
@@ -764,7 +766,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "BEY-1",
         "Model Context Protocol in and out",
-        "partial",
+        "done",
         tests=(
             "tests/e2e/test_demo.py::test_an_unmodified_mcp_server_answers",
             "tests/integration/test_cli_add.py::test_a_server_becomes_a_project_that_builds",
@@ -783,8 +785,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_mcp_endpoint.py::test_always_holds_for_this_token_function_and_release_and_until_it_is_taken_back",
             "tests/integration/test_mcp_operator.py::test_an_operator_makes_a_token_decides_on_its_calls_and_revokes_it",
             "tests/unit/sdk/test_tool_sets.py::test_what_may_destroy_or_reach_out_is_asked_about",
+            "tests/integration/test_mcp_stdio.py::test_a_call_that_waits_for_a_yes_tells_its_progress_and_then_the_functions",
+            "tests/integration/test_mcp_stdio.py::test_what_a_function_says_of_its_progress_reaches_who_gave_a_token_while_it_works",
         ),
-        lacks="progress of a plugin's call to an MCP client",
     ),
     Requirement(
         "BEY-2",

@@ -34,6 +34,7 @@ APPLIES = (
     "tools-call-audio",
     "tools-call-embedded-resource",
     "tools-call-mixed-content",
+    "tools-call-with-progress",
     "tools-call-error",
     "json-schema-2020-12",
     "server-sse-polling",
@@ -43,7 +44,6 @@ APPLIES = (
 DOES_NOT_APPLY = {
     "logging-set-level": "a plugin's log goes to the operator, not to callers",
     "tools-call-with-logging": "a plugin's log goes to the operator, not to callers",
-    "tools-call-with-progress": "progress of a plugin is not passed on yet",
     "tools-call-sampling": "a plugin asks the council, never the client's model",
     "tools-call-elicitation": "a plugin does not ask the client's user; the host does, for a yes to a call",
     "elicitation-sep1034-defaults": "as above",

@@ -38,6 +38,7 @@ ANSWERS = {
         resource("test://mixed-content-resource", "application/json", '{"test":"data","value":123}'),
     ],
     "test_error_handling": [text("This tool intentionally returns an error for testing")],
+    "test_tool_with_progress": [text("Done.")],
     "test_reconnection": [text("Reconnected, if that was needed.")],
     "json_schema_2020_12_tool": [text("Here.")],
 }
@@ -50,6 +51,11 @@ TOOLS = [
     }
     for name in ANSWERS
 ]
+
+
+def say(message):
+    """Writes a message."""
+    print(json.dumps({"jsonrpc": "2.0", **message}), flush=True)
 
 
 def answer(method, params):
@@ -65,6 +71,15 @@ def answer(method, params):
         return {"tools": TOOLS}
     if method == "tools/call":
         name = params["name"]
+        token = params.get("_meta", {}).get("progressToken")
+        if name == "test_tool_with_progress" and token is not None:
+            for reached in (0, 50, 100):
+                say(
+                    {
+                        "method": "notifications/progress",
+                        "params": {"progressToken": token, "progress": reached, "total": 100},
+                    }
+                )
         return {"content": ANSWERS[name], "isError": name == "test_error_handling"}
     return {} if method == "ping" else None
 
@@ -77,4 +92,4 @@ if __name__ == "__main__":
             told = (
                 {"result": result} if result is not None else {"error": {"code": -32601, "message": "none"}}
             )
-            print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **told}), flush=True)
+            say({"id": message["id"], **told})

@@ -51,6 +51,7 @@ def fail(text: str) -> str:
 def hold(file: str) -> str:
     "Waits for a file, or until nobody waits for it."
     plugin.log.info("holding")
+    plugin.progress(0.5, "holding")
     while not plugin.cancelled():
         if Path(file).exists():
             return "released"
@@ -62,6 +63,7 @@ def hold(file: str) -> str:
 @plugin.function
 def erase(name: str) -> str:
     "Erases something, or so it says."
+    plugin.progress(1, "erased", total=2)
     return f"erased {name}"
 
 

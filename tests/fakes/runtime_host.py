@@ -18,9 +18,9 @@ from typing import Any
 from tests.fakes.other_plugins import OtherPlugins
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
-from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.calls import Progress, ReplyError
 from wirthforge_host.bridge.exchange import Exchange
-from wirthforge_host.bridge.stream import Item, Progress, Stream
+from wirthforge_host.bridge.stream import Item, Stream
 from wirthforge_host.bus import Bus
 from wirthforge_host.configuration import Configurations, Secrets
 from wirthforge_host.database import metadata

@@ -103,7 +103,7 @@ async def test_an_unmodified_sdk_lists_calls_waits_for_a_yes_and_hears_of_change
             assert await served.approve_pending() == f"{era} over {transport}"
             erased = await saw("erased")
             assert erased["result"]["structuredContent"] == {"result": "erased x"}
-            assert erased["told"] == ["waiting for an operator's approval"]
+            assert erased["told"] == ["waiting for an operator's approval", "erased"]
             await saw("waiting")
             await served.host.disable(PLUGIN)
             assert (await saw("changed"))["names"] == []

@@ -167,11 +167,29 @@ async def test_more_requests_than_may_be_open_wait_and_are_all_answered(served, 
     assert {(await client.hear())["id"] for _ in range(3 * MAX_OPEN)} == set(range(3 * MAX_OPEN))
 
 
-async def test_a_call_that_waits_for_a_yes_tells_its_progress(served, client):
+@pytest.mark.requirement("BEY-1")
+async def test_a_call_that_waits_for_a_yes_tells_its_progress_and_then_the_functions(served, client):
     await client.greet()
     asked = {"name": ERASE, "arguments": {"name": "x"}, "_meta": {"progressToken": "p"}}
     client.say(request("tools/call", asked, id=2))
-    told = await client.hear()
-    assert (told["method"], told["params"]["progressToken"]) == ("notifications/progress", "p")
+    waiting = await client.hear()
+    assert (waiting["method"], waiting["params"]["progressToken"]) == ("notifications/progress", "p")
     await served.approve_pending()
+    erasing = await client.hear()
+    reached = waiting["params"]["progress"]
+    expected = {"progressToken": "p", "progress": reached + 1, "total": reached + 2, "message": "erased"}
+    assert erasing["params"] == expected
     assert (await client.hear())["result"]["structuredContent"] == {"result": "erased x"}
+
+
+@pytest.mark.requirement("BEY-1")
+async def test_what_a_function_says_of_its_progress_reaches_who_gave_a_token_while_it_works(client, tmp_path):
+    await client.greet()
+    asked = {"name": HOLD, "arguments": {"file": str(tmp_path / "go")}}
+    client.say(request("tools/call", asked | {"_meta": {"progressToken": 7}}, id=2))
+    told = await client.hear()
+    assert told["params"] == {"progressToken": 7, "progress": 0.5, "total": 1.0, "message": "holding"}
+    (tmp_path / "go").touch()
+    assert (await client.hear())["result"]["structuredContent"] == {"result": "released"}
+    client.say(request("tools/call", asked, id=3))
+    assert (await client.hear())["id"] == 3, "nobody asked how far it is"

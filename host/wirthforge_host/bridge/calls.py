@@ -19,11 +19,24 @@ from wirthforge_host.bridge.deadlines import Deadline, Deadlines
 from wirthforge_host.bridge.messages import Failure, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_REPLY_ELEMENTS
+from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_REPLY_ELEMENTS, META_PROGRESS
 from wirthforge_sdk.errors import LimitExceededError, WirthForgeError
 
 MAX_ABANDONED = 4_096
 """Calls we gave up whose late reply is still known to be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a call is, by the plugin's word."""
+
+    progress: float
+    total: float | None
+    message: str | None
+
+
+OnProgress = Callable[[Progress], None]
+"""Told how far a call is; does not wait."""
 
 
 class ReplyError(Exception):
@@ -47,6 +60,7 @@ class OpenCall:
     deadline: Deadline
     credit_left: Callable[[], int] | None = None
     """Of a call with a stream: what the plugin may still send."""
+    on_progress: OnProgress | None = None
 
 
 class Calls:
@@ -76,7 +90,14 @@ class Calls:
         return None if call is None else call.label
 
     async def request(
-        self, method: str, params: Any, *, timeout_s: float, label: str | None, cancellable: bool
+        self,
+        method: str,
+        params: Any,
+        *,
+        timeout_s: float,
+        label: str | None,
+        cancellable: bool,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         """Sends a request and returns the result of its reply.
 
@@ -86,6 +107,7 @@ class Calls:
             timeout_s: Until when the reply must be there, from now.
             label: The id by which the audit log knows the call; host calls made for it are recorded with it.
             cancellable: Whether the plugin is told when nobody waits any more.
+            on_progress: Told how far it is, as often as the plugin says; without it, the plugin is not asked to.
 
         Raises:
             ReplyError: The reply is an error.
@@ -94,7 +116,10 @@ class Calls:
             LimitExceededError: Too many calls are open, or the plugin does not read.
             InvalidInputError: ``params`` cannot be sent.
         """
+        if on_progress is not None:
+            params = {**params, "_meta": {**params["_meta"], META_PROGRESS: self.next_number}}
         call = self.begin(method, params, timeout_s=timeout_s, label=label, cancellable=cancellable)
+        call.on_progress = on_progress
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -136,6 +161,12 @@ class Calls:
         """Gives up a call for ``error``; the plugin is told the ``reason``."""
         self._abandon(call, reason)
         self._fail(call, error)
+
+    def progressed(self, number: int, told: Progress) -> None:
+        """Passes on how far a call is; does nothing where nobody asked."""
+        call = self._open.get(number)
+        if call is not None and call.on_progress is not None:
+            call.on_progress(told)
 
     def has(self, number: int) -> bool:
         """Whether a call of that number is open."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from wirthforge_host.bridge.calls import ReplyError
+from wirthforge_host.bridge.calls import OnProgress, ReplyError
 from wirthforge_host.bridge.connection import Connection
 from wirthforge_host.bridge.replies import (
     MAX_TEXT,
@@ -173,6 +173,7 @@ class Session:
         timeout_s: float,
         call_id: str,
         traceparent: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> ToolResult:
         """Calls one function.
 
@@ -182,6 +183,7 @@ class Session:
             timeout_s: How long the caller waits; the plugin is told, and then told to stop.
             call_id: By which the audit log knows the call, and the host calls made for it.
             traceparent: W3C trace context to pass on.
+            on_progress: Told how far the call is, as often as the plugin says.
 
         Raises:
             FunctionMissingError: The plugin has no such function.
@@ -196,9 +198,10 @@ class Session:
         if traceparent is not None:
             meta[_TRACE] = traceparent
         params = {"name": function, "arguments": arguments}
-        return self._result(
-            function, await self._ask("tools/call", params, timeout_s, meta=meta, label=call_id)
+        answer = await self._ask(
+            "tools/call", params, timeout_s, meta=meta, label=call_id, on_progress=on_progress
         )
+        return self._result(function, answer)
 
     def stream(
         self,
@@ -337,11 +340,12 @@ class Session:
         *,
         meta: dict[str, Any] | None = None,
         label: str | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Any:
         whole = {**params, "_meta": {**self._meta, **(meta or {})}}
         try:
             return await self._connection.calls.request(
-                method, whole, timeout_s=timeout_s, label=label, cancellable=True
+                method, whole, timeout_s=timeout_s, label=label, cancellable=True, on_progress=on_progress
             )
         except ReplyError as error:
             raise self._translated(error, params.get("name", method)) from None

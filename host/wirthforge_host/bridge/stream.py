@@ -14,7 +14,7 @@ from typing import Any, Self
 from msgspec import Raw
 
 from wirthforge_host.bridge import messages
-from wirthforge_host.bridge.calls import Calls, OpenCall
+from wirthforge_host.bridge.calls import Calls, OpenCall, Progress
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import PluginFailedError
 from wirthforge_sdk.contracts.bridge import (
@@ -40,15 +40,6 @@ class Item:
 
     value: Any
     """JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a call is, by the plugin's word."""
-
-    progress: float
-    total: float | None
-    message: str | None
 
 
 Happening = Item | Progress | bytes
@@ -91,6 +82,7 @@ class Stream:
         self.taken = self.sent = 0
         """Items that the caller took, and sent."""
         call.credit_left = lambda: self._credit
+        call.on_progress = self.tell
         call.future.add_done_callback(self._ended)
 
     async def __aenter__(self) -> Self:

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from wirthforge_host.bridge.calls import Calls, OpenCall
+from wirthforge_host.bridge.calls import Calls, OpenCall, Progress
 from wirthforge_host.bridge.deadlines import Deadline, Deadlines
 from wirthforge_host.bridge.messages import OVER
 from wirthforge_host.bridge.outbox import Outbox
-from wirthforge_host.bridge.stream import Progress, Stream
+from wirthforge_host.bridge.stream import Stream
 from wirthforge_host.errors import CallTimedOutError
 from wirthforge_sdk.contracts.bridge import (
     CREDIT,
@@ -153,10 +153,9 @@ class Streams:
         return None if self._calls.was_made(number) else "a credit is for a call that was never made"
 
     def _progressed(self, told: _Progress) -> str | None:
-        stream = self._open.get(told.token) if type(told.token) is int else None
-        if stream is not None:
+        if type(told.token) is int:
             message = None if told.message is None else _clean(told.message)
-            stream.tell(Progress(told.progress, told.total, message))
+            self._calls.progressed(told.token, Progress(told.progress, told.total, message))
         return None
 
     def _watch(self, stream: Stream, call: OpenCall, idle_s: float, wait_s: float) -> None:

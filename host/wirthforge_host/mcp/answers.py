@@ -119,16 +119,3 @@ def told(number: Id, result: Mapping[str, Any]) -> Answer:
 def concerns(tools: Sequence[Tool], caller: Operator) -> bool:
     """Whether one of ``tools`` is for this caller."""
     return any(caller.may_call(tool.plugin, tool.function.name) for tool in tools)
-
-
-def progress(stream: Stream, params: Mapping[str, Any]) -> Callable[[float, str], None]:
-    """Tells how far it is, to a client that gave a token for it."""
-    meta = params.get("_meta")
-    token = meta.get("progressToken") if isinstance(meta, dict) else None
-
-    def tell(progress: float, message: str) -> None:
-        if isinstance(token, int | str):
-            told = {"progressToken": token, "progress": progress, "message": message}
-            stream.put(messages.notification("notifications/progress", told))
-
-    return tell

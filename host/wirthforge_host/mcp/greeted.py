@@ -21,11 +21,11 @@ from wirthforge_host.mcp.answers import (
     found,
     listed,
     number_of,
-    progress,
     told,
 )
 from wirthforge_host.mcp.catalogue import Tool
 from wirthforge_host.mcp.elicitation import question
+from wirthforge_host.mcp.progress import teller
 from wirthforge_host.mcp.protocol import RefusedError
 from wirthforge_host.mcp.sessions import MAX_OPEN_CALLS, NEWS, Session, Sessions
 from wirthforge_host.mcp.tasks import Tasks
@@ -134,7 +134,7 @@ class Greeted:
         exchange = Exchange(
             visitor.caller,
             visitor.still_good,
-            progress(stream, params),
+            teller(stream, params),
             (lambda tool, _: session.ask(stream, "elicitation/create", question(tool)))
             if session.can_elicit
             else None,

@@ -22,11 +22,11 @@ from wirthforge_host.mcp.answers import (
     found,
     listed,
     number_of,
-    progress,
     told,
 )
 from wirthforge_host.mcp.catalogue import Tool
 from wirthforge_host.mcp.elicitation import QUESTION, Offers
+from wirthforge_host.mcp.progress import teller
 from wirthforge_host.mcp.protocol import RefusedError
 from wirthforge_host.mcp.streams import Stream
 from wirthforge_host.mcp.tasks import Tasks
@@ -91,7 +91,7 @@ class Modern:
 
         stream = Stream()
         elicit = answered if redeemed else None
-        exchange = Exchange(visitor.caller, visitor.still_good, progress(stream, params), elicit)
+        exchange = Exchange(visitor.caller, visitor.still_good, teller(stream, params), elicit)
         work = answer(self._tools, number, tool, arguments, exchange, stream)
         return self._flowing(work, stream, visitor, patience_s=PATIENCE_S)
 

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from wirthforge_host.bridge.calls import Progress
 from wirthforge_host.errors import CallDeniedError, CallUnansweredError, PluginUnavailableError
 from wirthforge_host.events import Events
 from wirthforge_host.mcp.approvals import Approvals
 from wirthforge_host.mcp.catalogue import Tool, catalogue, changed, decide
 from wirthforge_host.mcp.elicitation import is_yes
+from wirthforge_host.mcp.progress import Teller
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.reconciler import Reconciler
@@ -38,8 +40,8 @@ class Exchange:
     caller: Operator
     still_good: Callable[[], bool]
     """Whether their token is, now."""
-    progress: Callable[[float, str], None]
-    """Tells them how far it is; nobody may be listening."""
+    progress: Teller | None
+    """Tells them how far it is; None: they did not ask."""
     elicit: Callable[[Tool, Mapping[str, Any]], Awaitable[Any]] | None = None
     """Asks their user, and returns the result of the elicitation; None: they have no way to."""
 
@@ -104,7 +106,7 @@ class Tools:
         try:
             await self._await_yes(tool, arguments, exchange)
             body = CallIn(plugin=tool.plugin, function=tool.function.name, arguments=arguments)
-            answer = await self._calls.call(body, exchange.caller)
+            answer = await self._calls.call(body, exchange.caller, exchange.progress)
         except PluginUnavailableError as error:
             # Its message may say what the plugin waits for, which is the operator's business.
             return _failure(error, f"{tool.plugin} does not run just now: try again later")
@@ -121,7 +123,7 @@ class Tools:
         if self._policy.approver == "client" and exchange.elicit is not None:
             await self._ask_client(tool, arguments, exchange, exchange.elicit)
         else:
-            async with _telling(exchange):
+            async with _telling(exchange.progress):
                 await self._approvals.ask(exchange.caller, tool, arguments)
         if not exchange.still_good():
             raise UnauthenticatedError("the token is not valid any more")
@@ -175,10 +177,14 @@ class Tools:
 
 
 @asynccontextmanager
-async def _telling(exchange: Exchange) -> AsyncIterator[None]:
+async def _telling(teller: Teller | None) -> AsyncIterator[None]:
+    if teller is None:
+        yield
+        return
+
     async def beat() -> None:
         for number in itertools.count(1):
-            exchange.progress(number, "waiting for an operator's approval")
+            teller(Progress(number, None, "waiting for an operator's approval"))
             await asyncio.sleep(BEAT_S)
 
     task = asyncio.create_task(beat())
@@ -186,6 +192,7 @@ async def _telling(exchange: Exchange) -> AsyncIterator[None]:
         yield
     finally:
         task.cancel()
+        teller.begin_anew()
 
 
 def _failure(error: WirthForgeError, text: str) -> dict[str, Any]:

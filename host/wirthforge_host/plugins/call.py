@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from wirthforge_host.audit.records import Outcome, shape_of
+from wirthforge_host.bridge.calls import OnProgress
 from wirthforge_host.errors import CallAbandonedError, CallCycleError, CallTimedOutError
 from wirthforge_sdk.contracts.host_api import CallOut
 from wirthforge_sdk.contracts.manifest import Function
@@ -35,6 +36,7 @@ class Call:
     deadline: float
     """Monotonic seconds, as ``began``."""
     parent: str | None = None
+    on_progress: OnProgress | None = None
     attempts: int = 0
     cached: bool = False
     outcome: Outcome = Outcome.FAILED

@@ -10,6 +10,7 @@ from typing import Any
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import ToolResult
+from wirthforge_host.bridge.calls import OnProgress
 from wirthforge_host.errors import (
     PluginFailedError,
     PluginLacksPermissionError,
@@ -43,11 +44,16 @@ class Calls:
         self._cache = cache
         self._open: dict[str, Call] = {}
 
-    async def call(self, body: CallIn, caller: Operator) -> CallOut:
+    async def call(self, body: CallIn, caller: Operator, on_progress: OnProgress | None = None) -> CallOut:
         """Calls one function and returns what it answered.
 
         A call whose instance ends under it is made again when its function is declared idempotent or read-only, and
         another instance takes calls in time.
+
+        Args:
+            body: Which one, and with what.
+            caller: Who calls.
+            on_progress: Told how far the function is, as often as it says.
 
         Raises:
             NotFoundError: No such plugin or function.
@@ -57,7 +63,7 @@ class Calls:
             InvalidInputError: The function does not take these arguments.
             LimitExceededError: The plugin or the function is called too often, or has too much to do.
         """
-        return await self._made(body, caller.actor, None)
+        return await self._made(body, caller.actor, None, on_progress)
 
     async def call_for(
         self,
@@ -90,11 +96,14 @@ class Calls:
             raise PluginFailedError(error.message, plugin=target) from error
         return {"structured": found.structured, "content": found.content, "isError": found.is_error}
 
-    async def _made(self, body: CallIn, actor: str, above: Call | None) -> CallOut:
+    async def _made(
+        self, body: CallIn, actor: str, above: Call | None, on_progress: OnProgress | None = None
+    ) -> CallOut:
         instance = await live_instance(self._plugins, self._reconciler, body.plugin)
         function = function_of(instance, body.function)
         timeout_s = min(function.timeout_s, body.timeout_s or function.timeout_s)
         call = begun(body.plugin, function, actor, timeout_s, above)
+        call.on_progress = on_progress
         with self.knowing(call):
             try:
                 result = await self._result(call, instance, body.arguments)
@@ -153,7 +162,11 @@ class Calls:
             with admitted(instance, call.function):
                 try:
                     return await instance.session.call(
-                        call.function.name, arguments, timeout_s=call.remaining_s(), call_id=call.id
+                        call.function.name,
+                        arguments,
+                        timeout_s=call.remaining_s(),
+                        call_id=call.id,
+                        on_progress=call.on_progress,
                     )
                 except PluginUnavailableError:
                     if not call.function.may_run_again or call.attempts == ATTEMPTS:

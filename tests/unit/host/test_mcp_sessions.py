@@ -1,11 +1,14 @@
 """Streams that are read on, and sessions that are bounded: whatever a client or a plugin does, memory is."""
 
 import asyncio
+import json
 
 import pytest
 
+from wirthforge_host.bridge.calls import Progress
 from wirthforge_host.mcp import sessions as sessions_module
 from wirthforge_host.mcp import streams
+from wirthforge_host.mcp.progress import PROGRESS_BURST, teller
 from wirthforge_host.mcp.sessions import IDLE_S, MAX_SESSIONS, MAX_SESSIONS_OF_ONE, NEWS, Sessions
 from wirthforge_host.mcp.streams import MAX_KEPT, MAX_KEPT_BYTES, Stream
 from wirthforge_host.tokens.service import ALL_SCOPES, Operator
@@ -163,3 +166,30 @@ async def test_what_a_client_answers_to_nothing_that_was_asked_is_ignored(sessio
     session.answered(number, {"action": "decline"})
     assert await asking == {"action": "accept"}
     assert session._asked == {}
+
+
+async def reached(told, again=()):
+    stream = Stream()
+    tell = teller(stream, {"_meta": {"progressToken": "t"}})
+    for progress in told:
+        tell(Progress(progress, 1.0, None))
+    tell.begin_anew()
+    for progress in again:
+        tell(Progress(progress, 1.0, None))
+    kept = await stream.after(0, stream.take(), 0)
+    return [json.loads(message)["params"] for _, message in kept]
+
+
+async def test_progress_only_grows_and_what_counts_anew_goes_on():
+    told = await reached([0.0, 0.25, 0.25, 0.5, 0.125], again=[0.5])
+    assert [each["progress"] for each in told] == [0.0, 0.25, 0.5, 1.0]
+    assert [each["total"] for each in told] == [1.0, 1.0, 1.0, 1.5]
+
+
+async def test_progress_without_end_fills_nothing():
+    assert len(await reached(number / 10_000 for number in range(10_000))) <= 2 * PROGRESS_BURST
+
+
+def test_who_gave_no_token_is_told_no_progress():
+    assert teller(Stream(), {}) is None
+    assert teller(Stream(), {"_meta": {"progressToken": None}}) is None
