@@ -22,6 +22,7 @@ from wirthforge_host.api import (
     threats,
     tokens,
 )
+from wirthforge_host.api.lifetime import EndsWithToken
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.serving.application import Application
 from wirthforge_sdk.serving.problems import declared
@@ -36,6 +37,7 @@ def create_app(wiring: Wiring) -> Application:
     """The admin API over ``wiring``, whose owner starts and closes it."""
     app = Application(title="WirthForge host", description=DESCRIPTION, unbound=[streaming.INPUT_PATH])
     app.state.wiring = wiring
+    app.add_middleware(EndsWithToken)
     routers = (
         plugins,
         functions,

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from wirthforge_host.api.lifetime import SECRET
 from wirthforge_host.tokens.service import Operator
 from wirthforge_host.wiring import Wiring
 from wirthforge_sdk.errors import PermissionDeniedError, UnauthenticatedError
@@ -32,7 +33,9 @@ async def operator_of(
     """
     if credentials is None:
         raise UnauthenticatedError("send an operator's token as 'Authorization: Bearer …'")
-    return wiring_of(request).tokens.authenticate(credentials.credentials)
+    operator = wiring_of(request).tokens.authenticate(credentials.credentials)
+    setattr(request.state, SECRET, credentials.credentials)
+    return operator
 
 
 class Scoped:

@@ -1,5 +1,6 @@
 """The admin API: who may, what is refused and how, and what is told to whom."""
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,8 +12,8 @@ from fastapi.routing import APIRoute, APIWebSocketRoute
 from jsonschema import Draft202012Validator
 
 from tests.fakes.packages import make_package
-from tests.fakes.world import PLUGIN, World, worker, world
-from wirthforge_host.api import create_app
+from tests.fakes.world import PATIENCE_S, PLUGIN, World, worker, world
+from wirthforge_host.api import create_app, lifetime
 from wirthforge_host.errors import EngineUnavailableError, ImageMissingError
 from wirthforge_host.tokens.service import Scope
 from wirthforge_sdk.contracts.problem import CONTENT_TYPE, Problem
@@ -245,6 +246,45 @@ async def test_a_revoked_token_is_good_for_nothing_at_once(api):
     for token in await api.host.wiring.tokens.every():
         await api.host.wiring.tokens.revoke(token.id, by="test")
     assert problem(await api.get("/v1/plugins")).status == 401
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/audit/stream"])
+async def test_a_stream_ends_with_its_token_and_goes_on_until_then(api, monkeypatch, path):
+    monkeypatch.setattr(lifetime, "LOOK_S", 0.01)
+    tokens, looks, sent = api.host.wiring.tokens, asyncio.Semaphore(0), []
+    token, secret = await tokens.create(label="reader", scopes={Scope.READ}, by="test")
+    really = tokens.authenticate
+    monkeypatch.setattr(tokens, "authenticate", lambda of: looks.release() or really(of))
+    asked = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+    async def receive():
+        return next(asked, None) or await asyncio.get_running_loop().create_future()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {secret}".encode())],
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("host", 80),
+        "client": ("me", 1),
+        "root_path": "",
+    }
+    async with asyncio.timeout(PATIENCE_S):
+        serving = asyncio.create_task(create_app(api.host.wiring)(scope, receive, send))
+        for _ in range(4):
+            await looks.acquire()
+        assert not serving.done()
+        await tokens.revoke(token.id, by="test")
+        await serving
+    assert sent[0]["status"] == 200
+    assert (sent[-1]["type"], sent[-1]["more_body"]) == ("http.response.body", False)
 
 
 async def test_a_plugin_is_installed_approved_called_and_removed(api):
