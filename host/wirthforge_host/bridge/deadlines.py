@@ -1,7 +1,8 @@
 """When calls must have been answered: one timer for all of them.
 
 A timer for each call costs more than sending it. Deadlines are kept in buckets of 20 ms instead, and one
-timer wakes for the next bucket; adding and removing a deadline is an insertion into a dictionary.
+timer wakes for the next bucket; adding and removing a deadline is an insertion into a dictionary. A bucket stays until
+its time, so those of far deadlines are wider: however long calls may take, there are some thousands.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import heapq
 from collections.abc import Callable
 
 TICK_S = 0.02
-"""A deadline fires at most this much late."""
+"""A deadline fires at most this much late, or a five-hundredth of its time where that is more."""
+_EXACT_BITS = 10
+"""Of a number of ticks that is not rounded further."""
 
 
 class Deadline:
@@ -35,7 +38,9 @@ class Deadlines:
     def add(self, seconds: float, expire: Callable[[], None]) -> Deadline:
         """Has ``expire`` run ``seconds`` from now, unless removed before. It must not raise."""
         loop = asyncio.get_running_loop()
+        width = 1 << max(0, int(seconds / TICK_S).bit_length() - _EXACT_BITS)
         tick = int((loop.time() + seconds) / TICK_S) + 1
+        tick += -tick % width
         deadline = Deadline(tick, expire)
         bucket = self._buckets.get(tick)
         if bucket is None:

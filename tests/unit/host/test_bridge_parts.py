@@ -92,6 +92,18 @@ async def test_when_no_deadline_is_left_no_timer_is_either():
     assert (deadlines._buckets, deadlines._ticks) == ({}, [])
 
 
+async def test_deadlines_of_a_day_need_few_buckets_and_are_not_much_late():
+    loop, deadlines = asyncio.get_running_loop(), Deadlines()
+    for number in range(50_000):
+        seconds = 86_400 * (number / 50_000) ** 3
+        now = loop.time()
+        deadline = deadlines.add(seconds, lambda: None)
+        due = deadline.tick * TICK_S - loop.time()
+        assert seconds - (loop.time() - now) - 1e-6 <= due <= seconds + 2 * TICK_S + seconds / 500
+        deadlines.remove(deadline)
+    assert len(deadlines._buckets) < 10_000
+
+
 JSON = st.recursive(
     st.none() | st.integers() | st.text(alphabet='a,[{"\\'),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet='a,[{"\\'), inner),
