@@ -59,8 +59,20 @@ class Logs:
         # As for events: numbers stay above those of an earlier run.
         self._last = int(now().timestamp() * 1_000_000)
 
+    def admits(self, *, plugin: str, instance: str, size: int) -> bool:
+        """Takes a line of ``size`` bytes off the plugin's rate; what is beyond it is counted, and not to be written.
+
+        Asked before anything is done for a line: what is dropped must cost next to nothing.
+        """
+        at = self._monotonic()
+        if self._of(plugin).admits(size, at):
+            return True
+        dropped = Signal(noticed=Noticed.LOG_DROPPED, plugin=plugin, instance=instance, at_s=at)
+        self._signals.notice(dropped)
+        return False
+
     def write(self, *, plugin: str, instance: str, level: str, message: str, fields: dict[str, Any]) -> None:
-        """Keeps a line, unless the plugin is over its rate.
+        """Keeps a line that was admitted.
 
         Args:
             plugin: Whose line it is, as the host knows it.
@@ -70,10 +82,6 @@ class Logs:
             fields: JSON.
         """
         log, at, encoded = self._of(plugin), self._monotonic(), msgspec.json.encode(fields)
-        if not log.admits(len(message) + len(encoded), at):
-            dropped = Signal(noticed=Noticed.LOG_DROPPED, plugin=plugin, instance=instance, at_s=at)
-            self._signals.notice(dropped)
-            return
         told = time_told(fields.get(TIME_FIELD))
         if told is not None:
             ahead = {"ahead_s": told - self._now().timestamp()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from itertools import accumulate
 
 from sqlalchemy import (
     BigInteger,
@@ -26,6 +27,8 @@ from wirthforge_host.database import metadata
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime, ordered_text
 
 BATCH = 500
+READ_BYTES = 256 * 1024
+"""Of one read: each of many readers holds what it read until it is taken."""
 
 events = Table(
     "bus_events",
@@ -107,8 +110,18 @@ async def add(tx: Transaction, new: Sequence[BusEvent]) -> None:
 
 
 async def after(tx: Transaction, last: int, limit: int) -> list[BusEvent]:
-    """The events above the id ``last``, in order."""
-    found = await tx.execute(select(events).where(events.c.id > last).order_by(events.c.id).limit(limit))
+    """The events above the id ``last``, in order: at most ``limit``, and one or as many as have ``READ_BYTES``."""
+    next_ones = select(events.c.id, events.c.size_bytes).where(events.c.id > last)
+    sizes = (await tx.execute(next_ones.order_by(events.c.id).limit(limit))).all()
+    ends = accumulate(row.size_bytes for row in sizes)
+    fitting = [row.id for row, end in zip(sizes, ends, strict=True) if end <= READ_BYTES] or [
+        row.id for row in sizes[:1]
+    ]
+    if not fitting:
+        return []
+    found = await tx.execute(
+        select(events).where(events.c.id > last, events.c.id <= fitting[-1]).order_by(events.c.id)
+    )
     return [BusEvent(row.id, row.topic, row.publisher, row.at, row.data) for row in found]
 
 

@@ -18,6 +18,9 @@ from wirthforge_sdk.contracts.bridge import (
 )
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
+ENTRY_BYTES = 256
+"""What every value counts besides its own bytes: about what its row and the seals in it take in the database."""
+
 _SPACE = re.compile(SPACE_FORM)
 
 
@@ -154,8 +157,8 @@ def milliseconds(now: Callable[[], datetime]) -> int:
 
 
 def size_of(spot: Spot, value: Value) -> int:
-    """What a value counts against the quota: its bytes, and those of its key and space."""
-    return len(spot.space) + len(spot.key) + len(value.data)
+    """What a value counts against the quota: its bytes, those of its key and space, and its share of overhead."""
+    return ENTRY_BYTES + len(spot.space) + len(spot.key) + len(value.data)
 
 
 def count_of(acts: Sequence[Act]) -> int:

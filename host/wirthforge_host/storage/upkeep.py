@@ -103,14 +103,27 @@ class Upkeep:
         now_ms = milliseconds(self._now)
         async with self._database.reading() as tx:
             plugins = await store.plugins_with_ends(tx, now_ms)
-        return sum([await self._swept(plugin, now_ms) for plugin in plugins])
+        count = 0
+        for plugin in plugins:
+            try:
+                count += await self._swept(plugin, now_ms)
+            except SealBrokenError as error:
+                # Its key or its count: what is wrong with one plugin's storage keeps no other's from its room.
+                _log.error("a plugin's storage cannot be swept", plugin=plugin, reason=error.message)
+        return count
 
     async def settle(self) -> None:
         """Seals with each plugin's newest key what is sealed with an older one, and then deletes the older ones."""
         for owner in await self._keyring.unsettled(PREFIX):
             plugin = owner.removeprefix(PREFIX)
             if plugin not in self._broken:
-                await self._settle(plugin)
+                try:
+                    await self._settle(plugin)
+                except SealBrokenError as error:
+                    self._broken[plugin] = error.message
+                    _log.error(
+                        "a plugin's storage cannot be sealed anew", plugin=plugin, reason=error.message
+                    )
 
     async def _swept(self, plugin: str, now_ms: int) -> int:
         count, after = 0, None
@@ -173,19 +186,14 @@ class Upkeep:
         opened = Opened(self._keyring, tx, plugin)
         snapshots = await store.all_snapshots(tx, plugin)
         key = await self._keyring.sealer(tx, owner_of(plugin), uses=len(snapshots) + 1)
-        try:
-            for row in snapshots:
-                context = summary_context(row.id)
-                summary = await opened.document(context, row.sealed, Summary)
-                sealed = key.seal(context, encoded(summary))
-                await store.set_snapshot(tx, plugin, row._replace(sealed=sealed))
-            if (usage := await store.lock_usage(tx, plugin)) is not None:
-                used = await opened.document(USAGE, usage, Usage)
-                await store.set_usage(tx, plugin, key.seal(USAGE, encoded(used)))
-        except SealBrokenError as error:
-            self._broken[plugin] = error.message
-            _log.error("a plugin's storage cannot be sealed anew", plugin=plugin, reason=error.message)
-            return
+        for row in snapshots:
+            context = summary_context(row.id)
+            summary = await opened.document(context, row.sealed, Summary)
+            sealed = key.seal(context, encoded(summary))
+            await store.set_snapshot(tx, plugin, row._replace(sealed=sealed))
+        if (usage := await store.lock_usage(tx, plugin)) is not None:
+            used = await opened.document(USAGE, usage, Usage)
+            await store.set_usage(tx, plugin, key.seal(USAGE, encoded(used)))
         await self._keyring.retire(tx, owner_of(plugin))
 
 

@@ -10,6 +10,7 @@ from wirthforge_host.bus import Bus, Gap, Retention
 from wirthforge_host.bus import service as bus_service
 from wirthforge_host.bus.feeds import KeptFeed
 from wirthforge_host.bus.queue import Queue
+from wirthforge_host.bus.store import READ_BYTES
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.events import Subscription
@@ -263,6 +264,18 @@ async def test_retention_drops_the_oldest_and_a_reader_that_was_behind_is_told(b
     await bus.log.expire()
     assert await bus.log.usages() == []
     assert (await bus.log.read(start, "#"))[0] == []
+
+
+async def test_a_reader_holds_no_more_than_so_many_bytes_and_misses_nothing(bus):
+    await bus.keep("a", Retention(events=50), by="operator:test")
+    start, long = bus.log.last, "x" * 60_000
+    await publish(bus, "a", *(f"{number} {long}" for number in range(11)))
+    found, position = await bus.log.read(start, "a")
+    assert sum(len(event.encoded) for event in found) <= READ_BYTES
+    assert (len(found), position) == (4, found[-1].id)
+    feed = KeptFeed(bus.log, "a", start)
+    got = [json.loads((await feed.take()).encoded) for _ in range(11)]
+    assert [each.split()[0] for each in got] == [str(number) for number in range(11)]
 
 
 async def test_one_publishers_flood_pushes_out_only_its_own(bus):

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +21,8 @@ def logs(clock):
 
 
 def write(logs, message="hello", plugin=PLUGIN, **fields):
-    logs.write(plugin=plugin, instance="i1", level="info", message=message, fields=fields)
+    if logs.admits(plugin=plugin, instance="i1", size=len(message) + len(msgspec.json.encode(fields))):
+        logs.write(plugin=plugin, instance="i1", level="info", message=message, fields=fields)
 
 
 async def take(stream, count):

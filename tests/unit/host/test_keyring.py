@@ -57,7 +57,7 @@ async def rolled_back(database, act):
             raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("plain", [b"", b"x", b"x" * 100_000])
+@pytest.mark.parametrize("plain", [b"", b"x" * 12, b"x" * 100_000])
 async def test_what_is_sealed_is_not_to_be_read_and_opens_again_also_after_a_start(database, anew, plain):
     keyring = await anew()
     what = await sealed(database, keyring, plain)

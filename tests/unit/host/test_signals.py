@@ -1,12 +1,16 @@
 """What features notice about instances reaches whoever listens, and names the instance."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from tests.fakes.clock import Clock
 from tests.fakes.plugin_peer import INSTANCE, PLUGIN, Bridged
 from wirthforge_host.bridge import Services
+from wirthforge_host.bridge.host_calls.forms import Asker
+from wirthforge_host.bridge.host_calls.log import OfLine, write_line
 from wirthforge_host.logs import Logs, time_told
 from wirthforge_host.signals import Noticed, Signal, Signals
 
@@ -48,8 +52,27 @@ def test_every_dropped_line_is_noticed(clock: Clock) -> None:
     signals.listen(found.append)
     logs = Logs(now=clock, monotonic=clock.monotonic, signals=signals)
     for _ in range(405):
-        logs.write(plugin=PLUGIN, instance=INSTANCE, level="info", message="x", fields={})
+        logs.admits(plugin=PLUGIN, instance=INSTANCE, size=1)
     assert [(signal.noticed, signal.instance) for signal in found] == [(Noticed.LOG_DROPPED, INSTANCE)] * 5
+
+
+def test_a_line_beyond_the_rate_is_dropped_before_anything_is_done_for_it(clock: Clock) -> None:
+    done: list[str] = []
+
+    class Secrets:
+        def redacted(self, _plugin: str, text: str) -> str:
+            done.append(text)
+            return text
+
+        def redacted_json(self, _plugin: str, value: object) -> object:
+            return value
+
+    logs = Logs(now=clock, monotonic=clock.monotonic)
+    services = SimpleNamespace(logs=logs, secrets=Secrets())
+    asker = SimpleNamespace(services=services, peer=SimpleNamespace(plugin=PLUGIN, instance=INSTANCE))
+    for number in range(450):
+        write_line(cast("Asker", asker), OfLine(level="info", message=str(number)))
+    assert done == [str(number) for number in range(400)]
 
 
 @pytest.mark.parametrize(

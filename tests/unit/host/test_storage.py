@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from wirthforge_host.errors import StorageFullError
 from wirthforge_host.storage import Storage, Value
+from wirthforge_host.storage.models import ENTRY_BYTES
 from wirthforge_host.storage.store import _successor
 from wirthforge_sdk.contracts.bridge import MAX_KEY_BYTES, MAX_VALUE_BYTES
 from wirthforge_sdk.errors import InvalidInputError
 
 A, B = "acme/a", "acme/b"
-QUOTA = 1000
+QUOTA = 100_000
 
 
 @pytest.fixture
@@ -80,16 +81,24 @@ async def test_the_largest_key_and_value_are_taken_and_one_byte_more_is_not(stor
 
 @pytest.mark.requirement("CORE-3")
 async def test_the_quota_counts_keys_and_values_to_the_byte(storage):
-    await put(storage, "abc", b"1234567", quota_bytes=10)
-    assert await storage.used_bytes(A) == 10
+    quota = 2 * ENTRY_BYTES + 10
+    await put(storage, "abc", b"1" * (ENTRY_BYTES + 7), quota_bytes=quota)
+    assert await storage.used_bytes(A) == quota
     with pytest.raises(StorageFullError):
-        await put(storage, "d", b"1", quota_bytes=10)
+        await put(storage, "d", b"1", quota_bytes=quota)
     with pytest.raises(StorageFullError):
-        await put(storage, "abc", b"12345678", quota_bytes=10)
-    assert await got(storage, "abc") == b"1234567"
-    await put(storage, "abc", b"1", quota_bytes=10)
-    await put(storage, "d", b"12345", quota_bytes=10)
-    assert await storage.used_bytes(A) == 10
+        await put(storage, "abc", b"1" * (ENTRY_BYTES + 8), quota_bytes=quota)
+    assert len(await got(storage, "abc")) == ENTRY_BYTES + 7
+    await put(storage, "abc", b"1", quota_bytes=quota)
+    await put(storage, "d", b"12345", quota_bytes=quota)
+    assert await storage.used_bytes(A) == quota
+
+
+@pytest.mark.requirement("CORE-3")
+async def test_a_value_of_nothing_counts_what_its_row_takes(storage):
+    await put(storage, "a", b"", quota_bytes=2 * ENTRY_BYTES)
+    with pytest.raises(StorageFullError):
+        await put(storage, "b", b"", quota_bytes=2 * ENTRY_BYTES)
 
 
 async def test_who_is_over_a_lowered_quota_may_shrink(storage):
@@ -102,10 +111,12 @@ async def test_who_is_over_a_lowered_quota_may_shrink(storage):
 
 @pytest.mark.requirement("CORE-8")
 async def test_writers_at_once_do_not_pass_the_quota_together(storage):
-    attempts = (put(storage, f"k{number}", b"x" * 98, quota_bytes=500) for number in range(10))
+    attempts = (
+        put(storage, f"k{number}", b"x" * 98, quota_bytes=5 * (ENTRY_BYTES + 100)) for number in range(10)
+    )
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     assert sum(isinstance(outcome, StorageFullError) for outcome in outcomes) == 5
-    assert await storage.used_bytes(A) == 500
+    assert await storage.used_bytes(A) == 5 * (ENTRY_BYTES + 100)
 
 
 async def test_a_list_is_in_order_of_bytes_and_continues_where_it_ended(storage):

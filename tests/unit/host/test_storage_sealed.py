@@ -9,6 +9,7 @@ from sqlalchemy import LargeBinary, select, update
 from wirthforge_host.errors import SealBrokenError, StorageFullError, VersionConflictError
 from wirthforge_host.keyring import store as key_store
 from wirthforge_host.storage import Delete, Get, Set, Snapshots, Storage, Upkeep, Value, store
+from wirthforge_host.storage.models import ENTRY_BYTES
 from wirthforge_host.storage.sealed import owner_of
 from wirthforge_sdk.contracts.storage_api import MAX_SNAPSHOTS
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, NotFoundError
@@ -31,6 +32,11 @@ def snapshots(database, keyring, audit, clock):
 @pytest.fixture
 def upkeep(database, keyring, clock):
     return Upkeep(database, keyring, now=clock, batch=3)
+
+
+def altered(sealed):
+    """The same with another last byte."""
+    return sealed[:-1] + bytes([sealed[-1] ^ 1])
 
 
 async def put(storage, key, data=b"1", plugin=A, **more):
@@ -69,7 +75,7 @@ async def test_spaces_have_keys_of_their_own_and_share_the_quota(storage):
     await put(storage, "k", b"22", space="cache")
     assert (await got(storage, "k"), await got(storage, "k", space="cache")) == (b"1", b"22")
     assert (await storage.list(A, space="cache")).keys == ["k"]
-    assert await storage.used_bytes(A) == len("k1" + "cachek22")
+    assert await storage.used_bytes(A) == 2 * ENTRY_BYTES + len("k1" + "cachek22")
     for wrong in ("a/b", "x" * 65, "é", "a b"):
         with pytest.raises(InvalidInputError, match="space"):
             await storage.get(A, "k", space=wrong)
@@ -107,9 +113,9 @@ async def test_a_value_whose_time_has_come_is_gone_at_once_and_swept_from_the_qu
     assert await got(storage, "short") is None
     assert (await storage.list(A)).keys == ["ever", "long"]
     assert await storage.apply(A, [Get("short"), Delete("short")], quota_bytes=0) == [None, False]
-    assert await storage.used_bytes(A) == len("short1long1ever1")
+    assert await storage.used_bytes(A) == 3 * ENTRY_BYTES + len("short1long1ever1")
     assert await upkeep.sweep() == 1
-    assert await storage.used_bytes(A) == len("long1ever1")
+    assert await storage.used_bytes(A) == 2 * ENTRY_BYTES + len("long1ever1")
     assert await upkeep.sweep() == 0
 
 
@@ -118,7 +124,7 @@ async def test_a_value_that_is_over_counts_as_nothing_for_who_expects_nothing(st
     clock.now += timedelta(seconds=2)
     await put(storage, "k", b"2", if_version=0)
     assert await got(storage, "k") == b"2"
-    assert await storage.used_bytes(A) == 2
+    assert await storage.used_bytes(A) == ENTRY_BYTES + 2
 
 
 @pytest.mark.parametrize("ttl_s", [0, -1, 10**12, float("nan")])
@@ -159,7 +165,7 @@ async def test_of_a_batch_that_fails_nothing_is_done(storage, last, error):
         )
     assert (await storage.list(A)).keys == ["a"]
     assert await got(storage, "a") == b"0"
-    assert await storage.used_bytes(A) == 2
+    assert await storage.used_bytes(A) == ENTRY_BYTES + 2
 
 
 async def test_a_batch_has_bounds(storage):
@@ -328,7 +334,7 @@ async def test_a_snapshot_that_lacks_a_row_or_has_another_is_not_restored(databa
         if act == "delete":
             await tx.execute(store.items.delete().where(*at(store.items, row)))
     if act == "alter":
-        await changed(database, store.items, row, head=row["head"][:-1] + b"\x00")
+        await changed(database, store.items, row, head=altered(row["head"]))
     if act == "move":
         await changed(database, store.items, row, key=b"else")
     with pytest.raises(SealBrokenError):
@@ -349,10 +355,10 @@ async def test_the_oldest_snapshots_make_room(database, keyring, audit, clock, s
     await put(storage, "k", b"1" * 99)
     taken = [await snapshots.create(A, RELEASE, "me") for _ in range(MAX_SNAPSHOTS + 2)]
     assert await snapshots.of_plugin(A) == taken[2:]
-    small = Snapshots(database, keyring, audit, now=clock, max_bytes=250)
+    small = Snapshots(database, keyring, audit, now=clock, max_bytes=2 * ENTRY_BYTES + 250)
     another = await small.create(A, RELEASE, "me")
     assert await snapshots.of_plugin(A) == [taken[-1], another]
-    await put(storage, "l", b"1" * 200)
+    await put(storage, "l", b"1" * (ENTRY_BYTES + 200))
     with pytest.raises(LimitExceededError):
         await small.create(A, RELEASE, "me")
 
@@ -396,7 +402,7 @@ async def test_what_cannot_be_opened_keeps_its_key_and_is_told_and_the_rest_is_s
     for key in "abcdefg":
         await put(storage, key)
     row = next(row for row in await rows(database, store.items) if row["key"] == b"c")
-    await changed(database, store.items, row, value=row["value"][:-1] + b"\x00")
+    await changed(database, store.items, row, value=altered(row["value"]))
     await upkeep.rotate("me")
     await upkeep.settle()
     status = await upkeep.rotation()
@@ -405,6 +411,26 @@ async def test_what_cannot_be_opened_keeps_its_key_and_is_told_and_the_rest_is_s
     assert {row["number"] for row in await rows(database, key_store.keys)} == {1, 2}
     await changed(database, store.items, row, value=row["value"])
     assert await got(storage, "c") == b"1"
+
+
+async def test_a_plugin_whose_key_is_broken_keeps_no_other_from_being_swept_and_sealed_anew(
+    database, keyring, storage, upkeep, clock
+):
+    for plugin in (A, B):
+        await put(storage, "short", plugin=plugin, ttl_s=10)
+        await put(storage, "ever", plugin=plugin)
+    await upkeep.rotate("me")
+    async with database.transaction() as tx:
+        newest = (await key_store.lock(tx, owner_of(A)))[-1]
+        await key_store.rewrap(tx, [newest._replace(wrapped=altered(newest.wrapped))])
+    keyring._keys.clear()
+    clock.now += timedelta(seconds=20)
+    assert await upkeep.sweep() == 1
+    assert await storage.used_bytes(B) == ENTRY_BYTES + len("ever1")
+    await upkeep.settle()
+    status = await upkeep.rotation()
+    assert (status.plugins_left, list(status.broken)) == ([A], [A])
+    assert "keyring_keys" in status.broken[A]
 
 
 async def test_a_row_with_a_forged_end_is_not_swept(database, storage, upkeep, clock):

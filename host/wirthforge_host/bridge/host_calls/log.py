@@ -27,15 +27,18 @@ class OfLine(Parameters):
 
 def write_line(asker: Asker, line: OfLine) -> None:
     """Keeps a line of the plugin's log, cut to its bound and without what could deceive its reader."""
-    secrets, plugin = asker.services.secrets, asker.peer.plugin
-    fields = line.fields
-    if len(msgspec.json.encode(fields)) > MAX_LOG_BYTES:
+    secrets, peer, plugin = asker.services.secrets, asker.peer, asker.peer.plugin
+    fields, fields_bytes = line.fields, len(msgspec.json.encode(line.fields))
+    size = min(len(line.message), MAX_LOG_BYTES) + min(fields_bytes, MAX_LOG_BYTES)
+    if not asker.services.logs.admits(plugin=plugin, instance=peer.instance, size=size):
+        return
+    if fields_bytes > MAX_LOG_BYTES:
         fields = {"dropped": f"fields over {MAX_LOG_BYTES} bytes"}
     shown = secrets.redacted(plugin, line.message[: MAX_LOG_BYTES + MARGIN])
     message = shown.encode()[:MAX_LOG_BYTES].decode(errors="ignore")
     asker.services.logs.write(
         plugin=plugin,
-        instance=asker.peer.instance,
+        instance=peer.instance,
         level=line.level,
         message=_CONTROL.sub("\ufffd", message),
         fields=_object(secrets.redacted_json(plugin, fields)),
