@@ -4,9 +4,10 @@ import pytest
 
 from tests.fakes.databases import another_database, closed_database, impatient
 from tests.fakes.host import audit, checkpoints, clock, events, keyring
+from tests.fakes.permissions import decide, permissions
 from tests.fakes.postgres import migrated, postgres_url
 from tests.unit.host import test_audit, test_audit_checkpoints, test_permissions, test_storage, test_tokens
-from tests.unit.host.test_permissions import at_work, decide, impatient_permissions, permissions
+from tests.unit.host.test_permissions import at_work, impatient_permissions
 from tests.unit.host.test_storage import storage
 from tests.unit.host.test_tokens import tokens
 

@@ -102,6 +102,18 @@ class Rights:
         """Nothing but what the release asks for is allowed from now on, however wide a role is that it has."""
         self._asks = asks
 
+    def shown(self) -> PermissionSet:
+        """The rules in force, as far as they are about what the release asks for; of a role it learns no more."""
+        return PermissionSet(
+            self._asked_of(self._permissions.granted), self._asked_of(self._permissions.denied)
+        )
+
+    def _asked_of(self, rules: frozenset[str]) -> frozenset[str]:
+        if self._asks is None:
+            return rules
+        narrower = {rule for rule in rules if covered(rule, self._asks)}
+        return frozenset(narrower | {need for need in self._asks if covered(need, rules)})
+
     def allows(self, need: str) -> bool:
         """Whether the complete permission ``need`` is granted now."""
         asked = self._asks is None or covered(need, self._asks) is not None

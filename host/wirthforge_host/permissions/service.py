@@ -272,12 +272,14 @@ def _bundles(roles: Mapping[str, RoleOut]) -> Bundles:
     return {text: role.rules for text, role in roles.items()}
 
 
-def _parsed(text: str, roles: Collection[str]) -> str:
-    if text.startswith(ROLE) and text not in roles:
+def _parsed(text: str, roles: Collection[str], field: str) -> str:
+    if not text.startswith(ROLE):
+        return parse_rule(text)
+    if text not in roles:
         raise InvalidInputError(
-            f"there is no {text}: define it with `wirthforge permissions role`", field="grant"
+            f"there is no {text}: define it with `wirthforge permissions role`", field=field
         )
-    return text if text in roles else parse_rule(text)
+    return text
 
 
 def _effects(approval: ApprovalIn, roles: Collection[str]) -> dict[str, Effect]:
@@ -286,8 +288,8 @@ def _effects(approval: ApprovalIn, roles: Collection[str]) -> dict[str, Effect]:
     Raises:
         InvalidInputError: A rule covers nothing there is, or has two effects.
     """
-    grants = {_parsed(text, roles) for text in approval.grant}
-    denials = {_parsed(text, roles) for text in approval.deny}
+    grants = {_parsed(text, roles, "grant") for text in approval.grant}
+    denials = {_parsed(text, roles, "deny") for text in approval.deny}
     if both := grants & denials:
         raise InvalidInputError(f"'{min(both)}' is granted and denied at once: choose one", field="deny")
     return dict.fromkeys(sorted(grants), Effect.GRANT) | dict.fromkeys(sorted(denials), Effect.DENY)

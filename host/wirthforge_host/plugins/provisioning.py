@@ -133,7 +133,7 @@ class Provisioning:
             record = await store.get_plugin(tx, name)
             kept = await self.secrets.kept(tx, name)
         asked = {each.name: each for each in record.release.manifest.secrets()}
-        rights = self.plugins.permissions.of(name, record.release.digest)
+        rights = self.plugins.permissions.of(name, record.release.digest, record.release.manifest.asked())
         return [
             SecretOut(
                 name=each,

@@ -2,6 +2,7 @@
 
 from tests.fakes.databases import another_database, closed_database, database_url, impatient
 from tests.fakes.host import audit, checkpoints, clock, database, events, keyring
+from tests.fakes.permissions import decide, permissions
 from tests.fakes.plugin_peer import bridged, peer_of, pytest_asyncio_loop_factories, services, short_path
 
 __all__ = [
@@ -13,10 +14,12 @@ __all__ = [
     "closed_database",
     "database",
     "database_url",
+    "decide",
     "events",
     "impatient",
     "keyring",
     "peer_of",
+    "permissions",
     "pytest_asyncio_loop_factories",
     "services",
     "short_path",

@@ -7,42 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes.clock import START
-from tests.fakes.world import PLUGIN, worker, world
+from tests.fakes.permissions import ANNA, DIGEST, PLUGIN
+from tests.fakes.world import worker, world
 from wirthforge_host.errors import PluginLacksPermissionError
 from wirthforge_host.permissions.rights import Effect, Rights, Rule, compiled
 from wirthforge_host.permissions.roles import Roles
 from wirthforge_host.permissions.service import Permissions
-from wirthforge_sdk.contracts.host_api import ApprovalIn
 from wirthforge_sdk.contracts.permissions import PermissionSet, covering
 from wirthforge_sdk.contracts.permissions_api import MAX_ROLES
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, LimitExceededError, NotFoundError
-
-DIGEST = f"sha256:{'a' * 64}"
-ANNA = "operator:anna"
-
-
-@pytest.fixture
-async def permissions(database, audit, events, clock):
-    permissions = Permissions(database, audit, events, now=clock)
-    await permissions.load()
-    return permissions
 
 
 @pytest.fixture
 def roles(database, permissions, clock):
     return Roles(database=database, permissions=permissions, now=clock)
-
-
-@pytest.fixture
-def decide(database, permissions):
-    async def decide(*, grant=(), deny=(), expires_in_s=None):
-        approval = ApprovalIn(
-            plugin=PLUGIN, digest=DIGEST, grant=list(grant), deny=list(deny), expires_in_s=expires_in_s
-        )
-        async with database.transaction() as tx:
-            await permissions.decide(tx, approval, ANNA)
-
-    return decide
 
 
 @pytest.mark.requirement("PERM-3")
@@ -75,6 +53,15 @@ def test_however_wide_a_role_is_a_release_gets_what_it_asks_for():
     assert rights.allows("events.subscribe:news.sport")
     assert not rights.allows("storage.write")
     assert not rights.use("events.publish:news.sport")
+
+
+def test_a_plugin_is_told_of_a_role_what_its_release_asks_for_and_nothing_else():
+    rights = Rights()
+    rights.bound_to(frozenset({"storage.read", "events.subscribe:news.*"}))
+    wide = {"storage", "net.connect:vault.internal:443", "events.subscribe:news.sport"}
+    rights.replace(PermissionSet(frozenset(wide), frozenset({"events", "ui"})), decided=1)
+    assert rights.shown().granted == {"storage.read", "events.subscribe:news.sport"}
+    assert rights.shown().denied == {"events.subscribe:news.*"}
 
 
 async def test_a_role_ends_with_its_rule_and_is_in_force_after_a_restart(
@@ -111,8 +98,10 @@ async def test_a_role_is_told_with_who_has_it_and_kept_while_somebody_does(roles
 
 
 async def test_what_is_no_role_is_refused(roles, decide):
-    with pytest.raises(InvalidInputError, match="role:nobody"):
-        await decide(grant=["role:nobody"])
+    for field in ("grant", "deny"):
+        with pytest.raises(InvalidInputError, match="role:nobody") as refused:
+            await decide(**{field: ["role:nobody"]})
+        assert refused.value.details["field"] == field
     with pytest.raises(InvalidInputError):
         await roles.define("keeper", ["role:other"], ANNA)
     for number in range(MAX_ROLES):

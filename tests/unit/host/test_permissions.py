@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from tests.fakes.permissions import ANNA, DIGEST, PLUGIN
 from wirthforge_host.audit import store as audit_store
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.permissions.expiry import AGAIN_S
@@ -18,35 +19,7 @@ from wirthforge_sdk.contracts.permissions import PermissionSet, covering
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError
 from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
-PLUGIN = "acme/notes"
-DIGEST = f"sha256:{'a' * 64}"
 OTHER = f"sha256:{'b' * 64}"
-ANNA = "operator:anna"
-
-
-@pytest.fixture
-async def permissions(database, audit, events, clock):
-    permissions = Permissions(database, audit, events, now=clock)
-    await permissions.load()
-    return permissions
-
-
-@pytest.fixture
-def decide(database, permissions):
-    async def decide(*, grant=(), deny=(), digest=DIGEST, plugin=PLUGIN, expires_in_s=None):
-        # Not validated by the contract: the service must not rely on who calls it.
-        approval = ApprovalIn.model_construct(
-            plugin=plugin,
-            digest=digest,
-            grant=list(grant),
-            deny=list(deny),
-            reason="because",
-            expires_in_s=expires_in_s,
-        )
-        async with database.transaction() as tx:
-            return await permissions.decide(tx, approval, ANNA)
-
-    return decide
 
 
 @pytest.mark.requirement("PERM-1")

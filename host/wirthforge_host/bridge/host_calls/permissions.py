@@ -20,7 +20,7 @@ class OfRequest(Parameters):
 
 
 async def _list(asker: Asker, _: Nothing) -> dict[str, Any]:
-    current = asker.peer.rights.permissions
+    current = asker.peer.rights.shown()
     return {"granted": sorted(current.granted), "denied": sorted(current.denied)}
 
 
