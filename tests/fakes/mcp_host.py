@@ -7,21 +7,20 @@ import json
 import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 
 from tests.fakes.packages import make_package
+from tests.fakes.serving import serving
 from tests.fakes.world import World, offered, world, world_on_engine
 from wirthforge_host.api import create_app
 from wirthforge_sdk.client.events import ServerEvent, read_events
 from wirthforge_sdk.contracts.bridge import META_CAPABILITIES, META_CLIENT, META_PROTOCOL, MODERN
-from wirthforge_sdk.serving.connections import BoundedProtocol
 
 ROOT = Path(__file__).parents[2]
 OLD_SDK = "mcp==1.30.0"
@@ -140,22 +139,8 @@ async def mcp_host(
     opened = world_on_engine if real else world
     async with opened(directory, *packages, **options) as host:
         app = wrap(create_app(host.wiring))
-        config = uvicorn.Config(
-            app, port=0, http=BoundedProtocol, ws="none", lifespan="off", log_config=None,
-            timeout_graceful_shutdown=1,
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        server.capture_signals = nullcontext  # type: ignore[method-assign]
-        serving = asyncio.create_task(server.serve())
-        async with asyncio.timeout(10):
-            while not server.started:  # noqa: ASYNC110 (uvicorn tells nobody)
-                await asyncio.sleep(0)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        try:
-            yield McpHost(host, f"http://127.0.0.1:{port}", app)
-        finally:
-            server.should_exit = True
-            await serving
+        async with serving(app, grace_s=1) as address:
+            yield McpHost(host, address, app)
 
 
 @asynccontextmanager

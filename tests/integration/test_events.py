@@ -8,12 +8,12 @@ import sys
 from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.fakes.databases import file_with
 from tests.fakes.packages import make_package
+from tests.fakes.serving import serving
 from tests.fakes.world import PLUGIN, offered, world
 from wirthforge_host.api import create_app
 from wirthforge_host.api.event_socket import MAX_SUBSCRIPTIONS
@@ -64,25 +64,10 @@ def hearing():
     return make_package(PLUGIN, source=HEARING, functions=offered(HEARING), permissions=NEEDS, extra=EVENTS)
 
 
-@asynccontextmanager
-async def served(wiring):
-    """The API on a port of its own, with the WebSockets that servers have."""
-    config = uvicorn.Config(
-        create_app(wiring), port=0, ws="websockets-sansio", lifespan="off", log_config=None, access_log=False
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    server.lifespan = config.lifespan_class(config)
-    await server.startup()
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.force_exit = True
-    await server.shutdown()
-
-
 @pytest.fixture
 async def host(tmp_path):
-    async with world(tmp_path / "h", hearing()) as made, served(made.wiring) as port:
-        made.port = port
+    async with world(tmp_path / "h", hearing()) as made, serving(create_app(made.wiring)) as address:
+        made.address = address
         yield made
 
 
@@ -95,7 +80,7 @@ async def token(host, *scopes, **more):
 
 @asynccontextmanager
 async def socket(host, secret, **headers):
-    url = f"ws://127.0.0.1:{host.port}/v1/events/ws"
+    url = host.address.replace("http", "ws", 1) + "/v1/events/ws"
     headers = {"Authorization": f"Bearer {secret}", **headers}
     async with asyncio.timeout(WAIT_S), connect(url, additional_headers=headers, proxy=None) as made:
         yield made
@@ -116,7 +101,7 @@ async def received(connection, count):
 @pytest.mark.requirement("CORE-7")
 async def test_an_application_subscribes_publishes_and_replays_over_a_websocket(host):
     _, secret = await token(host)
-    async with HostClient(f"http://127.0.0.1:{host.port}", secret) as client:
+    async with HostClient(host.address, secret) as client:
         await client.keep_events(KeepIn(topic="kept.#"))
         async with socket(host, secret) as one, socket(host, secret) as two:
             assert await asked(one, op="subscribe", id=1, topic="*.a") == {"op": "done", "id": 1}
@@ -158,7 +143,7 @@ async def test_a_socket_without_a_good_token_or_of_a_foreign_page_is_not_opened(
 
 async def test_a_token_publishes_on_its_own_topics_alone_and_ends_its_sockets_when_it_is_revoked(host):
     made, secret = await token(host, Scope.READ, Scope.CALL, publishes=["mine.#"])
-    async with HostClient(f"http://127.0.0.1:{host.port}", secret) as client:
+    async with HostClient(host.address, secret) as client:
         await client.publish("mine.a")
         with pytest.raises(PermissionDeniedError):
             await client.publish("others.a")
@@ -283,7 +268,7 @@ async def test_the_command_publishes_keeps_replays_and_lists(host, tmp_path):
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
-        "WIRTHFORGE_HOST_URL": f"http://127.0.0.1:{host.port}",
+        "WIRTHFORGE_HOST_URL": host.address,
         "WIRTHFORGE_HOST_TOKEN_FILE": str(file),
     }
 

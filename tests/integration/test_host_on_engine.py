@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-import uvicorn
 
 from tests.fakes import world as worlds
 from tests.fakes.host import verification
 from tests.fakes.packages import SOURCE, author_key, make_package
+from tests.fakes.serving import serving
 from tests.fakes.world import (
     PLUGIN,
     WORKER,
@@ -199,36 +199,16 @@ async def test_a_killed_host_is_followed_by_one_that_runs_the_same_once(tmp_path
         assert (await verification(host.wiring.checkpoints)).problem is None
 
 
-class Server(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        self.listens.set()
-
-
 @asynccontextmanager
 async def served(host):
     """A client of the API on a real connection: streams never end, which no transport in memory can show."""
-    app = create_app(host.wiring)
-    server = Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="none"))
-    serving = asyncio.create_task(server.serve())
-    await asyncio.wait_for(server.listens.wait(), BOUND_S)
-    port = server.servers[0].sockets[0].getsockname()[1]
     _, secret = await host.wiring.tokens.create(label="t", scopes=[Scope.READ], by="test")
     headers = {"Authorization": f"Bearer {secret}"}
-    try:
-        async with httpx.AsyncClient(
-            base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=10, trust_env=False
-        ) as client:
-            yield client
-    finally:
-        server.should_exit = server.force_exit = True
-        await serving
+    async with (
+        serving(create_app(host.wiring)) as url,
+        httpx.AsyncClient(base_url=url, headers=headers, timeout=10, trust_env=False) as client,
+    ):
+        yield client
 
 
 async def messages(response):

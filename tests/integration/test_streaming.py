@@ -3,13 +3,12 @@
 import asyncio
 import itertools
 import json
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
-import uvicorn
 
 from tests.fakes.packages import make_package
+from tests.fakes.serving import serving
 from tests.fakes.world import PATIENCE_S as WAIT_S
 from tests.fakes.world import PLUGIN, offered, world
 from wirthforge_host.api import create_app
@@ -75,30 +74,6 @@ def told() -> list[str]:
 """
 
 
-class Server(uvicorn.Server):
-    def __init__(self, config):
-        super().__init__(config)
-        self.listens = asyncio.Event()
-
-    async def startup(self, sockets=None):
-        await super().startup(sockets)
-        self.listens.set()
-
-
-@asynccontextmanager
-async def served(host):
-    server = Server(
-        uvicorn.Config(create_app(host.wiring), port=0, lifespan="off", log_config=None, ws="none")
-    )
-    serving = asyncio.create_task(server.serve())
-    await asyncio.wait_for(server.listens.wait(), WAIT_S)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = server.force_exit = True
-        await serving
-
-
 @pytest.fixture
 async def host(tmp_path):
     async with world(tmp_path / "h", make_package(PLUGIN, functions=offered(CODE), source=CODE)) as opened:
@@ -108,7 +83,7 @@ async def host(tmp_path):
 
 @pytest.fixture
 async def at(host):
-    async with served(host) as url:
+    async with serving(create_app(host.wiring)) as url:
         _, secret = await host.wiring.tokens.create(label="t", scopes=[Scope.CALL], by="test")
         yield url, secret
 

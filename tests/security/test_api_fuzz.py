@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from tests.fakes.serving import serving
 from tests.fakes.world import ALL_SCOPES, worker, world
-from tests.integration.test_events import served
+from wirthforge_host.api import create_app
 
 EXAMPLES = "15"
 WAIT_S = 400.0
@@ -19,13 +20,13 @@ pytestmark = pytest.mark.timeout(WAIT_S)
 async def test_nothing_that_is_asked_of_the_admin_api_breaks_it(tmp_path):
     async with (
         world(tmp_path / "h", worker(permissions=["storage.read"])) as host,
-        served(host.wiring) as port,
+        serving(create_app(host.wiring)) as address,
     ):
         await host.install()
         await host.approve("storage.read")
         _, token = await host.wiring.tokens.create(label="fuzz", scopes=ALL_SCOPES, by="test")
         fuzz = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.security.api_fuzz", f"http://127.0.0.1:{port}", token, EXAMPLES),
+            *(sys.executable, "-m", "tests.security.api_fuzz", address, token, EXAMPLES),
             stdout=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(WAIT_S):

@@ -15,6 +15,9 @@ MAX_CONNECTIONS: Final = 512
 """At a time; another is closed at once."""
 HEAD_S: Final = 10.0
 """From a connection, or from the first byte after an answer, to the end of a request's head."""
+KEEP_ALIVE_S: Final = 75
+"""A connection without a request stays that long: longer than clients keep theirs, so that none sends a request into
+a connection that is being closed. (Five seconds, as uvicorn has it, is exactly what httpx has.)"""
 
 
 class BoundedProtocol(HttpToolsProtocol):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from pathlib import Path
 from socket import socket
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import alembic.command
 import alembic.config
@@ -24,7 +24,7 @@ import uvloop
 from fastapi import FastAPI
 
 from wirthforge_sdk.errors import InvalidInputError, WirthForgeError
-from wirthforge_sdk.serving.connections import BoundedProtocol
+from wirthforge_sdk.serving.connections import KEEP_ALIVE_S, BoundedProtocol
 from wirthforge_sdk.serving.settings import ServiceSettings, load
 
 WEBSOCKET_BYTES = 256 * 1024
@@ -93,19 +93,10 @@ class Program(Generic[Settings, Graph]):
 
     async def _serve(self, settings: Settings, graph: Graph) -> int:
         server = _Server(
-            uvicorn.Config(
+            server_config(
                 self._create_app(graph),
                 host=settings.address,
                 port=settings.port,
-                http=BoundedProtocol,
-                ws="websockets-sansio",
-                ws_max_size=WEBSOCKET_BYTES,
-                ws_per_message_deflate=False,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
                 ssl_certfile=settings.tls_certificate,
                 ssl_keyfile=settings.tls_key,
             ),
@@ -123,6 +114,23 @@ class Program(Generic[Settings, Graph]):
             gc.freeze()
             await server.serve()
         return 0 if server.started else 1
+
+
+def server_config(app: Any, **more: Any) -> uvicorn.Config:
+    """How a server of ours serves ``app``; ``more`` says where, and in whose name."""
+    options: dict[str, Any] = {
+        "http": BoundedProtocol,
+        "ws": "websockets-sansio",
+        "ws_max_size": WEBSOCKET_BYTES,
+        "ws_per_message_deflate": False,
+        "lifespan": "off",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_keep_alive": KEEP_ALIVE_S,
+        "timeout_graceful_shutdown": GRACE_S,
+    }
+    return uvicorn.Config(app, **options | more)
 
 
 def allow_all_files() -> None:

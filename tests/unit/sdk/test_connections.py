@@ -3,12 +3,14 @@
 import asyncio
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
 from wirthforge_sdk.serving import connections
-from wirthforge_sdk.serving.connections import BoundedProtocol
+from wirthforge_sdk.serving.connections import HEAD_S, BoundedProtocol
+from wirthforge_sdk.serving.process import server_config
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 ANSWER = b"HTTP/1.1 204"
@@ -91,3 +93,8 @@ async def test_an_answer_may_take_longer_than_a_head(tmp_path, monkeypatch):
         connection = await connect()
         for _ in range(2):
             assert await answered(connection, REQUEST.replace(b"/ ", b"/slow ", 1))
+
+
+async def test_a_connection_without_requests_stays_longer_than_clients_keep_theirs():
+    pool = httpx.Limits()
+    assert server_config(application).timeout_keep_alive > pool.keepalive_expiry + HEAD_S
