@@ -46,13 +46,10 @@ class Secrets:
         self._forms: dict[str, tuple[str, ...]] = {}
 
     async def load(self) -> None:
-        """Seals anew what an old key sealed, and learns what to take out of what plugins write.
+        """Learns what to take out of what plugins write.
 
         A secret that was tampered with is told of, and keeps nobody else's plugin from starting.
         """
-        for owner in await self._keyring.unsettled(OWNER):
-            with _told():
-                await self._seal_anew(owner.removeprefix(OWNER))
         async with self._database.reading() as tx:
             for plugin, name, sealed in await store.all_sealed(tx):
                 with _told():
@@ -111,7 +108,12 @@ class Secrets:
         """The same of JSON."""
         return redacted_json(value, self._forms.get(plugin, ()))
 
-    async def _seal_anew(self, plugin: str) -> None:
+    async def settle(self, plugin: str) -> None:
+        """Seals with the plugin's newest key what an older one sealed, and deletes the older ones.
+
+        Raises:
+            SealBrokenError: Something was tampered with; nothing has changed.
+        """
         owner = _owner(plugin)
         async with self._database.transaction() as tx:
             await self._keyring.lock(tx, owner)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from itertools import groupby
 from typing import NamedTuple
 
+import structlog
+
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
 from wirthforge_host.errors import SealBrokenError
@@ -17,6 +19,8 @@ from wirthforge_host.keyring.sealing import MAX_USES, Context, Key, broken, new_
 from wirthforge_host.keyring.store import Root, Wrapped
 from wirthforge_sdk.errors import UnavailableError
 from wirthforge_sdk.serving.database import Database, Transaction
+
+log = structlog.get_logger()
 
 CACHED = 4096
 """Unwrapped data keys that are kept in memory; the one that sealed last stays longest."""
@@ -128,20 +132,23 @@ class Keyring:
         await store.remove_below(tx, owner, await self.lock(tx, owner))
 
     async def forget(self, tx: Transaction, owner: str) -> None:
-        """Deletes the owner's keys: nothing that was sealed for it can be opened again, wherever copies of it are."""
+        """Deletes the owner's keys: nothing that was sealed for it can be opened again with this database.
+
+        A copy of the database from before has the keys too. It needs the master key from before: :meth:`renew`.
+        """
         await store.remove_all(tx, owner)
         tx.after_commit(lambda: self._drop(owner))
 
-    async def unsettled(self, prefix: str) -> list[str]:
-        """Owners with this prefix who may keep things that were sealed with an older key."""
+    async def unsettled(self) -> list[str]:
+        """Owners who may keep things that were sealed with an older key."""
         async with self._database.reading() as tx:
-            return await store.owners_of_several(tx, prefix)
+            return await store.owners_of_several(tx)
 
     async def renew(self, actor: str) -> str:
         """Replaces master key and root key at once, and begins with another data key for every owner.
 
         One transaction: killed at any moment, the host has either the old keys or the new ones. The old master key is
-        destroyed after it; a kill just then leaves its file, which nothing needs.
+        destroyed after it, or by a later :meth:`destroy_retired` when a kill or its keeper prevents that.
 
         Returns:
             The id of the new master key.
@@ -161,9 +168,24 @@ class Keyring:
                 await self._audit.append(
                     tx, Record(actor=actor, action="keyring.renew", outcome=Outcome.ALLOWED, detail=detail)
                 )
-            for old in before:
-                await self._master.retire(old.master)
+        await self.destroy_retired()
         return master
+
+    async def destroy_retired(self) -> list[str]:
+        """Has the master keys that were replaced destroyed; returns those that could not be, to be tried again."""
+        async with self._database.reading() as tx:
+            masters = await store.all_retired(tx)
+        left = []
+        for master in masters:
+            try:
+                await self._master.retire(master)
+            except UnavailableError as error:
+                log.error("keyring.not_destroyed", master=master, error=error.message)  # noqa: TRY400 (it says all)
+                left.append(master)
+                continue
+            async with self._database.transaction() as tx:
+                await store.remove_retired(tx, master)
+        return left
 
     async def _first(self) -> Root:
         master = await self._master.create()
@@ -175,6 +197,7 @@ class Keyring:
     async def _replace(self, tx: Transaction, root: Root) -> list[Root]:
         before = await store.all_roots(tx)
         await store.replace_roots(tx, root)
+        await store.add_retired(tx, [old.master for old in before])
         present = await store.lock(tx)
         await store.rewrap(tx, [self._wrapped(self._secret(key), key, root.id) for key in present])
         for owner, of_owner in groupby(present, key=lambda key: key.owner):

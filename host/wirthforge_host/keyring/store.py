@@ -32,6 +32,9 @@ roots = Table(
 )
 """One row, but for the transaction that replaces it."""
 
+retired = Table("keyring_retired", metadata, Column("master", String(64), primary_key=True))
+"""Master keys that nothing here is wrapped with any more, until their keeper has destroyed them."""
+
 keys = Table(
     "keyring_keys",
     metadata,
@@ -81,6 +84,24 @@ async def replace_roots(tx: Transaction, root: Root) -> None:
     """Puts ``root`` in the place of all there are."""
     await tx.execute(delete(roots))
     await tx.execute(insert(roots).values(root._asdict()))
+
+
+async def add_retired(tx: Transaction, masters: Sequence[str]) -> None:
+    """Notes that master keys are to be destroyed."""
+    for master in masters:
+        await tx.execute(
+            tx.insert(retired).values(master=master).on_conflict_do_nothing(index_elements=["master"])
+        )
+
+
+async def all_retired(tx: Transaction) -> list[str]:
+    """Master keys that are to be destroyed."""
+    return list((await tx.execute(select(retired.c.master).order_by(retired.c.master))).scalars())
+
+
+async def remove_retired(tx: Transaction, master: str) -> None:
+    """Notes that a master key is destroyed."""
+    await tx.execute(delete(retired).where(retired.c.master == master))
 
 
 async def add_key(tx: Transaction, key: Wrapped) -> None:
@@ -142,13 +163,7 @@ async def remove_all(tx: Transaction, owner: str) -> None:
     await tx.execute(delete(keys).where(keys.c.owner == owner))
 
 
-async def owners_of_several(tx: Transaction, prefix: str) -> list[str]:
-    """Owners whose names begin with ``prefix`` and who have more than one key."""
-    query = (
-        select(keys.c.owner)
-        .where(keys.c.owner.startswith(prefix, autoescape=True))
-        .group_by(keys.c.owner)
-        .having(func.count() > 1)
-        .order_by(keys.c.owner)
-    )
+async def owners_of_several(tx: Transaction) -> list[str]:
+    """Owners who have more than one key."""
+    query = select(keys.c.owner).group_by(keys.c.owner).having(func.count() > 1).order_by(keys.c.owner)
     return [row.owner for row in await tx.execute(query)]

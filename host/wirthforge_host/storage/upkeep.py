@@ -6,9 +6,10 @@ Nothing is remembered between steps but what the rows themselves say. A host tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from typing import TypeAlias
 
 import structlog
 
@@ -42,6 +43,9 @@ SWEPT = 500
 SEALED = 64
 """Rows that one transaction seals anew: at most as many megabytes are held in memory."""
 
+Settle: TypeAlias = Callable[[str], Awaitable[None]]
+"""Seals anew what an old key of a plugin sealed, and deletes that key; raises SealBrokenError when it cannot."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -54,6 +58,7 @@ class Upkeep:
         keyring: Keyring,
         *,
         now: Callable[[], datetime],
+        others: Mapping[str, Settle] | None = None,
         every_s: float = EVERY_S,
         batch: int = SEALED,
     ) -> None:
@@ -64,12 +69,14 @@ class Upkeep:
         self._batch = batch
         self._asked = asyncio.Event()
         self._sealed = 0
+        self._settlers: dict[str, Settle] = {PREFIX: self._settle, **(others or {})}
         self._broken: dict[str, str] = {}
+        """By owner."""
 
     async def run(self) -> None:
         """Sweeps and settles until cancelled."""
         while True:
-            for work in (self.sweep, self.settle):
+            for work in (self.sweep, self.settle, self._keyring.destroy_retired):
                 await _tried(work)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._every_s):
@@ -77,7 +84,7 @@ class Upkeep:
             self._asked.clear()
 
     async def rotate(self, actor: str) -> RotationOut:
-        """Replaces the master key at once, and has all values sealed with other data keys in the background.
+        """Replaces the master key at once, and has all that is kept sealed with other data keys in the background.
 
         Raises:
             UnavailableError: The keeper of the master key did not take part; nothing has changed.
@@ -90,12 +97,12 @@ class Upkeep:
 
     async def rotation(self) -> RotationOut:
         """How far the replacement of data keys has come."""
-        left = [owner.removeprefix(PREFIX) for owner in await self._keyring.unsettled(PREFIX)]
+        left = await self._keyring.unsettled()
         return RotationOut(
             done=not set(left) - self._broken.keys(),
-            plugins_left=left,
+            plugins_left=sorted({_parts(owner)[1] for owner in left}),
             values_sealed=self._sealed,
-            broken=dict(self._broken),
+            broken={_parts(owner)[1]: told for owner, told in self._broken.items()},
         )
 
     async def sweep(self) -> int:
@@ -113,17 +120,16 @@ class Upkeep:
         return count
 
     async def settle(self) -> None:
-        """Seals with each plugin's newest key what is sealed with an older one, and then deletes the older ones."""
-        for owner in await self._keyring.unsettled(PREFIX):
-            plugin = owner.removeprefix(PREFIX)
-            if plugin not in self._broken:
+        """Seals with each owner's newest key what is sealed with an older one, and then deletes the older ones."""
+        for owner in await self._keyring.unsettled():
+            prefix, plugin = _parts(owner)
+            if owner not in self._broken:
                 try:
-                    await self._settle(plugin)
+                    await self._settlers[prefix](plugin)
                 except SealBrokenError as error:
-                    self._broken[plugin] = error.message
-                    _log.error(
-                        "a plugin's storage cannot be sealed anew", plugin=plugin, reason=error.message
-                    )
+                    # The old keys stay: they may still open what a backup brings back.
+                    self._broken[owner] = error.message
+                    _log.error("what is kept cannot be sealed anew", owner=owner, reason=error.message)
 
     async def _swept(self, plugin: str, now_ms: int) -> int:
         count, after = 0, None
@@ -150,34 +156,31 @@ class Upkeep:
 
     async def _settle(self, plugin: str) -> None:
         after: Row | None = None
-        broken = ""
+        broken: SealBrokenError | None = None
         while True:
             async with self._database.transaction() as tx:
                 number = await self._keyring.lock(tx, owner_of(plugin))
                 rows = await store.sealed_otherwise(tx, plugin, header_of(number), after, self._batch)
                 if rows:
                     broken = await self._seal(tx, plugin, rows) or broken
-                elif not broken and after is None:
+                elif broken is None and after is None:
                     await self._finish(tx, plugin)
                     return
-            if not rows and broken:
-                # The old keys stay: they may still open what a backup brings back.
-                self._broken[plugin] = broken
-                _log.error("a stored value cannot be sealed anew", plugin=plugin, reason=broken)
-                return
+            if not rows and broken is not None:
+                raise broken
             after = rows[-1] if rows else None
 
-    async def _seal(self, tx: Transaction, plugin: str, rows: list[Row]) -> str:
+    async def _seal(self, tx: Transaction, plugin: str, rows: list[Row]) -> SealBrokenError | None:
         """Seals rows anew; what is wrong with the last of those that cannot be opened."""
         key = await self._keyring.sealer(tx, owner_of(plugin), uses=2 * len(rows))
         opened = Opened(self._keyring, tx, plugin)
         anew: list[Row] = []
-        broken = ""
+        broken = None
         for row in rows:
             try:
                 anew.append(await _sealed_anew(opened, key, row))
             except SealBrokenError as error:
-                broken = error.message
+                broken = error
         await store.rewrite(tx, plugin, anew, whole=True)
         self._sealed += len(anew)
         return broken
@@ -195,6 +198,11 @@ class Upkeep:
             used = await opened.document(USAGE, usage, Usage)
             await store.set_usage(tx, plugin, key.seal(USAGE, encoded(used)))
         await self._keyring.retire(tx, owner_of(plugin))
+
+
+def _parts(owner: str) -> tuple[str, str]:
+    prefix, colon, plugin = owner.partition(":")
+    return prefix + colon, plugin
 
 
 async def _sealed_anew(opened: Opened, key: Key, row: Row) -> Row:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from wirthforge_host.audit.checkpoints import Checkpoints
+from wirthforge_host.configuration import OWNER as SECRETS
 from wirthforge_host.database import metadata
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.mcp.server import Server
@@ -69,6 +70,8 @@ class Wiring(Ground):
     threats: Threats
     tripwire: Tripwire
     mcp: Server
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    """What goes on beside requests while it runs; one that ends without a fault had nothing to do."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -111,7 +114,8 @@ class Wiring(Ground):
                 "mcp": self.mcp.run(),
             }
             for name, work in tasks.items():
-                stack.push_async_callback(_ended, asyncio.create_task(work, name=name))
+                self.tasks.append(task := asyncio.create_task(work, name=name))
+                stack.push_async_callback(_ended, task)
             yield
 
     async def readiness(self) -> dict[str, str]:
@@ -121,7 +125,9 @@ class Wiring(Ground):
             "engine": self.engine.capabilities(),
             "image": self.engine.image(self.settings.image),
         }
-        return {name: await _told(check) for name, check in checks.items()}
+        over = ", ".join(task.get_name() for task in self.tasks if _failed(task))
+        work = f"{over} ended by a fault: see the log, and start the host again" if over else "ok"
+        return {name: await _told(check) for name, check in checks.items()} | {"work": work}
 
 
 def build_wiring(
@@ -152,7 +158,9 @@ def build_wiring(
         metrics=metrics,
         tokens=Tokens(ground.database, ground.audit, now=now),
         snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
-        storage_upkeep=Upkeep(ground.database, ground.keyring, now=now),
+        storage_upkeep=Upkeep(
+            ground.database, ground.keyring, now=now, others={SECRETS: ground.secrets.settle}
+        ),
         plugins=plugins,
         answers=Answers(requests=ground.requests, plugins=plugins),
         provisioning=parts.provisioning(ground, plugins, reconciler),
@@ -178,6 +186,10 @@ async def _told(check: Awaitable[object]) -> str:
     except WirthForgeError as error:
         return error.message
     return "ok"
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

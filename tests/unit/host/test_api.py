@@ -466,7 +466,7 @@ async def test_a_host_that_answers_says_so_without_a_token(shared):
 @in_one_loop
 async def test_a_host_is_ready_when_all_it_needs_is_there(shared):
     answer = await shared.client.get("/readyz")
-    ready = {"database": "ok", "engine": "ok", "image": "ok"}
+    ready = {"database": "ok", "engine": "ok", "image": "ok", "work": "ok"}
     assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": ready})
 
 
@@ -477,8 +477,17 @@ async def test_a_host_without_its_engine_is_not_ready_and_says_why(api):
         "image": ImageMissingError("no image: run `make setup`"),
     }
     answer = await api.client.get("/readyz")
-    told = {"database": "ok", "engine": away, "image": "no image: run `make setup`"}
+    told = {"database": "ok", "engine": away, "image": "no image: run `make setup`", "work": "ok"}
     assert (answer.status_code, answer.json()) == (503, {"status": "unavailable", "checks": told})
+
+
+async def test_a_host_whose_work_ended_is_not_ready_and_says_which(api):
+    [storage] = [task for task in api.host.wiring.tasks if task.get_name() == "storage"]
+    storage.cancel()
+    await asyncio.wait([storage])
+    answer = await api.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["work"].startswith("storage ended by a fault")
 
 
 @in_one_loop

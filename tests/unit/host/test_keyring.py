@@ -150,8 +150,7 @@ async def test_another_key_begins_before_one_was_used_too_often_and_both_open(da
     several = [await sealed(database, keyring, bytes([number])) for number in range(7)]
     assert [number_of(what) for what in several] == [1, 1, 1, 2, 2, 2, 3]
     assert [await opened(database, keyring, what) for what in several] == [bytes([n]) for n in range(7)]
-    assert await keyring.unsettled("storage:") == [A]
-    assert await keyring.unsettled("secrets:") == []
+    assert await keyring.unsettled() == [A]
 
 
 async def test_a_rotation_seals_with_another_key_and_the_old_one_goes_when_it_is_retired(database, anew):
@@ -238,6 +237,33 @@ async def test_a_renewal_that_cannot_wrap_leaves_all_as_it_was(database, anew, a
         await offline.renew("me")
     assert await opened(database, offline, what) == b"plain"
     assert await opened(database, await anew(), what) == b"plain"
+
+
+class Reluctant(FileMasterKey):
+    willing = False
+
+    async def retire(self, master):
+        if not self.willing:
+            raise UnavailableError("not now")
+        await super().retire(master)
+
+
+async def test_a_master_key_that_could_not_be_destroyed_is_destroyed_later(database, audit, tmp_path):
+    keeper = Reluctant(tmp_path / "keys")
+    keyring = Keyring(database, keeper, audit)
+    await keyring.load()
+    what = await sealed(database, keyring)
+    masters = {file.stem for file in (tmp_path / "keys").iterdir()}
+    masters.add(await keyring.renew("me"))
+    newest = await keyring.renew("me")
+    assert {file.stem for file in (tmp_path / "keys").iterdir()} == masters | {newest}
+    assert set(await keyring.destroy_retired()) == masters
+    keeper.willing = True
+    again = Keyring(database, keeper, audit)
+    await again.load()
+    assert (await again.destroy_retired(), await again.destroy_retired()) == ([], [])
+    assert [file.stem for file in (tmp_path / "keys").iterdir()] == [newest]
+    assert await opened(database, again, what) == b"plain"
 
 
 async def test_a_master_key_that_is_not_there_stops_the_start_and_tells_which_file_to_restore(

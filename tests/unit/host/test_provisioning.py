@@ -340,12 +340,33 @@ async def test_after_a_renewal_of_keys_secrets_are_sealed_anew_and_the_old_keys_
     wiring = running.host.wiring
     async with wiring.database.reading() as tx:
         before = await tx.scalar(text("SELECT sealed FROM secrets"))
+    upkeep = wiring.storage_upkeep
     await wiring.keyring.renew("operator:me")
-    assert await wiring.keyring.unsettled("secrets:") == [f"secrets:{PLUGIN}"]
-    await wiring.secrets.load()
-    assert await wiring.keyring.unsettled("secrets:") == []
+    status = await upkeep.rotation()
+    assert (status.done, status.plugins_left) == (False, [PLUGIN])
+    await upkeep.settle()
+    status = await upkeep.rotation()
+    assert (status.done, status.plugins_left) == (True, [])
+    assert await wiring.keyring.unsettled() == []
     async with wiring.database.reading() as tx:
         assert await tx.scalar(text("SELECT sealed FROM secrets")) != before
+    assert await wiring.secrets.get(PLUGIN, "api_key") == KEY
+
+
+async def test_a_secret_that_cannot_be_opened_keeps_its_key_and_is_told(running):
+    wiring = running.host.wiring
+    async with wiring.database.transaction() as tx:
+        before = await tx.scalar(text("SELECT sealed FROM secrets"))
+        await tx.execute(
+            text("UPDATE secrets SET sealed = :as"), {"as": before[:-1] + bytes([before[-1] ^ 1])}
+        )
+    await wiring.storage_upkeep.rotate("operator:me")
+    await wiring.storage_upkeep.settle()
+    status = await wiring.storage_upkeep.rotation()
+    assert (status.done, status.plugins_left, list(status.broken)) == (True, [PLUGIN], [PLUGIN])
+    assert KEY not in status.broken[PLUGIN]
+    async with wiring.database.transaction() as tx:
+        await tx.execute(text("UPDATE secrets SET sealed = :as"), {"as": before})
     assert await wiring.secrets.get(PLUGIN, "api_key") == KEY
 
 
