@@ -66,7 +66,7 @@ async def healthz() -> HealthOut:
 
 @router.get("/readyz", tags=["health"])
 async def readyz(response: Response, wiring: Wired) -> HealthOut:
-    """Whether it can do its work: database, engine and image."""
+    """Whether it can do its work: database, engine, image, and what goes on beside requests."""
     checks = await wiring.readiness()
     ready = all(check == "ok" for check in checks.values())
     if not ready:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 
-from wirthforge_host.bus.models import MAX_EVENT_BYTES, BusEvent, Gap
+from wirthforge_host.bus.models import HOST, MAX_EVENT_BYTES, BusEvent, Gap
 
 QUEUE_BYTES = 4 * 1024 * 1024
 LARGEST = 2 * MAX_EVENT_BYTES
 """What is reserved for an event that is not yet known."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    missed: int
+    """Events lost just before it."""
+    event: BusEvent
 
 
 class Queue:
@@ -19,9 +27,10 @@ class Queue:
         self.blocks = blocks
         self.closed = False
         self._bound = bound
-        self._events: deque[BusEvent] = deque()
+        self._events: deque[_Waiting] = deque()
         self._weight = 0
         self._missed = 0
+        """Events lost after all that wait."""
         self._reserved = 0
         self._room = asyncio.Event()
         self._ready = asyncio.Event()
@@ -30,15 +39,21 @@ class Queue:
         return len(self._events)
 
     def put(self, event: BusEvent) -> None:
-        """Takes an event; when there is no room, in the place of the oldest."""
+        """Takes an event; when there is no room, in the place of the oldest.
+
+        News of the host wait for nobody, and get nothing of what others have reserved: a queue that blocks loses them.
+        """
         if self.closed:
+            return
+        if self.blocks and event.publisher == HOST and not self._has_room():
+            self._missed += 1
             return
         while self._events and (
             len(self._events) >= self._bound or self._weight + event.weight > QUEUE_BYTES
         ):
-            self._weight -= self._events.popleft().weight
-            self._missed += 1
-        self._events.append(event)
+            self._drop_oldest()
+        self._events.append(_Waiting(self._missed, event))
+        self._missed = 0
         self._weight += event.weight
         self._ready.set()
 
@@ -57,10 +72,10 @@ class Queue:
     async def take(self) -> BusEvent | Gap:
         """The oldest event; before the first after a loss, the loss."""
         await self._ready.wait()
-        if self._missed:
-            missed, self._missed = self._missed, 0
+        if missed := self._events[0].missed:
+            self._events[0].missed = 0
             return Gap(missed)
-        event = self._events.popleft()
+        event = self._events.popleft().event
         self._weight -= event.weight
         if not self._events:
             self._ready.clear()
@@ -74,6 +89,14 @@ class Queue:
         """Takes nothing more; whoever waits for room is let go."""
         self.closed = True
         self._room.set()
+
+    def _drop_oldest(self) -> None:
+        oldest = self._events.popleft()
+        self._weight -= oldest.event.weight
+        if self._events:
+            self._events[0].missed += oldest.missed + 1
+        else:
+            self._missed += oldest.missed + 1
 
     def _has_room(self) -> bool:
         return self.closed or (

@@ -7,7 +7,7 @@ nothing of the one before.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ class Cache:
         self._monotonic = monotonic
         self._max_bytes = max_bytes
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._forgotten: Counter[str] = Counter()
         self.bytes = 0
         """What is kept, as JSON."""
 
@@ -48,8 +49,14 @@ class Cache:
         self._kept.move_to_end(key)
         return kept.result
 
-    def keep(self, key: bytes, plugin: str, result: ToolResult, *, for_s: float) -> None:
-        """Keeps a result, unless it is too long or says that the function failed."""
+    def epoch(self, plugin: str) -> int:
+        """Changes with each :meth:`forget`: for :meth:`keep`, taken before the call is made."""
+        return self._forgotten[plugin]
+
+    def keep(self, key: bytes, plugin: str, result: ToolResult, *, epoch: int, for_s: float) -> None:
+        """Keeps a result, unless it is too long, says that the function failed, or is of an epoch that is over."""
+        if epoch != self._forgotten[plugin]:
+            return
         size = len(msgspec.json.encode((result.structured, result.content)))
         if result.is_error or size > min(MAX_RESULT_BYTES, self._max_bytes):
             return
@@ -61,6 +68,7 @@ class Cache:
 
     def forget(self, plugin: str) -> None:
         """Drops all that functions of ``plugin`` returned: what they depend on has changed."""
+        self._forgotten[plugin] += 1
         for key in [key for key, kept in self._kept.items() if kept.plugin == plugin]:
             self._drop(key)
 

@@ -152,8 +152,9 @@ class Calls:
         if instance.gate.is_open and (kept := self._cache.find(key)) is not None:
             call.cached = True
             return kept
+        epoch = self._cache.epoch(call.plugin)
         result = await self._answered(call, instance, arguments)
-        self._cache.keep(key, call.plugin, result, for_s=call.function.cache_s)
+        self._cache.keep(key, call.plugin, result, epoch=epoch, for_s=call.function.cache_s)
         return result
 
     async def _answered(self, call: Call, instance: Instance, arguments: dict[str, Any]) -> ToolResult:

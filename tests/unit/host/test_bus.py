@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +10,7 @@ from tests.fakes.plugin_peer import WAIT_S
 from wirthforge_host.bus import Bus, Gap, Retention
 from wirthforge_host.bus import service as bus_service
 from wirthforge_host.bus.feeds import KeptFeed
+from wirthforge_host.bus.models import HOST, BusEvent
 from wirthforge_host.bus.queue import Queue
 from wirthforge_host.bus.store import READ_BYTES
 from wirthforge_host.errors import PluginUnavailableError
@@ -18,6 +20,7 @@ from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, UnavailableError
 
 PLUGIN = "acme/notes"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -144,6 +147,34 @@ async def test_a_queue_that_blocks_makes_its_publisher_wait_and_then_refuses(bus
     assert len(other) == 3, "what was refused was published to nobody"
     bus.part("a", queue)
     await publish(bus, "a", 5)
+
+
+def event(number, publisher="plugin:acme/a"):
+    return BusEvent(number, "a", publisher, NOW, b"1")
+
+
+async def test_news_of_the_host_push_nothing_out_of_a_queue_that_blocks_and_are_told_as_missed():
+    queue = Queue(2, blocks=True)
+    await queue.reserve()
+    for number in (1, 2, 3):
+        queue.put(event(number, HOST))
+    queue.put(event(4))
+    queue.settle()
+    for number in (5, 6):
+        queue.put(event(number, HOST))
+    assert [(await queue.take()).id, await queue.take(), (await queue.take()).id] == [1, Gap(2), 4]
+    queue.put(event(7))
+    assert [await queue.take(), (await queue.take()).id, len(queue)] == [Gap(2), 7, 0]
+
+
+async def test_a_loss_is_told_where_it_happened_however_often_it_does():
+    queue = Queue(2)
+    for number in range(1, 5):
+        queue.put(event(number))
+    assert [await queue.take(), (await queue.take()).id] == [Gap(2), 3]
+    queue.put(event(5))
+    queue.put(event(6))
+    assert [await queue.take(), (await queue.take()).id, (await queue.take()).id] == [Gap(1), 5, 6]
 
 
 @pytest.mark.requirement("PERM-3")

@@ -262,9 +262,9 @@ def result(value="x", *, is_error=False):
 def test_what_is_used_least_recently_goes_first_and_the_bound_holds():
     cache = Cache(lambda: 0.0, max_bytes=100)
     for key in (b"a", b"b", b"c"):
-        cache.keep(key, A, result("x" * 25), for_s=1)
+        cache.keep(key, A, result("x" * 25), epoch=0, for_s=1)
     assert cache.find(b"a") is not None
-    cache.keep(b"d", A, result("x" * 25), for_s=1)
+    cache.keep(b"d", A, result("x" * 25), epoch=0, for_s=1)
     assert cache.bytes <= 100
     assert [cache.find(key) is not None for key in (b"a", b"b", b"c", b"d")] == [True, False, True, True]
 
@@ -272,14 +272,24 @@ def test_what_is_used_least_recently_goes_first_and_the_bound_holds():
 def test_what_is_too_old_too_long_or_failed_is_not_told():
     now = 0.0
     cache = Cache(lambda: now)
-    cache.keep(b"old", A, result(), for_s=5)
-    cache.keep(b"long", A, result("x" * MAX_RESULT_BYTES), for_s=5)
-    cache.keep(b"failed", A, result(is_error=True), for_s=5)
+    cache.keep(b"old", A, result(), epoch=0, for_s=5)
+    cache.keep(b"long", A, result("x" * MAX_RESULT_BYTES), epoch=0, for_s=5)
+    cache.keep(b"failed", A, result(is_error=True), epoch=0, for_s=5)
     assert cache.find(b"old") == result()
     assert cache.find(b"long") is cache.find(b"failed") is None
     now = 5.0
     assert cache.find(b"old") is None
     assert cache.bytes == 0
+
+
+def test_what_was_asked_before_a_change_is_not_kept_after_it():
+    cache = Cache(lambda: 0.0)
+    epoch = cache.epoch(A)
+    cache.forget(A)
+    cache.keep(b"k", A, result(), epoch=epoch, for_s=5)
+    assert cache.find(b"k") is None
+    cache.keep(b"k", A, result(), epoch=cache.epoch(A), for_s=5)
+    assert cache.find(b"k") == result()
 
 
 def test_keys_differ_by_release_function_and_arguments_alone():
