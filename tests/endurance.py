@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.fakes.packages import make_package
 from tests.fakes.world import World, offered, world_on_engine
+from wirthforge_host.logs import LINES
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.streams_api import StreamIn
 from wirthforge_sdk.errors import LimitExceededError
@@ -146,6 +147,19 @@ class Load:
         return bool(await self._call(number, "ask", other=other, a=a, b=b) == a + b)
 
 
+def fill(host: World, plugins: int) -> None:
+    """Has as many lines logged as are kept of each plugin: what grows from then on is no ring that fills."""
+    for number in range(plugins):
+        for line in range(LINES):
+            host.wiring.logs.write(
+                plugin=name_of(number),
+                instance="before",
+                level="info",
+                message="adding",
+                fields={"a": line, "b": line},
+            )
+
+
 def looked(load: Load, at_s: float) -> dict[str, Any]:
     """What is to be seen now."""
     gc.collect()
@@ -171,6 +185,7 @@ async def main(seconds: float, plugins: int) -> int:
                 await host.approve(*rights(number, plugins), plugin=name_of(number))
             for number in range(plugins):
                 await host.until(State.RUNNING, plugin=name_of(number), patience_s=PATIENCE_S)
+            fill(host, plugins)
             load = Load(host, plugins)
             callers = [asyncio.create_task(load.run(seed)) for seed in range(CALLERS)]
             began, seen = time.monotonic(), []

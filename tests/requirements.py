@@ -121,7 +121,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "CORE-6",
         "API bridge",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_bridge_runtime.py::test_calls_are_answered_and_what_is_wrong_with_them_is_told",
             "tests/integration/test_bridge_runtime.py::test_a_function_learns_that_nobody_waits_any_more",
@@ -132,7 +132,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             *(f"tests/integration/test_streaming.py::{name}" for name in STREAMED_OVER_HTTP),
             *(f"tests/security/test_bridge_streams.py::{name}" for name in STREAM_ATTACKS),
         ),
-        lacks="raw bodies of calls that do not stream",
     ),
     Requirement(
         "CORE-7",
@@ -319,8 +318,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "PERM-3",
         "inheritance",
-        "partial",
+        "done",
         tests=(
+            "tests/unit/host/test_balancing.py::test_every_instance_may_what_its_plugin_may_whenever_it_began",
             "tests/unit/host/test_bus.py::test_a_revocation_ends_a_subscription_at_once_with_what_is_on_its_way",
             "tests/unit/host/test_plugins.py::test_a_denial_by_area_wins_over_a_grant",
             "tests/unit/host/test_bridge_host_calls.py::test_a_denial_wins_over_the_widest_grant",
@@ -329,7 +329,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_permission_roles.py::test_a_running_plugin_may_what_its_role_says_and_no_longer_what_it_does_not",
             "tests/unit/host/test_permission_roles.py::test_roles_and_ends_decide_as_the_rules_written_out_do",
         ),
-        lacks="rules of one instance",
     ),
     Requirement(
         "PERM-4",
@@ -636,7 +635,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/sdk/test_runtime_functions.py::test_every_kind_of_type_becomes_a_valid_schema_that_takes_what_the_function_takes",
             "tests/architecture/test_distributions.py::test_the_umbrella_depends_on_what_its_members_depend_on",
         ),
-        lacks="configuration, secrets, council and events in the runtime",
+        lacks="the council",
     ),
     Requirement(
         "DEV-2",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fakes.packages import make_package
 from tests.fakes.world import PATIENCE_S, PLUGIN, offered, world
-from wirthforge_host.errors import PluginUnavailableError, PolicyViolationError
+from wirthforge_host.errors import PluginLacksPermissionError, PluginUnavailableError, PolicyViolationError
 from wirthforge_host.plugins import lifecycle, reconciler
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError, LimitExceededError
@@ -43,6 +43,18 @@ def who() -> int:
 def seldom() -> bool:
     return True
 """
+KEEPING = """
+import os
+from wirthforge_sdk.runtime import Plugin
+
+plugin = Plugin()
+
+@plugin.function
+def keep() -> int:
+    plugin.storage.set("k", "v")
+    return os.getpid()
+"""
+OPTIONAL = '[[permissions]]\nneed = "storage.write"\nreason = "A test."\noptional = true\n'
 ME = {"cause": "a test says so", "actor": "operator:me"}
 
 
@@ -57,8 +69,9 @@ def brisk(monkeypatch):
 def start(tmp_path, brisk):
     """Starts a host; its plugin is to be installed."""
 
-    def started(**options):
-        return world(tmp_path / "h", make_package(source=SOURCE, functions=offered(SOURCE)), **options)
+    def started(package=None, **options):
+        package = package or make_package(source=SOURCE, functions=offered(SOURCE))
+        return world(tmp_path / "h", package, **options)
 
     return started
 
@@ -129,6 +142,28 @@ async def test_each_instance_has_a_user_a_socket_and_a_container_of_its_own(host
     assert joined == [each.id for each in found.instances[1:]]
     (scaled,) = await host.audited("plugin.scale")
     assert (scaled.actor, scaled.detail) == ("operator:me", {"before": 1, "after": 3})
+
+
+@pytest.mark.requirement("PERM-3")
+async def test_every_instance_may_what_its_plugin_may_whenever_it_began(start):
+    package = make_package(source=KEEPING, functions=offered(KEEPING), extra=OPTIONAL)
+    async with start(package=package) as host:
+        await host.install()
+        await host.approve("storage.write")
+
+        async def able(number):
+            await scale(host, number)
+            seen = set()
+            for _ in range(2 * number):
+                with suppress(PluginLacksPermissionError):
+                    seen.add((await host.call("keep")).structured["result"])
+            return len(seen)
+
+        assert await able(2) == 2
+        assert await able(3) == 3
+        await host.approve(deny=["storage.write"])
+        assert await able(3) == 0
+        assert await able(4) == 0
 
 
 @pytest.mark.requirement("RES-12")
