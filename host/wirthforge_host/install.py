@@ -8,8 +8,8 @@ refused ever after.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,6 +32,7 @@ from wirthforge_sdk.errors import (
     ConflictError,
     DigestMismatchError,
     LimitExceededError,
+    NotFoundError,
     UnavailableError,
     UntrustedError,
     WirthForgeError,
@@ -111,9 +112,66 @@ class Installer:
         await self.plugins.settle(brought)
         return wanted.plugin
 
+    async def upgrade(self, plugin: str, requirement: str, operator: Operator) -> None:
+        """Brings another release of an installed plugin, which then takes the place of the present one.
+
+        Returns when it serves, waits for an approval, or did not come to serve: :class:`Upgrades` tells which.
+
+        Raises:
+            NotFoundError: The plugin is not installed.
+            ConflictError: There is no newer release within ``requirement``, or a plugin that depends on it does not
+                take that; or an upgrade is going on.
+            InvalidInputError, UnresolvableError, UntrustedError, PolicyViolationError: As :meth:`install`.
+        """
+        VersionRange.parse(requirement)
+        try:
+            async with self._one_at_a_time:
+                brought = await self._upgrade(plugin, requirement, operator)
+        except WirthForgeError as error:
+            await self._record_failure(plugin, error, operator)
+            raise
+        await self.plugins.settle(brought)
+        await self.plugins.upgrades.carry_out(plugin)
+
     async def _install(self, plugin: str, requirement: str, operator: Operator) -> list[str]:
         """Registers what is missing, and returns its names."""
         installed = {record.name: record for record in await self.plugins.records()}
+        async with self._brought(plugin, requirement, installed) as brought:
+            await self.plugins.admit(brought, operator)
+        return [release.manifest.name for release in brought]
+
+    async def _upgrade(self, plugin: str, requirement: str, operator: Operator) -> list[str]:
+        """Registers the release, and what it needs beside what is installed; returns the names of the latter."""
+        installed = {record.name: record for record in await self.plugins.records()}
+        present = installed.pop(plugin, None)
+        if present is None:
+            raise NotFoundError(f"{plugin} is not installed on this host: `wirthforge install {plugin}`")
+        for name, record in installed.items():
+            if accepted := record.release.manifest.dependencies.get(plugin):
+                requirement = _within(plugin, requirement, accepted, name)
+        async with self._brought(plugin, requirement, installed, present) as brought:
+            (release,) = [each for each in brought if each.manifest.name == plugin]
+            needed = [each for each in brought if each is not release]
+            await self.plugins.admit(needed, operator)
+            await self.plugins.upgrades.begin(release, operator)
+        return [each.manifest.name for each in needed]
+
+    @asynccontextmanager
+    async def _brought(
+        self,
+        plugin: str,
+        requirement: str,
+        installed: Mapping[str, PluginRecord],
+        present: PluginRecord | None = None,
+    ) -> AsyncIterator[list[Release]]:
+        """The verified, unpacked releases that are needed beside those ``installed``; to be registered within.
+
+        Args:
+            plugin: What is wanted.
+            requirement: In which versions.
+            installed: What stays as it is.
+            present: The release of ``plugin`` that is to be replaced.
+        """
         locked = {name: record.release.manifest.version for name, record in installed.items()}
         resolved = await self.source.resolve({plugin: requirement}, locked)
         if len(resolved.releases) > MAX_CLOSURE:
@@ -121,16 +179,17 @@ class Installer:
                 f"{plugin} needs more than {MAX_CLOSURE} releases: refuse", plugin=plugin
             )
         fresh = [release for release in resolved.releases if _is_fresh(release, installed)]
+        if present is not None:
+            _check_other(present, requirement, fresh)
         try:
             brought = [await self._bring(release) for release in fresh]
             _check_closure(plugin, requirement, brought, installed)
-            await self.plugins.admit(brought, operator)
+            yield brought
         except BaseException:
             # Nothing else is being installed, so what no plugin has is what was brought here in vain.
             with suppress(UnavailableError):
                 await self.plugins.sweep()
             raise
-        return [release.manifest.name for release in brought]
 
     async def _bring(self, resolved: ResolvedRelease) -> Release:
         """Fetches, verifies and unpacks one release."""
@@ -189,10 +248,45 @@ def _is_fresh(release: ResolvedRelease, installed: Mapping[str, PluginRecord]) -
     if present.release.digest != release.digest:
         raise ConflictError(
             f"{release.plugin} {present.release.manifest.version} is installed, and {release.version} is "
-            f"needed: `wirthforge uninstall {release.plugin}` first",
+            f"needed: `wirthforge upgrade {release.plugin}@{release.version}` first",
             plugin=release.plugin,
         )
     return False
+
+
+def _within(plugin: str, requirement: str, accepted: str, dependant: str) -> str:
+    """The versions that both the operator and a plugin that depends on it take.
+
+    Raises:
+        ConflictError: There can be none.
+    """
+    both = VersionRange.parse(requirement).intersect(VersionRange.parse(accepted))
+    if both.is_empty:
+        raise ConflictError(
+            f"{dependant} needs {plugin} {accepted}: no version {requirement} is among these", plugin=plugin
+        )
+    return str(both)
+
+
+def _check_other(present: PluginRecord, requirement: str, fresh: Sequence[ResolvedRelease]) -> None:
+    """Refuses what is no upgrade: the same release, or an older one that nobody named.
+
+    Raises:
+        ConflictError: It is either.
+    """
+    name, version = present.name, present.release.manifest.version
+    found = next((each for each in fresh if each.plugin == name), None)
+    is_same = found is None or found.digest == present.release.digest
+    if (
+        found is None
+        or is_same
+        or (requirement == "*" and Version.parse(found.version) < Version.parse(version))
+    ):
+        raise ConflictError(
+            f"{name} {version} is installed, and there is no newer release within '{requirement}': name another, as in "
+            f"`wirthforge upgrade {name}@<version>`",
+            plugin=name,
+        )
 
 
 def _check_closure(

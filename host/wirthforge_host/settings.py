@@ -53,6 +53,10 @@ class Settings(ServiceSettings):
     """From starting a container until its plugin has connected, told its functions and passed its self-test."""
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long open calls may go on when an instance is stopped."""
+    probation_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """How long after an upgrade the end of an instance brings the release before back."""
+    rollback_kept_s: Annotated[float, Field(ge=0, le=604_800)] = 900.0
+    """How long the instances of the release before stay, frozen, to serve again at once."""
     leave_running: bool = False
     """When the host is stopped, let its plugins wait for the next start; for as long as they wait for one that was
     killed (``contracts.bridge.RECONNECT_S``)."""

@@ -209,7 +209,7 @@ async def test_limits_that_only_a_start_changes_start_it_anew(again, left, tmp_p
 @pytest.mark.requirement("PERM-6")
 async def test_one_that_offers_what_was_not_signed_is_quarantined_and_gone(again, left, tmp_path):
     with sqlite3.connect(tmp_path / "h" / "wirthforge.sqlite3") as database:
-        database.execute("UPDATE plugins SET functions = replace(functions, 'Counts its calls', 'Harmless')")
+        database.execute("UPDATE releases SET functions = replace(functions, 'Counts its calls', 'Harmless')")
     database.close()
     async with again() as host:
         assert "another description" in (await host.until(State.QUARANTINED)).cause

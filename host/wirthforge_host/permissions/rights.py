@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from wirthforge_sdk.contracts.permissions import ROLE, PermissionSet, covered
 
@@ -75,6 +76,29 @@ def compiled(rules: Iterable[Rule], now: datetime, roles: Bundles) -> Permission
         if rule.holds_at(now):
             effects[rule.effect] |= unbundled(rule.rule, roles)
     return PermissionSet(effects[Effect.GRANT], effects[Effect.DENY])
+
+
+class Asking(NamedTuple):
+    """A release, and what it asks for."""
+
+    digest: str
+    asks: frozenset[str]
+
+
+def carried(rule: Rule, before: frozenset[str], after: frozenset[str], roles: Bundles) -> list[str]:
+    """What of a rule on a release holds for the next one: the words of as many rules, to the same effect.
+
+    Args:
+        rule: In force.
+        before: What the release asks for that it is on.
+        after: What the next one asks for.
+        roles: As they are now.
+    """
+    if rule.effect is Effect.DENY:
+        return [rule.rule]
+    reached = [need for need in sorted(after) if covered(need, unbundled(rule.rule, roles)) is not None]
+    known = [need for need in reached if covered(need, before) is not None]
+    return [rule.rule] if reached == known != [] else known
 
 
 class Rights:

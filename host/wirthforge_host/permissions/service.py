@@ -6,6 +6,7 @@ import asyncio
 import secrets
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -17,7 +18,17 @@ from wirthforge_host.events import Events
 from wirthforge_host.permissions import store
 from wirthforge_host.permissions.expiry import Expiry
 from wirthforge_host.permissions.explanation import explained
-from wirthforge_host.permissions.rights import Bundles, Effect, Rights, Rule, Use, compiled, unbundled
+from wirthforge_host.permissions.rights import (
+    Asking,
+    Bundles,
+    Effect,
+    Rights,
+    Rule,
+    Use,
+    carried,
+    compiled,
+    unbundled,
+)
 from wirthforge_sdk.contracts.host_api import ApprovalIn, GrantOut
 from wirthforge_sdk.contracts.permissions import ROLE, Permission, PermissionSet, covered, parse_rule
 from wirthforge_sdk.contracts.permissions_api import RoleOut, UnusedOut, UseOut, WhyOut
@@ -191,9 +202,7 @@ class Permissions:
                 if approval.expires_in_s is None
                 else self._now() + timedelta(seconds=approval.expires_in_s),
             )
-            await store.add(tx, rule)
-            tx.after_commit(partial(self._expiry.hear, [rule]))
-            records.append(_record(f"permission.{effect}", rule, granter))
+            records.append(await self._add(tx, rule, granter))
         if records:
             await self._changed(tx, approval.plugin, approval.digest, records)
         return bool(records)
@@ -210,15 +219,44 @@ class Permissions:
                 raise NotFoundError(f"there is no rule '{rule_id}' in force", rule=rule_id)
             await self._changed(tx, rule.plugin, rule.digest, [await self._end(tx, rule, actor)])
 
-    async def purge(self, tx: Transaction, plugin: str, actor: str = "host") -> bool:
-        """Ends every rule on a plugin, in the caller's transaction; whether there was one."""
+    async def carry_over(
+        self, tx: Transaction, plugin: str, before: Asking, after: Asking, actor: str
+    ) -> None:
+        """Decides on a release as was decided on the one before it, as far as both ask for the same.
+
+        A grant that covers more than that is narrowed to it: nothing that nobody was asked about is allowed. Denials
+        and ends of grants stay what they are.
+        """
+        decided = {rule.rule for rule in await store.live(tx, plugin, after.digest)}
+        roles = _bundles(await store.roles(tx))
+        records: list[Record] = []
+        for rule in await store.live(tx, plugin, before.digest):
+            for text in carried(rule, before.asks, after.asks, roles):
+                if text not in decided:
+                    decided.add(text)
+                    anew = replace(rule, id=secrets.token_hex(16), rule=text, digest=after.digest)
+                    records.append(await self._add(tx, anew, actor))
+        if records:
+            await self._changed(tx, plugin, after.digest, records)
+
+    async def purge(
+        self, tx: Transaction, plugin: str, actor: str = "host", *, only: Collection[str] | None = None
+    ) -> bool:
+        """Ends every rule on a plugin, or on releases of it, in the caller's transaction; whether there was one."""
         releases: defaultdict[str, list[Record]] = defaultdict(list)
         for rule in await store.live(tx, plugin):
-            releases[rule.digest].append(await self._end(tx, rule, actor))
+            if only is None or rule.digest in only:
+                releases[rule.digest].append(await self._end(tx, rule, actor))
         for digest, records in releases.items():
             await self._changed(tx, plugin, digest, records)
-        await store.forget_uses(tx, plugin)
+        if only is None:
+            await store.forget_uses(tx, plugin)
         return bool(releases)
+
+    async def _add(self, tx: Transaction, rule: Rule, actor: str) -> Record:
+        await store.add(tx, rule)
+        tx.after_commit(partial(self._expiry.hear, [rule]))
+        return _record(f"permission.{rule.effect}", rule, actor)
 
     async def _end(
         self, tx: Transaction, rule: Rule, actor: str, action: str = "permission.revoke"

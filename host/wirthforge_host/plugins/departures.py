@@ -72,7 +72,7 @@ class Departures:
         await self._all(plugin, self.instances.leave)
 
     async def _all(self, plugin: str, act: Callable[[Instance], Awaitable[None]]) -> None:
-        instances = self.fleet.of(plugin)
+        instances = (*self.fleet.of(plugin), *self.fleet.unpark(plugin))
         for each in instances:
             each.gate.close()
             self.fleet.leave(each)

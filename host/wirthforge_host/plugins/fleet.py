@@ -39,6 +39,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self._of: dict[str, tuple[Instance, ...]] = {}
+        self._parked: dict[str, tuple[Instance, ...]] = {}
         self._opened = asyncio.Event()
         """Set, and replaced, whenever a gate was opened."""
 
@@ -65,6 +66,28 @@ class Fleet:
             self._of[instance.plugin] = rest
         else:
             self._of.pop(instance.plugin, None)
+
+    def replace(self, plugin: str, instances: Sequence[Instance]) -> list[Instance]:
+        """Lets calls into these from now on, and counts no others; returns those that were counted until now."""
+        before = self.of(plugin)
+        self._parked[plugin] = tuple(each for each in self.parked(plugin) if each not in instances)
+        self._of.pop(plugin, None)
+        for each in instances:
+            self.join(each)
+            self.let_in(each)
+        return [each for each in before if each not in instances]
+
+    def park(self, instance: Instance) -> None:
+        """Keeps one that takes no calls, to take over again."""
+        self._parked[instance.plugin] = (*self.parked(instance.plugin), instance)
+
+    def parked(self, plugin: str) -> tuple[Instance, ...]:
+        """The plugin's that are kept so."""
+        return self._parked.get(plugin, ())
+
+    def unpark(self, plugin: str) -> tuple[Instance, ...]:
+        """The same; they are kept no more."""
+        return self._parked.pop(plugin, ())
 
     def let_in(self, instance: Instance) -> None:
         """Opens its gate, and tells those who wait for one."""

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Manifest
+from wirthforge_sdk.contracts.upgrades_api import UpgradeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,24 @@ class PluginRecord:
     def name(self) -> str:
         """``namespace/name``."""
         return self.release.manifest.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpgradeRecord:
+    """A change from one release of a plugin to another."""
+
+    plugin: str
+    before: str
+    """Digest."""
+    after: str
+    state: UpgradeState
+    cause: str
+    actor: str
+    began_at: datetime
+    changed_at: datetime
+    snapshot: int | None = None
+    id: int = 0
+    """Grows; 0 until it is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,9 +21,7 @@ from wirthforge_host.audit.records import Outcome
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.adoption import Adoption, Left
-from wirthforge_host.plugins.departures import Departures
-from wirthforge_host.plugins.faults import Faults
-from wirthforge_host.plugins.fleet import Fleet, least_loaded, standing, surplus
+from wirthforge_host.plugins.fleet import least_loaded, standing, surplus
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
@@ -31,6 +29,7 @@ from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.swap import Swaps
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State
@@ -52,14 +51,14 @@ class Reconciler:
 
     def __init__(
         self,
-        database: Database,
         instances: Instances,
         adoption: Adoption,
         states: States,
         control: Control,
         signals: Signals,
+        swaps: Swaps,
     ) -> None:
-        self._database = database
+        self._database = instances.database
         self._instances = instances
         self._adoption = adoption
         self._knows_left = False
@@ -70,14 +69,10 @@ class Reconciler:
         self._control = control
         self._most = instances.policy.cap.instances
         self._signals = signals
-        self.fleet = Fleet()
-        self.faults = Faults()
-        self._departures = Departures(
-            fleet=self.fleet,
-            instances=instances,
-            faults=self.faults,
-            drain_s=instances.settings.drain_timeout_s,
-        )
+        self.swaps = swaps
+        self.fleet = swaps.fleet
+        self._departures = swaps.departures
+        self.faults = swaps.departures.faults
         self.retries = Retries(time.monotonic)
         self._settling: dict[str, asyncio.Task[None]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -151,12 +146,16 @@ class Reconciler:
             await self._bury(lost, record)
             record = await _record(self._database, plugin)
         await self._departures.stop(surplus(self.fleet.of(plugin), self._number(record)))
+        if not _wanted(record):
+            await self.swaps.end_old(plugin)
         if self.fleet.of(plugin) and record is not None and record.state is State.STARTING:
             await self._open_gates(plugin)
         if record is not None and not self.fleet.of(plugin):
             await self._without_instance(record)
         while record is not None and self._lacks_some(record) and await self._start(record):
             pass
+        if record is not None:
+            await self.swaps.follow(record, self._started)
 
     async def cut_off(self, plugin: str) -> None:
         """Ends the plugin's instances at once, and starts none until it is released: for when nothing can be decided.
@@ -296,7 +295,7 @@ class Reconciler:
         self.retries.settled(record.name)
         began = time.monotonic()
         try:
-            instance = await self.starts.run(record.name, self._opened(record))
+            instance = await self._started(record)
         except (FunctionDriftError, SandboxMismatchError) as error:
             if isinstance(error, FunctionDriftError):
                 self._signals.notice(
@@ -315,6 +314,10 @@ class Reconciler:
                 await self._begin_calls(instance)
             return instance is not None
         return False
+
+    async def _started(self, record: PluginRecord) -> Instance | None:
+        """One more instance, which takes no calls yet; None when whoever wants the plugin to end interrupted it."""
+        return await self.starts.run(record.name, self._opened(record))
 
     async def _opened(self, record: PluginRecord) -> Instance:
         """One more instance; where its fellows are throttled, it is as they are."""
@@ -348,8 +351,11 @@ class Reconciler:
     async def _bury(self, lost: Sequence[Instance], record: PluginRecord | None) -> None:
         """Instances of one plugin ended unasked: say why, remove what is left, and count it as one crash."""
         ran_s = time.monotonic() - max(each.began for each in lost)
-        cause = await self._departures.found_dead(lost)
         try:
+            if record is not None and _wanted(record) and await self.swaps.failed(record, lost):
+                self._wake.set()
+                return
+            cause = await self._departures.found_dead(lost)
             if record is not None and record.state in WANTS_INSTANCE - {State.PAUSED}:
                 await self._crashed(record.name, cause=cause, ran_s=ran_s)
         finally:

@@ -79,6 +79,7 @@ class Removal:
                     raise ConflictError(
                         f"{name} is {record.state.value}: its sandbox is not gone yet, try again", plugin=name
                     )
+                digests = await store.release_digests(tx, name)
                 await store.remove_plugin(tx, name)
                 # A secret is kept for who needs it, and for nobody else.
                 await self.provision.purge(tx, name, configuration=False)
@@ -89,7 +90,8 @@ class Removal:
                 )
             self.reconciler.retries.forget(name)
             self.reconciler.let_go(name)
-            await self.trees.remove(record.release.digest)
+            for digest in digests:
+                await self.trees.remove(digest)
 
     async def _disable(self, name: str, operator: Operator) -> None:
         async with self.database.transaction() as tx:

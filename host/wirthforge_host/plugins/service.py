@@ -16,10 +16,12 @@ from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import RESTING
 from wirthforge_host.plugins.models import PluginRecord, Release
+from wirthforge_host.plugins.readiness import Readiness
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.plugins.upgrades import Upgrades
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
@@ -32,15 +34,12 @@ from wirthforge_sdk.contracts.host_api import (
     PluginOut,
     State,
 )
-from wirthforge_sdk.contracts.permissions import ROLE, Permission, PermissionSet, covered
+from wirthforge_sdk.contracts.permissions import ROLE, Permission
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import LimitedOut, ResourcesIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError
 from wirthforge_sdk.serving.database import Database, Transaction
-
-MAX_CAUSE = 2000
-"""Characters of what a plugin waits for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +53,8 @@ class Plugins:
     instances: Instances
     permissions: Permissions
     removal: Removal
+    upgrades: Upgrades
+    readiness: Readiness
     trees: Trees
     resources: Resources
     provision: Provision
@@ -67,7 +68,9 @@ class Plugins:
 
     async def sweep(self) -> None:
         """Removes the files of installs that never came to be; before anything else is done."""
-        await self.trees.sweep({record.release.digest for record in await self.records()})
+        async with self.database.reading() as tx:
+            digests = await store.release_digests(tx)
+        await self.trees.sweep(set(digests))
 
     async def all(self) -> list[PluginOut]:
         """Every plugin, by name."""
@@ -122,10 +125,9 @@ class Plugins:
         async with self.reconciler.alone_with(name):
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
-                _check_decidable(record, approval)
+                _check_decidable(await self._decided_on(tx, record, approval.digest), approval)
                 await self.permissions.decide(tx, approval, operator.actor)
-                if record.state is State.AWAITING_APPROVAL and record.enabled:
-                    await self._start_or_wait(tx, record, operator, cause="approved")
+                await self._consider(tx, record, operator, cause="approved")
             self.reconciler.retries.forget(name)
             await self.reconciler.settle(name)
 
@@ -134,8 +136,7 @@ class Plugins:
         async with self.reconciler.alone_with(name):
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
-                if record.state is State.AWAITING_APPROVAL and record.enabled:
-                    await self._start_or_wait(tx, record, operator, cause="all is set")
+                await self._consider(tx, record, operator, cause="all is set")
             self.reconciler.retries.unhindered(name)
             await self.reconciler.settle(name)
 
@@ -236,15 +237,39 @@ class Plugins:
         await self.audit.append(tx, act_of("plugin.install", record, operator))
         await self._start_or_wait(tx, record, operator, cause="installed")
 
+    async def _decided_on(self, tx: Transaction, record: PluginRecord, digest: str) -> Release:
+        """The release that serves, or the one that an upgrade waits for.
+
+        Raises:
+            ConflictError: It is neither.
+        """
+        upgrade = await store.open_upgrade(tx, record.name)
+        if upgrade is not None and upgrade.after == digest != record.release.digest:
+            found = await store.find_release(tx, record.name, digest)
+            assert found is not None  # noqa: S101 (what an open upgrade leads to is not forgotten)
+            return found
+        if record.release.digest != digest:
+            raise ConflictError(
+                f"{record.name} {record.release.manifest.version} is {record.release.digest}, not the release you "
+                "looked at: look again, then decide",
+                plugin=record.name,
+            )
+        return record.release
+
+    async def _consider(
+        self, tx: Transaction, record: PluginRecord, operator: Operator, *, cause: str
+    ) -> None:
+        """Lets go on what waited for what is there now: the plugin, or its upgrade."""
+        if record.state is State.AWAITING_APPROVAL and record.enabled:
+            await self._start_or_wait(tx, record, operator, cause=cause)
+        await self.upgrades.consider(tx, record.name, operator)
+
     async def _start_or_wait(
         self, tx: Transaction, record: PluginRecord, operator: Operator, *, cause: str
     ) -> None:
         """Lets a plugin start that has all it requires; else it waits, and its cause tells for what."""
-        rules = await self.permissions.compiled(tx, record.name, record.release.digest)
-        undecided = [need for need in record.release.manifest.required() if not rules.allows(need)]
-        unset = await self.provision.lacking(tx, record.release.manifest)
-        missing = [*filter(None, [_what_is_missing(undecided, rules)]), *unset]
-        waiting = "; ".join(missing)[:MAX_CAUSE] if missing else cause
+        missing = await self.readiness.missing(tx, record.release)
+        waiting = missing or cause
         if record.state is not State.AWAITING_APPROVAL or (missing and record.cause != waiting):
             record = await self.states.move_in(
                 tx, record, State.AWAITING_APPROVAL, cause=waiting, actor=operator.actor
@@ -306,13 +331,6 @@ def _quarantined(instance: Instance) -> list[QuarantinedFunction]:
     ]
 
 
-def _what_is_missing(missing: Sequence[str], rules: PermissionSet) -> str:
-    denied = [need for need in missing if covered(need, rules.denied) is not None]
-    undecided = [need for need in missing if need not in denied]
-    told = {"it cannot start without what was denied": denied, "to be decided": undecided}
-    return "; ".join(f"{what}: {', '.join(needs)}" for what, needs in told.items() if needs)
-
-
 def _check_startable(record: PluginRecord) -> None:
     remedy = {
         State.QUARANTINED: f"look why, `wirthforge disable {record.name}`, then enable it",
@@ -326,22 +344,14 @@ def _check_startable(record: PluginRecord) -> None:
         )
 
 
-def _check_decidable(record: PluginRecord, approval: ApprovalIn) -> None:
-    if record.release.digest != approval.digest:
-        raise ConflictError(
-            f"{record.name} {record.release.manifest.version} is {record.release.digest}, not the release you looked "
-            "at: look again, then decide",
-            plugin=record.name,
-        )
-    asked = {request.need for request in record.release.manifest.permissions}
+def _check_decidable(release: Release, approval: ApprovalIn) -> None:
+    name, asked = release.manifest.name, release.manifest.asked()
     strange = [
         need for need in (*approval.grant, *approval.deny) if need not in asked and not need.startswith(ROLE)
     ]
     if strange:
         field = "grant" if strange[0] in approval.grant else "deny"
-        raise InvalidInputError(
-            f"{record.name} does not ask for '{strange[0]}'", field=field, plugin=record.name
-        )
+        raise InvalidInputError(f"{name} does not ask for '{strange[0]}'", field=field, plugin=name)
 
 
 def _instance_out(instance: Instance) -> InstanceOut:

@@ -11,10 +11,13 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.lifecycle import advance
-from wirthforge_host.plugins.models import PluginRecord
+from wirthforge_host.plugins.models import PluginRecord, UpgradeRecord
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.upgrades_api import UpgradeState
 from wirthforge_sdk.serving.database import Database, Transaction
+
+FAILED = frozenset({UpgradeState.FAILED, UpgradeState.ROLLED_BACK})
 
 HOST = "host"
 """The actor of what nobody asked for."""
@@ -63,6 +66,38 @@ class States:
         told = {"state": after.value, "cause": cause}
         tx.after_commit(lambda: self._announce(record.name, told))
         return replace(record, state=after, cause=cause, changed_at=at)
+
+    async def move_upgrade(
+        self,
+        tx: Transaction,
+        upgrade: UpgradeRecord,
+        after: UpgradeState,
+        *,
+        cause: str,
+        actor: str = HOST,
+        snapshot: int | None = None,
+    ) -> UpgradeRecord:
+        """Writes, within the caller's transaction, how far an upgrade is; listeners are told once that is committed."""
+        moved = replace(
+            upgrade, state=after, cause=cause, changed_at=self._now(), snapshot=snapshot or upgrade.snapshot
+        )
+        if upgrade.id:
+            await store.set_upgrade(tx, moved)
+        else:
+            moved = replace(moved, id=await store.add_upgrade(tx, moved))
+        detail = {"upgrade": moved.id, "before": moved.before, "after": moved.after, "state": after.value}
+        outcome = Outcome.FAILED if after in FAILED else Outcome.ALLOWED
+        record = Record(
+            actor=actor,
+            action="plugin.upgrade",
+            outcome=outcome,
+            plugin=moved.plugin,
+            detail=detail | {"cause": cause},
+        )
+        await self._audit.append(tx, record)
+        told = detail | {"cause": cause}
+        tx.after_commit(lambda: self._events.emit("plugin.upgrade", plugin=moved.plugin, **told))
+        return moved
 
     async def note(self, name: str, action: str, outcome: Outcome, **detail: str) -> None:
         """Tells what befell one instance of several; the plugin stands as it stood."""

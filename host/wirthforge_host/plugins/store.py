@@ -2,36 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Boolean, Column, Integer, Row, String, Table, Text, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
 
 from wirthforge_host.database import metadata
-from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release
+from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release, UpgradeRecord
 from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Manifest, encode_functions, parse_functions
+from wirthforge_sdk.contracts.upgrades_api import OPEN, UpgradeState
 from wirthforge_sdk.errors import ConflictError, NotFoundError
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
+
+MAX_UPGRADES = 50
+"""Of one plugin that are kept."""
 
 plugins = Table(
     "plugins",
     metadata,
     Column("name", String(80), primary_key=True),
-    Column("version", String(256), nullable=False),
     Column("digest", String(71), nullable=False),
-    Column("signer", String(71), nullable=False),
-    Column("public_key", String(64), nullable=False),
     Column("state", String(20), nullable=False),
     Column("cause", Text, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("scale", Integer, nullable=False, server_default="1"),
+)
+"""``digest`` is of the release that serves, or is to."""
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("plugin", String(80), primary_key=True),
+    Column("digest", String(71), primary_key=True),
+    Column("version", String(256), nullable=False),
+    Column("signer", String(71), nullable=False),
+    Column("public_key", String(64), nullable=False),
     Column("manifest", Text, nullable=False),
     Column("functions", Text, nullable=False),
+)
+"""Those whose files are on this host."""
+
+upgrades = Table(
+    "upgrades",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("plugin", String(80), nullable=False, index=True),
+    Column("before", String(71), nullable=False),
+    Column("after", String(71), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("snapshot", BigInteger),
+    Column("began_at", UtcDateTime, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
 )
 
 pins = Table(
@@ -77,9 +119,17 @@ accepted = Table(
 )
 
 
+_RELEASE = tuple(column for column in releases.c if column.name != "plugin")
+_PLUGIN = select(
+    plugins.c.state, plugins.c.cause, plugins.c.changed_at, plugins.c.enabled, plugins.c.scale, *_RELEASE
+).join_from(
+    plugins, releases, (releases.c.plugin == plugins.c.name) & (releases.c.digest == plugins.c.digest)
+)
+
+
 async def find_plugin(tx: Transaction, name: str) -> PluginRecord | None:
     """The plugin, or None."""
-    row = (await tx.execute(select(plugins).where(plugins.c.name == name))).one_or_none()
+    row = (await tx.execute(_PLUGIN.where(plugins.c.name == name))).one_or_none()
     return _plugin(row) if row else None
 
 
@@ -97,34 +147,113 @@ async def get_plugin(tx: Transaction, name: str) -> PluginRecord:
 
 async def all_plugins(tx: Transaction) -> Sequence[PluginRecord]:
     """Every plugin, by name."""
-    return [_plugin(row) for row in await tx.execute(select(plugins).order_by(plugins.c.name))]
+    return [_plugin(row) for row in await tx.execute(_PLUGIN.order_by(plugins.c.name))]
 
 
 async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
     """Writes a plugin that is not there."""
-    release = record.release
+    await add_release(tx, record.release)
     await tx.execute(
         insert(plugins).values(
             name=record.name,
-            version=release.manifest.version,
-            digest=release.digest,
-            signer=release.signer,
-            public_key=release.public_key,
+            digest=record.release.digest,
             state=record.state.value,
             cause=record.cause,
             changed_at=record.changed_at,
             enabled=record.enabled,
             scale=record.scale,
-            manifest=release.manifest.model_dump_json(),
-            functions=encode_functions(release.functions).decode(),
         )
     )
 
 
 async def remove_plugin(tx: Transaction, name: str) -> None:
-    """Forgets the plugin; the pin of its author's key stays."""
+    """Forgets the plugin, its releases and upgrades; the pin of its author's key stays."""
     await tx.execute(delete(accepted).where(accepted.c.plugin == name))
+    await tx.execute(delete(upgrades).where(upgrades.c.plugin == name))
+    await tx.execute(delete(releases).where(releases.c.plugin == name))
     await tx.execute(delete(plugins).where(plugins.c.name == name))
+
+
+async def add_release(tx: Transaction, release: Release) -> None:
+    """Writes a release whose files are here, unless it is written."""
+    new = tx.insert(releases).values(
+        plugin=release.manifest.name,
+        version=release.manifest.version,
+        digest=release.digest,
+        signer=release.signer,
+        public_key=release.public_key,
+        manifest=release.manifest.model_dump_json(),
+        functions=encode_functions(release.functions).decode(),
+    )
+    await tx.execute(new.on_conflict_do_nothing(index_elements=["plugin", "digest"]))
+
+
+async def find_release(tx: Transaction, plugin: str, digest: str) -> Release | None:
+    """A release of the plugin whose files are here."""
+    which = (releases.c.plugin == plugin, releases.c.digest == digest)
+    row = (await tx.execute(select(*_RELEASE).where(*which))).one_or_none()
+    return _release(row) if row else None
+
+
+async def release_digests(tx: Transaction, plugin: str | None = None) -> list[str]:
+    """Of all releases whose files are here, or of one plugin's."""
+    query = select(releases.c.digest)
+    found = await tx.execute(query if plugin is None else query.where(releases.c.plugin == plugin))
+    return list(found.scalars())
+
+
+async def remove_releases(tx: Transaction, plugin: str, keep: Collection[str]) -> list[str]:
+    """Forgets a plugin's releases but those to ``keep``; returns the digests of those that nothing has any more."""
+    gone = [digest for digest in await release_digests(tx, plugin) if digest not in keep]
+    for table in (releases, accepted):
+        await tx.execute(delete(table).where(table.c.plugin == plugin, table.c.digest.in_(gone)))
+    return gone
+
+
+async def set_release(tx: Transaction, plugin: str, digest: str) -> None:
+    """Writes which release serves, or is to."""
+    await tx.execute(update(plugins).where(plugins.c.name == plugin).values(digest=digest))
+
+
+async def add_upgrade(tx: Transaction, upgrade: UpgradeRecord) -> int:
+    """Writes an upgrade that begins; returns its id, and forgets those that are too old to tell anybody anything."""
+    values = {name: value for name, value in asdict(upgrade).items() if name != "id"}
+    made: int = (await tx.execute(insert(upgrades).values(**values).returning(upgrades.c.id))).scalar_one()
+    kept = select(upgrades.c.id).where(upgrades.c.plugin == upgrade.plugin)
+    newest = kept.order_by(upgrades.c.id.desc()).limit(MAX_UPGRADES).scalar_subquery()
+    await tx.execute(
+        delete(upgrades).where(upgrades.c.plugin == upgrade.plugin, upgrades.c.id.not_in(newest))
+    )
+    return made
+
+
+async def all_upgrades(tx: Transaction, plugin: str) -> list[UpgradeRecord]:
+    """A plugin's upgrades, the newest first."""
+    found = await tx.execute(
+        select(upgrades).where(upgrades.c.plugin == plugin).order_by(upgrades.c.id.desc())
+    )
+    return [_upgrade(row) for row in found]
+
+
+async def open_upgrade(tx: Transaction, plugin: str) -> UpgradeRecord | None:
+    """The plugin's upgrade that something still follows."""
+    which = (upgrades.c.plugin == plugin, upgrades.c.state.in_([state.value for state in OPEN]))
+    row = (await tx.execute(select(upgrades).where(*which))).one_or_none()
+    return _upgrade(row) if row else None
+
+
+async def set_upgrade(tx: Transaction, upgrade: UpgradeRecord) -> None:
+    """Writes how far an upgrade is."""
+    await tx.execute(
+        update(upgrades)
+        .where(upgrades.c.id == upgrade.id)
+        .values(
+            state=upgrade.state.value,
+            cause=upgrade.cause,
+            snapshot=upgrade.snapshot,
+            changed_at=upgrade.changed_at,
+        )
+    )
 
 
 async def set_enabled(tx: Transaction, name: str, *, enabled: bool) -> None:
@@ -245,16 +374,24 @@ async def remove_instance(tx: Transaction, instance_id: str) -> None:
     await tx.execute(delete(instances).where(instances.c.id == instance_id))
 
 
-def _plugin(row: Row[Any]) -> PluginRecord:
+def _release(row: Row[Any]) -> Release:
     # Both documents were checked when they were installed; the database is the host's own.
+    return Release(
+        manifest=Manifest.model_validate(msgspec.json.decode(row.manifest)),
+        functions=parse_functions(row.functions.encode()),
+        digest=row.digest,
+        signer=row.signer,
+        public_key=row.public_key,
+    )
+
+
+def _upgrade(row: Row[Any]) -> UpgradeRecord:
+    return UpgradeRecord(**{**row._mapping, "state": UpgradeState(row.state)})  # noqa: SLF001 (as above)
+
+
+def _plugin(row: Row[Any]) -> PluginRecord:
     return PluginRecord(
-        release=Release(
-            manifest=Manifest.model_validate(msgspec.json.decode(row.manifest)),
-            functions=parse_functions(row.functions.encode()),
-            digest=row.digest,
-            signer=row.signer,
-            public_key=row.public_key,
-        ),
+        release=_release(row),
         state=State(row.state),
         cause=row.cause,
         changed_at=row.changed_at,

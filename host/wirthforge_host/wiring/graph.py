@@ -146,7 +146,8 @@ def build_wiring(
     instances = parts.instances(settings, engine, ground, resources, parts.egress(ground, metrics))
     states = States(ground.database, ground.audit, ground.events, now)
     control = Control(engine)
-    reconciler = parts.reconciler(ground, instances, states, control)
+    snapshots = parts.snapshots(ground)
+    reconciler = parts.reconciler(ground, instances, states, control, snapshots)
     plugins = parts.plugins(ground, states, reconciler, instances, resources)
     containment = parts.containment(ground, states, reconciler, control)
     alerts = Alerts(ground.database, ground.audit, ground.events, now=now)
@@ -157,7 +158,7 @@ def build_wiring(
         checkpoints=parts.checkpoints(settings, ground),
         metrics=metrics,
         tokens=Tokens(ground.database, ground.audit, now=now),
-        snapshots=Snapshots(ground.database, ground.keyring, ground.audit, now=now),
+        snapshots=snapshots,
         storage_upkeep=Upkeep(
             ground.database, ground.keyring, now=now, others={SECRETS: ground.secrets.settle}
         ),

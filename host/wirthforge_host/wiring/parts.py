@@ -20,14 +20,20 @@ from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.adoption import Adoption
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.departures import Departures
+from wirthforge_host.plugins.faults import Faults
+from wirthforge_host.plugins.fleet import Fleet
 from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.provisioning import Provisioning
+from wirthforge_host.plugins.readiness import Readiness
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.swap import Swaps
+from wirthforge_host.plugins.upgrades import Upgrades
 from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.sampler import Sampler
 from wirthforge_host.resources.service import Resources
@@ -35,6 +41,7 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_host.storage import Snapshots
 from wirthforge_host.threats import rules
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.judging import Judges
@@ -147,7 +154,14 @@ def instances(
     )
 
 
-def reconciler(ground: Ground, instances: Instances, states: States, control: Control) -> Reconciler:
+def snapshots(ground: Ground) -> Snapshots:
+    """What keeps what plugins had stored."""
+    return Snapshots(ground.database, ground.keyring, ground.audit, now=ground.now)
+
+
+def reconciler(
+    ground: Ground, instances: Instances, states: States, control: Control, snapshots: Snapshots
+) -> Reconciler:
     """What makes that run what is wanted."""
     adoption = Adoption(
         database=ground.database,
@@ -156,7 +170,22 @@ def reconciler(ground: Ground, instances: Instances, states: States, control: Co
         audit=ground.audit,
         events=ground.events,
     )
-    return Reconciler(ground.database, instances, adoption, states, control, ground.signals)
+    departures = Departures(
+        fleet=Fleet(),
+        instances=instances,
+        faults=Faults(),
+        drain_s=instances.settings.drain_timeout_s,
+    )
+    swaps = Swaps(
+        database=ground.database,
+        states=states,
+        snapshots=snapshots,
+        control=control,
+        departures=departures,
+        now=ground.now,
+        settings=instances.settings,
+    )
+    return Reconciler(instances, adoption, states, control, ground.signals, swaps)
 
 
 def scaling(ground: Ground, reconciler: Reconciler) -> Scaling:
@@ -184,6 +213,17 @@ def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
     """What operators do with plugins."""
+    readiness = Readiness(permissions=ground.permissions, provision=ground.provision)
+    upgrades = Upgrades(
+        database=ground.database,
+        audit=ground.audit,
+        states=states,
+        reconciler=reconciler,
+        permissions=ground.permissions,
+        readiness=readiness,
+        trees=ground.trees,
+        now=ground.now,
+    )
     removal = Removal(
         database=ground.database,
         audit=ground.audit,
@@ -206,6 +246,8 @@ def plugins(
         instances=instances,
         permissions=ground.permissions,
         removal=removal,
+        upgrades=upgrades,
+        readiness=readiness,
         trees=ground.trees,
         resources=resources,
         provision=ground.provision,

@@ -1,0 +1,263 @@
+"""Puts a release in the place of another while calls go on, and the old one back when the new one does not stand.
+
+Instances of the new release start beside those that serve, and are examined. Then one transaction says that the new
+release serves, with a snapshot of what is stored, and with its commit the fleet is the new instances': the next call
+enters one of them. There is no moment at which no gate is open, so no call waits. Calls inside the old instances end
+there; then these are frozen, to take over again within milliseconds, until that is not likely to be wanted any more.
+
+Killed at any moment, the next host finds in the database which release serves and how far the upgrade was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+
+import structlog
+
+from wirthforge_host.errors import (
+    FunctionDriftError,
+    NotProvisionedError,
+    PluginUnavailableError,
+    PolicyViolationError,
+    SandboxMismatchError,
+    SealBrokenError,
+)
+from wirthforge_host.plugins import store
+from wirthforge_host.plugins.departures import Departures
+from wirthforge_host.plugins.fleet import Fleet
+from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
+from wirthforge_host.plugins.models import PluginRecord, UpgradeRecord
+from wirthforge_host.plugins.states import HOST, States
+from wirthforge_host.sandbox.control import Control
+from wirthforge_host.settings import Settings
+from wirthforge_host.storage import Snapshots
+from wirthforge_sdk.contracts.host_api import State
+from wirthforge_sdk.contracts.upgrades_api import UpgradeState
+from wirthforge_sdk.errors import LimitExceededError, WirthForgeError
+from wirthforge_sdk.serving.database import Database, Transaction
+
+NOT_ITS_DAY = (
+    FunctionDriftError,
+    LimitExceededError,
+    NotProvisionedError,
+    PluginUnavailableError,
+    PolicyViolationError,
+    SandboxMismatchError,
+    SealBrokenError,
+)
+"""What ends an upgrade. Anything else is not the release's fault, and is tried again."""
+
+Start = Callable[[PluginRecord], Awaitable[Instance | None]]
+"""Starts one instance and lets in no call; None when it was interrupted."""
+
+log = structlog.get_logger()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Swaps:
+    """Every method is called by whoever is alone with the plugin."""
+
+    database: Database
+    states: States
+    snapshots: Snapshots
+    control: Control
+    departures: Departures
+    now: Callable[[], datetime]
+    settings: Settings
+
+    @property
+    def fleet(self) -> Fleet:
+        """Who serves, and who is kept."""
+        return self.departures.fleet
+
+    async def follow(self, record: PluginRecord, start: Start) -> None:
+        """Brings the plugin's upgrade as far as it can come now."""
+        async with self.database.reading() as tx:
+            upgrade = await store.open_upgrade(tx, record.name)
+        if upgrade is not None and upgrade.state is UpgradeState.PREPARING:
+            await self._carry_out(record, upgrade, start)
+        elif upgrade is not None and self._stood_probation(upgrade):
+            await self._move(upgrade, UpgradeState.DONE, "its probation is over")
+        if self.fleet.parked(record.name):
+            await self._drop_late(record.name)
+
+    async def failed(self, record: PluginRecord, lost: Sequence[Instance]) -> bool:
+        """Instances ended unasked: whether the release before serves again because of it.
+
+        It does so before anybody asks why they ended, which can take seconds.
+        """
+        async with self.database.reading() as tx:
+            upgrade = await store.open_upgrade(tx, record.name)
+        if upgrade is None or upgrade.state is not UpgradeState.PROBATION:
+            return False
+        new = self.fleet.of(record.name)
+        if old := await self._thawed(record.name):
+            self._put(record.name, old)
+        cause = await self.departures.found_dead(lost)
+        async with self.database.transaction() as tx:
+            await self._write_back(tx, upgrade, cause=cause)
+        await self.departures.stop([each for each in new if each not in lost])
+        return True
+
+    async def back(
+        self, record: PluginRecord, upgrade: UpgradeRecord, *, cause: str, actor: str, restore: bool
+    ) -> None:
+        """Lets the release before ``upgrade`` serve again: at once where its instances are still there.
+
+        What the plugin stored stays, unless it is to be restored from the snapshot of the upgrade.
+
+        Raises:
+            SealBrokenError, NotFoundError: The snapshot cannot be restored; nothing has changed.
+        """
+        name, new = record.name, self.fleet.of(record.name)
+        old = await self._thawed(name)
+        async with self.database.transaction() as tx:
+            if restore and upgrade.snapshot is not None:
+                await self.snapshots.restore(tx, name, upgrade.snapshot)
+            await self._write_back(tx, upgrade, cause=cause, actor=actor)
+            tx.after_commit(lambda: self._put(name, old))
+        await self.departures.stop(new)
+
+    async def end_old(self, plugin: str) -> None:
+        """Ends what is kept of the release before."""
+        await self.departures.close(self.fleet.unpark(plugin))
+
+    async def _carry_out(self, record: PluginRecord, upgrade: UpgradeRecord, start: Start) -> None:
+        if record.state is State.PAUSED:
+            return
+        opened: list[Instance] = []
+        try:
+            serves = record.state in HAS_INSTANCE and bool(self.fleet.of(record.name))
+            if serves and not await self._open_all(record, upgrade, start, opened):
+                return
+            old = await self._switched(record, upgrade, opened)
+        except WirthForgeError as error:
+            await asyncio.shield(self.departures.close(opened))
+            after = UpgradeState.FAILED if isinstance(error, NOT_ITS_DAY) else UpgradeState.PREPARING
+            await self._move(upgrade, after, error.message)
+        except BaseException:
+            await asyncio.shield(self.departures.close(opened))
+            raise
+        else:
+            await self._park(old, opened)
+
+    async def _open_all(
+        self, record: PluginRecord, upgrade: UpgradeRecord, start: Start, opened: list[Instance]
+    ) -> bool:
+        """Opens as many of the new release as serve; whether nobody interrupted it."""
+        async with self.database.reading() as tx:
+            release = await store.find_release(tx, record.name, upgrade.after)
+        assert release is not None  # noqa: S101 (what an open upgrade leads to is not forgotten)
+        successor = dataclasses.replace(record, release=release)
+        for _ in self.fleet.of(record.name):
+            if (instance := await start(successor)) is None:
+                await self.departures.close(opened)
+                return False
+            opened.append(instance)
+        return True
+
+    async def _switched(
+        self, record: PluginRecord, upgrade: UpgradeRecord, opened: Sequence[Instance]
+    ) -> Sequence[Instance]:
+        """The new release serves from the commit on; returns those that served until then."""
+        name, old = record.name, self.fleet.of(record.name)
+        after, cause = UpgradeState.PROBATION, "its instances passed their self-test"
+        if not opened:
+            after, cause = UpgradeState.DONE, "nothing of the plugin ran"
+        async with self.database.transaction() as tx:
+            snapshot = await self._snapshot(tx, record, upgrade)
+            await store.set_release(tx, name, upgrade.after)
+            await self.states.move_upgrade(tx, upgrade, after, cause=cause, snapshot=snapshot)
+            tx.after_commit(lambda: self._put(name, opened) if opened else None)
+        return old
+
+    async def _snapshot(self, tx: Transaction, record: PluginRecord, upgrade: UpgradeRecord) -> int | None:
+        if not any(need.startswith("storage.") for need in record.release.manifest.asked()):
+            return None
+        return (await self.snapshots.take(tx, record.name, upgrade.before)).id
+
+    def _put(self, plugin: str, instances: Sequence[Instance]) -> None:
+        """From here on calls enter these. Nothing is waited for: whoever calls finds a gate that is open."""
+        for each in instances:
+            each.paused = False
+        for each in self.fleet.replace(plugin, instances):
+            each.gate.close()
+
+    async def _park(self, old: Sequence[Instance], new: Sequence[Instance]) -> None:
+        """Lets calls inside the old instances end, and freezes them; ends those that are not done in time."""
+        drained = asyncio.create_task(self._drained(old))
+        ended = [asyncio.create_task(_is_set(each.lost)) for each in new]
+        try:
+            await asyncio.wait({drained, *ended}, return_when=asyncio.FIRST_COMPLETED)
+            stuck = [each for each in old if each.gate.inside] if drained.done() else []
+        finally:
+            for task in (drained, *ended):
+                task.cancel()
+        for each in old:
+            if each not in stuck:
+                self.fleet.park(each)
+                await self._freeze(each)
+        for each in stuck:
+            log.warning("plugin.drain_cut", plugin=each.plugin, calls=each.gate.inside)
+        await self.departures.close(stuck)
+
+    async def _drained(self, instances: Sequence[Instance]) -> bool:
+        waiting = (each.gate.drained(self.settings.drain_timeout_s) for each in instances)
+        return all(await asyncio.gather(*waiting))
+
+    async def _freeze(self, instance: Instance) -> None:
+        if instance.gate.inside:
+            return  # the new release fell while it was drained: it is about to serve again
+        try:
+            await self.control.freeze(instance.container_id, instance.pid)
+        except WirthForgeError as error:
+            log.warning("plugin.not_frozen", plugin=instance.plugin, error=error.message)
+        else:
+            instance.paused = True
+
+    async def _thawed(self, plugin: str) -> list[Instance]:
+        """What is kept of the release before, as far as it can serve."""
+        thawed = []
+        for each in self.fleet.parked(plugin):
+            if each.lost.is_set():
+                continue
+            try:
+                await self.control.thaw(each.container_id, each.pid)
+            except WirthForgeError as error:
+                log.warning("plugin.not_thawed", plugin=plugin, error=error.message)
+            else:
+                thawed.append(each)
+        return thawed
+
+    async def _write_back(
+        self, tx: Transaction, upgrade: UpgradeRecord, *, cause: str, actor: str = HOST
+    ) -> None:
+        await store.set_release(tx, upgrade.plugin, upgrade.before)
+        await self.states.move_upgrade(tx, upgrade, UpgradeState.ROLLED_BACK, cause=cause, actor=actor)
+
+    async def _drop_late(self, plugin: str) -> None:
+        """Ends what is kept of the release before when it is not likely to be wanted any more."""
+        async with self.database.reading() as tx:
+            newest = (await store.all_upgrades(tx, plugin))[:1]
+        if not newest or self._is_over(newest[0].changed_at, self.settings.rollback_kept_s):
+            await self.end_old(plugin)
+
+    async def _move(self, upgrade: UpgradeRecord, after: UpgradeState, cause: str) -> None:
+        if (upgrade.state, upgrade.cause) != (after, cause):
+            async with self.database.transaction() as tx:
+                await self.states.move_upgrade(tx, upgrade, after, cause=cause)
+
+    def _stood_probation(self, upgrade: UpgradeRecord) -> bool:
+        is_on = upgrade.state is UpgradeState.PROBATION
+        return is_on and self._is_over(upgrade.changed_at, self.settings.probation_s)
+
+    def _is_over(self, since: datetime, seconds: float) -> bool:
+        return self.now() - since >= timedelta(seconds=seconds)
+
+
+async def _is_set(event: asyncio.Event) -> bool:
+    return await event.wait()
