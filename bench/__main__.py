@@ -29,6 +29,7 @@ from bench import (
     revocation,
     storage,
     stream,
+    swap,
 )
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
@@ -51,6 +52,7 @@ BENCHMARKS = {
         cold_start,
         bridge,
         balance,
+        swap,
         events,
         storage,
         neighbour,

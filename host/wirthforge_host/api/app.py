@@ -21,6 +21,7 @@ from wirthforge_host.api import (
     streaming,
     threats,
     tokens,
+    upgrades,
 )
 from wirthforge_host.api.lifetime import EndsWithToken
 from wirthforge_host.wiring import Wiring
@@ -40,6 +41,7 @@ def create_app(wiring: Wiring) -> Application:
     app.add_middleware(EndsWithToken)
     routers = (
         plugins,
+        upgrades,
         functions,
         configuration,
         containment,

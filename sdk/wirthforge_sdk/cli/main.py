@@ -27,6 +27,7 @@ from wirthforge_sdk.cli import (
     resources,
     storage,
     threats,
+    upgrades,
 )
 from wirthforge_sdk.cli.output import command
 
@@ -78,6 +79,9 @@ _add(
         "inspect": operator.inspect,
         "enable": operator.enable,
         "scale": operator.scale,
+        "upgrade": upgrades.upgrade,
+        "rollback": upgrades.rollback,
+        "upgrades": upgrades.upgrades,
         "disable": operator.disable,
         "uninstall": operator.uninstall,
     },

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,11 +18,20 @@ from wirthforge_sdk.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from wirthforge_sdk.client import HostClient
-    from wirthforge_sdk.contracts.host_api import LogOut, PluginOut
+    from wirthforge_sdk.contracts.host_api import AskedPermission, LogOut, PluginOut
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="namespace/name of an installed plugin.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 MAX_ARGUMENTS = 1024 * 1024
+
+
+class _Sheet(NamedTuple):
+    """What is decided on."""
+
+    plugin: str
+    version: str
+    digest: str
+    permissions: Sequence[AskedPermission]
 
 
 async def install(
@@ -47,7 +56,8 @@ async def install(
         with working(f"Installing {reference}"):
             plugin = await host.install(reference)
         if approve and plugin.state is State.AWAITING_APPROVAL:
-            plugin = await _decided(host, plugin, grant=_required(plugin), deny=[], yes=yes)
+            sheet = await _sheet(host, plugin.name)
+            plugin = await _decided(host, sheet, grant=_required(sheet), deny=[], yes=yes)
     return Answer(plugin, lambda: views.changed(plugin))
 
 
@@ -64,16 +74,17 @@ async def approve(
     """Decide what a plugin may do, and start it when nothing it requires is missing.
 
     Shows each permission in plain words with its author's reason. Without --grant, all that is required is
-    granted. The decision holds for the release that is shown, and for no other.
+    granted. The decision holds for the release that is shown, and for no other: that of an upgrade that waits, where
+    there is one, of which it shows what is asked for beyond the present release.
     """
     from wirthforge_sdk.cli import views
 
     async with services.host() as host:
-        plugin = await host.plugin(name)
-        wanted = list(grant) if grant else _required(plugin)
+        sheet = await _sheet(host, name)
+        wanted = list(grant) if grant else _required(sheet)
         if optional:
-            wanted += [each.need for each in plugin.permissions if each.optional]
-        plugin = await _decided(host, plugin, grant=wanted, deny=deny or [], reason=reason, yes=yes)
+            wanted += [each.need for each in sheet.permissions if each.optional]
+        plugin = await _decided(host, sheet, grant=wanted, deny=deny or [], reason=reason, yes=yes)
     return Answer(plugin, lambda: views.changed(plugin))
 
 
@@ -231,7 +242,7 @@ async def uninstall(
 
 async def _decided(
     host: HostClient,
-    plugin: PluginOut,
+    sheet: _Sheet,
     *,
     grant: list[str],
     deny: list[str],
@@ -247,22 +258,31 @@ async def _decided(
 
     with given():
         decision = ApprovalIn(
-            plugin=plugin.name,
-            digest=plugin.digest,
+            plugin=sheet.plugin,
+            digest=sheet.digest,
             grant=[need for need in dict.fromkeys(grant) if need not in deny],
             deny=list(dict.fromkeys(deny)),
             reason=reason,
         )
     if not yes and can_ask():
-        title = views.text(f"{plugin.name} {plugin.version}", "bold")
-        say(Group(title, views.text(f"signed by {plugin.signer}", "dim"), views.sheet(plugin.permissions)))
+        title = views.text(f"{sheet.plugin} {sheet.version}", "bold")
+        say(Group(title, views.text(sheet.digest, "dim"), views.sheet(sheet.permissions)))
         confirm(f"Grant {', '.join(decision.grant) or 'nothing'}?")
-    with working(f"Starting {plugin.name}"):
+    with working(f"Starting {sheet.plugin}"):
         return await host.decide(decision)
 
 
-def _required(plugin: PluginOut) -> list[str]:
-    return [each.need for each in plugin.permissions if not each.optional]
+async def _sheet(host: HostClient, name: str) -> _Sheet:
+    """What is to be decided: on the upgrade that waits, else on the release that is installed."""
+    newest = next(iter((await host.upgrades(name)).items), None)
+    if newest is not None and newest.state == "awaiting_approval" and newest.after is not None:
+        return _Sheet(name, newest.after.version, newest.after.digest, newest.asks)
+    plugin = await host.plugin(name)
+    return _Sheet(plugin.name, plugin.version, plugin.digest, plugin.permissions)
+
+
+def _required(sheet: _Sheet) -> list[str]:
+    return [each.need for each in sheet.permissions if not each.optional]
 
 
 def _logged(line: LogOut) -> Answer:

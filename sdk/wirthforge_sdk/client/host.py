@@ -17,6 +17,7 @@ from wirthforge_sdk.client.host_functions import FunctionService
 from wirthforge_sdk.client.host_permissions import PermissionUse
 from wirthforge_sdk.client.host_storage import StorageCare
 from wirthforge_sdk.client.host_streams import StreamedCalls
+from wirthforge_sdk.client.host_upgrades import UpgradeService
 from wirthforge_sdk.client.streams import Streams
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
@@ -175,7 +176,15 @@ class ResourceUse(Observation, Provisions):
 
 
 class HostClient(
-    StreamedCalls, ResourceUse, AuditLog, PermissionUse, Bus, StorageCare, FunctionService, Access
+    StreamedCalls,
+    ResourceUse,
+    AuditLog,
+    PermissionUse,
+    Bus,
+    StorageCare,
+    FunctionService,
+    UpgradeService,
+    Access,
 ):
     """A host, as operators and applications use it. An asynchronous context manager."""
 

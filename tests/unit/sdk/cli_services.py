@@ -82,6 +82,19 @@ SNAPSHOT = {
     "entries": 2,
     "size_bytes": 64,
 }
+UPGRADE: dict[str, Any] = {
+    "id": 4,
+    "plugin": "acme/weather",
+    "before": {"version": "1.0.0", "digest": "sha256:" + "1" * 64},
+    "after": {"version": "1.1.0", "digest": "sha256:" + "2" * 64},
+    "state": "probation",
+    "cause": "its instances passed their self-test",
+    "actor": "operator:me",
+    "asks": [],
+    "snapshot": 3,
+    "began_at": AT,
+    "changed_at": AT,
+}
 ROTATION: dict[str, Any] = {"done": True, "plugins_left": [], "values_sealed": 3, "broken": {}}
 RUNNING = WAITING | {
     "state": "running",
@@ -408,6 +421,10 @@ def host_answers() -> dict[str, Any]:
         f"PUT {at}/resources": LIMITED,
         f"GET {at}/recommendations": SUGGESTED,
         f"POST {at}/recommendations/apply": LIMITED,
+        f"GET {at}/upgrades": page(UPGRADE),
+        f"POST {at}/upgrades": UPGRADE,
+        f"DELETE {at}/upgrades/open": {},
+        f"POST {at}/rollback": UPGRADE | {"state": "rolled_back", "cause": "rolled back"},
         f"GET {at}/snapshots": page(SNAPSHOT),
         f"POST {at}/snapshots": SNAPSHOT,
         f"POST {at}/snapshots/7/restore": SNAPSHOT,

@@ -62,6 +62,10 @@ COMMANDS = {
     "stats": ["stats", "acme/weather"],
     "limit": ["limit", "acme/weather", "--cpus", "0.25"],
     "recommend": ["recommend", "acme/weather"],
+    "upgrade": ["upgrade", "acme/weather@^1"],
+    "upgrade cancel": ["upgrade", "acme/weather", "--cancel"],
+    "rollback": ["rollback", "acme/weather", "--restore"],
+    "upgrades": ["upgrades", "acme/weather"],
     "storage snapshots": ["storage", "snapshots", "acme/weather"],
     "storage snapshot": ["storage", "snapshot", "acme/weather"],
     "storage restore": ["storage", "restore", "acme/weather", "7", "--yes"],
@@ -705,3 +709,24 @@ def test_what_is_suggested_is_set_when_it_is_asked_for(run: Any, services: fake.
     assert not [each for each in services.asked if each.method == "POST"]
     assert "At its next start: memory_bytes" in run("recommend", "acme/weather", "--apply").stdout
     assert services.sent_to("POST /v1/plugins/acme/weather/recommendations/apply")
+
+
+def test_what_is_decided_on_is_the_upgrade_that_waits(run: Any, services: fake.Services) -> None:
+    asks = [{"need": "ui.notify", "meaning": "m", "reason": "r", "optional": False, "standing": "undecided"}]
+    waiting = fake.UPGRADE | {"state": "awaiting_approval", "cause": "to be decided: ui.notify", "asks": asks}
+    services.answers["GET /v1/plugins/acme/weather/upgrades"] = {"items": [waiting], "next": None}
+    services.answers["POST /v1/plugins/acme/weather/upgrades"] = waiting
+    told = run("upgrade", "acme/weather")
+    assert (told.exit_code, "ui.notify: r" in told.stdout, "approve acme/weather" in told.stdout) == (
+        0,
+        True,
+        True,
+    )
+    assert run("approve", "acme/weather", "--yes").exit_code == 0
+    (decision,) = [each.json for each in services.asked if each.path == "/v1/permissions"]
+    assert (decision["digest"], decision["grant"]) == (waiting["after"]["digest"], ["ui.notify"])
+
+
+def test_an_upgrade_that_failed_is_an_error(run: Any, services: fake.Services) -> None:
+    services.answers["POST /v1/plugins/acme/weather/upgrades"] = fake.UPGRADE | {"state": "failed"}
+    assert run("upgrade", "acme/weather").exit_code == 1
