@@ -101,12 +101,12 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "CORE-4",
         "hot loading",
-        "partial",
+        "done",
         tests=(
             "tests/integration/test_host_on_engine.py::test_plugins_have_users_of_their_own_and_calls_side_by_side",
             "tests/integration/test_host_on_engine.py::test_a_plugin_is_installed_approved_called_and_removed_without_a_trace",
+            "tests/integration/test_upgrades_on_engine.py::test_real_releases_are_swapped_under_load_and_no_call_fails",
         ),
-        lacks="upgrade in place",
     ),
     Requirement(
         "CORE-5",
@@ -156,8 +156,9 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "CORE-8",
         "encrypted data persistence",
-        "partial",
+        "done",
         tests=(
+            "tests/unit/host/test_upgrades.py::test_an_upgrade_takes_a_snapshot_and_a_rollback_can_restore_it",
             "tests/contract/test_host_calls.py::test_a_value_that_was_stored_is_found_until_it_is_deleted",
             "tests/unit/host/test_storage.py::test_writers_at_once_do_not_pass_the_quota_together",
             "tests/unit/host/test_keyring.py::test_it_opens_nowhere_else",
@@ -181,7 +182,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_storage_sealed.py::test_replacing_all_keys_under_load_loses_nothing",
             "tests/unit/host/test_storage_sealed.py::test_after_a_purge_nothing_can_be_read_even_of_rows_that_are_brought_back",
         ),
-        lacks="a snapshot with each upgrade",
     ),
     Requirement(
         "CORE-9",
@@ -529,9 +529,42 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     ),
     Requirement("RES-14", "memory and CPU optimisation"),
     # Hot loading
-    Requirement("HOT-1", "zero-downtime upgrade"),
-    Requirement("HOT-2", "rollback"),
-    Requirement("HOT-3", "permission diff at upgrade"),
+    Requirement(
+        "HOT-1",
+        "zero-downtime upgrade",
+        "done",
+        tests=(
+            "tests/unit/host/test_upgrades.py::test_a_release_takes_the_place_of_another_under_load_and_no_call_fails",
+            "tests/unit/host/test_upgrades.py::test_calls_that_are_inside_end_where_they_began",
+            "tests/unit/host/test_upgrades.py::test_no_call_is_made_twice_by_a_swap",
+            "tests/integration/test_upgrades_on_engine.py::test_real_releases_are_swapped_under_load_and_no_call_fails",
+        ),
+    ),
+    Requirement(
+        "HOT-2",
+        "rollback",
+        "partial",
+        tests=(
+            "tests/unit/host/test_upgrades.py::test_back_and_forth_under_load_and_no_call_fails",
+            "tests/unit/host/test_upgrades.py::test_a_release_that_sickens_in_its_probation_is_rolled_back",
+            "tests/unit/host/test_upgrades.py::test_a_release_that_dies_in_its_probation_is_rolled_back_at_once",
+            "tests/unit/host/test_upgrades.py::test_without_its_old_instances_the_release_before_starts_again",
+            "tests/unit/host/test_upgrades.py::test_a_rollback_without_old_instances_is_a_swap",
+            "tests/integration/test_upgrades_on_engine.py::test_real_releases_are_swapped_under_load_and_no_call_fails",
+        ),
+        lacks="a verdict of a canary",
+    ),
+    Requirement(
+        "HOT-3",
+        "permission diff at upgrade",
+        "done",
+        tests=(
+            "tests/unit/host/test_upgrades.py::test_more_rights_wait_for_exactly_their_approval_and_the_old_release_serves",
+            "tests/unit/host/test_upgrades.py::test_fewer_rights_need_no_approval_and_what_is_not_asked_for_is_gone",
+            "tests/unit/host/test_upgrades.py::test_a_role_reaches_no_further_than_the_release_before_asked",
+            "tests/unit/host/test_upgrades.py::test_what_was_denied_or_ends_stays_so_with_the_next_release",
+        ),
+    ),
     # Marketplace
     Requirement(
         "MKT-1",

@@ -66,12 +66,17 @@ async def examine(
             differences=drifted,
         )
     if manifest.health is not None:
-        await _test(session, manifest.health)
+        await self_test(session, manifest.health)
     await session.subscribe(manifest.events.subscriptions)
     return offer
 
 
-async def _test(session: Session, health: Health) -> None:
+async def self_test(session: Session, health: Health) -> None:
+    """Has the plugin test itself.
+
+    Raises:
+        PluginUnavailableError: It did not pass, or did not answer.
+    """
     try:
         result = await session.call(
             health.function, health.arguments, timeout_s=health.timeout_s, call_id="self-test"

@@ -27,6 +27,7 @@ from wirthforge_host.errors import (
 )
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.departures import Departures
+from wirthforge_host.plugins.examination import self_test
 from wirthforge_host.plugins.fleet import Fleet
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
@@ -80,8 +81,8 @@ class Swaps:
             upgrade = await store.open_upgrade(tx, record.name)
         if upgrade is not None and upgrade.state is UpgradeState.PREPARING:
             await self._carry_out(record, upgrade, start)
-        elif upgrade is not None and self._stood_probation(upgrade):
-            await self._move(upgrade, UpgradeState.DONE, "its probation is over")
+        elif upgrade is not None and upgrade.state is UpgradeState.PROBATION:
+            await self._judge(record, upgrade)
         if self.fleet.parked(record.name):
             await self._drop_late(record.name)
 
@@ -219,6 +220,20 @@ class Swaps:
         else:
             instance.paused = True
 
+    async def _judge(self, record: PluginRecord, upgrade: UpgradeRecord) -> None:
+        """Ends a probation that is over, and one in which the release does not pass its self-test any more."""
+        health = record.release.manifest.health
+        open_ones = [each for each in self.fleet.of(record.name) if each.gate.is_open]
+        try:
+            if health is not None:
+                await asyncio.gather(*(self_test(each.session, health) for each in open_ones))
+        except PluginUnavailableError as error:
+            if not any(each.lost.is_set() for each in open_ones):  # else it is found dead, and why is asked
+                await self.back(record, upgrade, cause=error.message, actor=HOST, restore=False)
+            return
+        if self._is_over(upgrade.changed_at, self.settings.probation_s):
+            await self._move(upgrade, UpgradeState.DONE, "its probation is over")
+
     async def _thawed(self, plugin: str) -> list[Instance]:
         """What is kept of the release before, as far as it can serve."""
         thawed = []
@@ -250,10 +265,6 @@ class Swaps:
         if (upgrade.state, upgrade.cause) != (after, cause):
             async with self.database.transaction() as tx:
                 await self.states.move_upgrade(tx, upgrade, after, cause=cause)
-
-    def _stood_probation(self, upgrade: UpgradeRecord) -> bool:
-        is_on = upgrade.state is UpgradeState.PROBATION
-        return is_on and self._is_over(upgrade.changed_at, self.settings.probation_s)
 
     def _is_over(self, since: datetime, seconds: float) -> bool:
         return self.now() - since >= timedelta(seconds=seconds)

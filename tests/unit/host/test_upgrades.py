@@ -21,6 +21,7 @@ from pathlib import Path
 from wirthforge_sdk.runtime import Plugin
 
 plugin = Plugin()
+sick = None
 
 @plugin.function(inline=True)
 def version() -> str:
@@ -42,13 +43,26 @@ def keep(value: str) -> str:
 def kept() -> str:
     return str(plugin.storage.get("k"))
 
+@plugin.function(inline=True)
+def mark(file: str) -> bool:
+    with open(file, "ab") as marks:
+        marks.write(b"x")
+    return True
+
+@plugin.function
+def sicken(file: str) -> bool:
+    Path(file).touch()
+    global sick
+    sick = Path(file)
+    return True
+
 @plugin.function
 def die() -> bool:
     os._exit(3)
 
 @plugin.function
 def well() -> bool:
-    if not {well}:
+    if not {well} or (sick and sick.exists()):
         raise RuntimeError("not well")
     return True
 """
@@ -161,13 +175,43 @@ async def test_calls_that_are_inside_end_where_they_began(tmp_path):
 async def test_back_and_forth_under_load_and_no_call_fails(tmp_path):
     async with serving(tmp_path, release("1.0.0"), release("1.1.0")) as host:
         async with under_load(host, callers=4) as answers:
-            for _ in range(5):
+            for _ in range(2):
                 assert (await upgraded(host)).state is UpgradeState.PROBATION
                 assert await served(host) == "1.1.0"
                 assert (await back(host)).state is UpgradeState.ROLLED_BACK
                 assert await served(host) == "1.0.0"
         assert set(answers) == {"1.0.0", "1.1.0"}
         assert len(await host.containers()) == 1
+
+
+@pytest.mark.requirement("HOT-1")
+async def test_no_call_is_made_twice_by_a_swap(tmp_path):
+    async with serving(tmp_path, release("1.0.0"), release("1.1.0")) as host:
+        file, stop, made = tmp_path / "marks", asyncio.Event(), 0
+
+        async def call():
+            nonlocal made
+            while not stop.is_set():
+                done = await host.call("mark", file=str(file))
+                made += done.structured["result"]
+
+        callers = [asyncio.create_task(call()) for _ in range(4)]
+        for _ in range(2):
+            await upgraded(host)
+            await back(host)
+        stop.set()
+        await asyncio.gather(*callers)
+        assert file.stat().st_size == made > 100
+
+
+@pytest.mark.requirement("HOT-2")
+async def test_a_release_that_sickens_in_its_probation_is_rolled_back(tmp_path):
+    async with serving(tmp_path, release("1.0.0"), release("1.1.0")) as host:
+        await upgraded(host)
+        await host.call("sicken", file=str(tmp_path / "sick"))
+        found = await until(host, UpgradeState.ROLLED_BACK)
+        assert found.cause == "its self-test well answered that it failed"
+        assert await served(host) == "1.0.0"
 
 
 @pytest.mark.requirement("HOT-2")
