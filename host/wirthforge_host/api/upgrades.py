@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, status
 
 from wirthforge_host.api.security import Keeper, Reader, Wired
+from wirthforge_sdk.contracts.host_api import PluginOut
 from wirthforge_sdk.contracts.identifiers import Slug
 from wirthforge_sdk.contracts.upgrades_api import RollbackIn, UpgradeIn, UpgradeOut
 from wirthforge_sdk.contracts.wire import Page
@@ -32,6 +33,14 @@ async def upgrades(namespace: Slug, name: Slug, _: Reader, wiring: Wired) -> Pag
 async def cancel(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> None:
     """Wants an upgrade no more that does not serve yet."""
     await wiring.plugins.upgrades.cancel(f"{namespace}/{name}", operator)
+
+
+@router.post("/restart")
+async def restart(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> PluginOut:
+    """Has fresh instances of the same release take the calls, without a pause."""
+    plugin = f"{namespace}/{name}"
+    await wiring.plugins.upgrades.restart(plugin, operator)
+    return await wiring.plugins.get(plugin)
 
 
 @router.post("/rollback")

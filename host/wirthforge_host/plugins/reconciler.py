@@ -155,7 +155,7 @@ class Reconciler:
         while record is not None and self._lacks_some(record) and await self._start(record):
             pass
         if record is not None:
-            await self.swaps.follow(record, self._started)
+            await self.swaps.follow(record, self.started)
 
     async def cut_off(self, plugin: str) -> None:
         """Ends the plugin's instances at once, and starts none until it is released: for when nothing can be decided.
@@ -295,7 +295,7 @@ class Reconciler:
         self.retries.settled(record.name)
         began = time.monotonic()
         try:
-            instance = await self._started(record)
+            instance = await self.started(record)
         except (FunctionDriftError, SandboxMismatchError) as error:
             if isinstance(error, FunctionDriftError):
                 self._signals.notice(
@@ -315,7 +315,7 @@ class Reconciler:
             return instance is not None
         return False
 
-    async def _started(self, record: PluginRecord) -> Instance | None:
+    async def started(self, record: PluginRecord) -> Instance | None:
         """One more instance, which takes no calls yet; None when whoever wants the plugin to end interrupted it."""
         return await self.starts.run(record.name, self._opened(record))
 

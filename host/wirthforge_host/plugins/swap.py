@@ -123,6 +123,24 @@ class Swaps:
             tx.after_commit(lambda: self._put(name, old))
         await self.departures.stop(new)
 
+    async def renew(self, record: PluginRecord, start: Start) -> bool:
+        """Puts fresh instances of the same release in the place of those that serve; whether nobody interrupted it.
+
+        Raises:
+            WirthForgeError: One did not start; those that serve go on.
+        """
+        opened: list[Instance] = []
+        try:
+            if not await self._open_all(record, start, opened):
+                return False
+        except BaseException:
+            await asyncio.shield(self.departures.close(opened))
+            raise
+        old = self.fleet.of(record.name)
+        self._put(record.name, opened)
+        await self.departures.stop(old)
+        return True
+
     async def end_old(self, plugin: str) -> None:
         """Ends what is kept of the release before."""
         await self.departures.close(self.fleet.unpark(plugin))
@@ -133,7 +151,7 @@ class Swaps:
         opened: list[Instance] = []
         try:
             serves = record.state in HAS_INSTANCE and bool(self.fleet.of(record.name))
-            if serves and not await self._open_all(record, upgrade, start, opened):
+            if serves and not await self._open_all(await self._successor(record, upgrade), start, opened):
                 return
             old = await self._switched(record, upgrade, opened)
         except WirthForgeError as error:
@@ -146,16 +164,16 @@ class Swaps:
         else:
             await self._park(old, opened)
 
-    async def _open_all(
-        self, record: PluginRecord, upgrade: UpgradeRecord, start: Start, opened: list[Instance]
-    ) -> bool:
-        """Opens as many of the new release as serve; whether nobody interrupted it."""
+    async def _successor(self, record: PluginRecord, upgrade: UpgradeRecord) -> PluginRecord:
         async with self.database.reading() as tx:
             release = await store.find_release(tx, record.name, upgrade.after)
         assert release is not None  # noqa: S101 (what an open upgrade leads to is not forgotten)
-        successor = dataclasses.replace(record, release=release)
+        return dataclasses.replace(record, release=release)
+
+    async def _open_all(self, record: PluginRecord, start: Start, opened: list[Instance]) -> bool:
+        """Opens as many of a release as serve; whether nobody interrupted it."""
         for _ in self.fleet.of(record.name):
-            if (instance := await start(successor)) is None:
+            if (instance := await start(record)) is None:
                 await self.departures.close(opened)
                 return False
             opened.append(instance)
@@ -173,7 +191,8 @@ class Swaps:
             snapshot = await self._snapshot(tx, record, upgrade)
             await store.set_release(tx, name, upgrade.after)
             await self.states.move_upgrade(tx, upgrade, after, cause=cause, snapshot=snapshot)
-            tx.after_commit(lambda: self._put(name, opened) if opened else None)
+            if opened:
+                tx.after_commit(lambda: self._put(name, opened))
         return old
 
     async def _snapshot(self, tx: Transaction, record: PluginRecord, upgrade: UpgradeRecord) -> int | None:

@@ -17,7 +17,7 @@ from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.tokens.service import Operator
-from wirthforge_sdk.contracts.host_api import AskedPermission
+from wirthforge_sdk.contracts.host_api import AskedPermission, State
 from wirthforge_sdk.contracts.permissions import Permission, covered
 from wirthforge_sdk.contracts.upgrades_api import ReleaseOut, RollbackIn, UpgradeOut, UpgradeState
 from wirthforge_sdk.errors import ConflictError, NotFoundError
@@ -118,6 +118,26 @@ class Upgrades:
                     record, upgrade, cause="rolled back", actor=operator.actor, restore=how.restore
                 )
             await self.reconciler.settle(name)
+
+    async def restart(self, name: str, operator: Operator) -> None:
+        """Has fresh instances of the same release take the calls; those inside the old ones end there.
+
+        Raises:
+            NotFoundError: The plugin is not on this host.
+            ConflictError: It does not take calls, or was stopped meanwhile.
+            PluginUnavailableError: The fresh ones did not start; the old ones go on.
+        """
+        async with self.reconciler.alone_with(name):
+            async with self.database.transaction() as tx:
+                record = await store.get_plugin(tx, name)
+                if record.state not in (State.RUNNING, State.THROTTLED):
+                    raise ConflictError(
+                        f"{name} is {record.state.value.replace('_', ' ')}: there is nothing to restart",
+                        plugin=name,
+                    )
+                await self.audit.append(tx, act_of("plugin.restart", record, operator))
+            if not await self.reconciler.swaps.renew(record, self.reconciler.started):
+                raise ConflictError(f"{name} was stopped meanwhile", plugin=name)
 
     async def of_plugin(self, name: str) -> list[UpgradeOut]:
         """The plugin's upgrades, the newest first.

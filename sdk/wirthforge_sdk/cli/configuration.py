@@ -264,7 +264,7 @@ def _delivered(delivery: DeliveryOut) -> str:
         Outcome.APPLIED: " The plugin has it.",
         Outcome.FAILED: f" The plugin did not take it: {delivery.reason}",
         Outcome.NOT_RUNNING: " The plugin does not run.",
-        Outcome.AT_NEXT_START: " The plugin has it at its next start.",
+        Outcome.AT_NEXT_START: " The plugin has it at its next start: `wirthforge restart`.",
     }[delivery.outcome]
 
 

@@ -79,6 +79,7 @@ _add(
         "inspect": operator.inspect,
         "enable": operator.enable,
         "scale": operator.scale,
+        "restart": upgrades.restart,
         "upgrade": upgrades.upgrade,
         "rollback": upgrades.rollback,
         "upgrades": upgrades.upgrades,

@@ -52,6 +52,16 @@ async def rollback(
     return Answer(found, lambda: _told(found))
 
 
+async def restart(name: Name) -> Answer:
+    """Have fresh sandboxes of the same release take the calls, for what holds from a start on. No call waits or fails."""
+    from wirthforge_sdk.cli import views
+
+    async with services.host() as host:
+        with working(f"Restarting {name}"):
+            plugin = await host.restart(name)
+    return Answer(plugin, lambda: views.changed(plugin))
+
+
 async def upgrades(name: Name) -> Answer:
     """Show what became of a plugin's upgrades, the newest first."""
     from wirthforge_sdk.cli import views

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from wirthforge_sdk.client.connection import Request, Service, given, plugin_path
+from wirthforge_sdk.contracts.host_api import PluginOut
 from wirthforge_sdk.contracts.upgrades_api import RollbackIn, UpgradeIn, UpgradeOut
 from wirthforge_sdk.contracts.wire import Page
 
@@ -33,6 +34,11 @@ class UpgradeService(Service):
     async def cancel_upgrade(self, name: str) -> None:
         """Wants an upgrade no more that does not serve yet."""
         await self._connection.tell(Request("DELETE", f"{plugin_path(name)}/upgrades/open"))
+
+    async def restart(self, name: str) -> PluginOut:
+        """Has fresh instances of the same release take the calls."""
+        request = Request("POST", f"{plugin_path(name)}/restart", timeout_s=UPGRADE_S)
+        return await self._connection.ask(request, PluginOut)
 
     async def roll_back(self, name: str, *, restore: bool = False) -> UpgradeOut:
         """Lets the release before serve again; ``restore``: with what was stored at the upgrade."""

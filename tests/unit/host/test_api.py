@@ -28,6 +28,7 @@ SCOPES = {
     "plugin": Scope.READ,
     "enable": Scope.OPERATE,
     "scale": Scope.OPERATE,
+    "restart": Scope.OPERATE,
     "upgrade": Scope.OPERATE,
     "upgrades": Scope.READ,
     "cancel": Scope.OPERATE,

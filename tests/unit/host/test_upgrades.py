@@ -418,6 +418,23 @@ async def test_all_instances_are_replaced_together(tmp_path, scale):
         assert {await served(host) for _ in range(6)} == {"1.0.0"}
 
 
+async def test_a_restart_under_load_fails_no_call_and_leaves_the_way_back(tmp_path):
+    async with serving(tmp_path, release("1.0.0"), release("1.1.0")) as host:
+        await upgraded(host)
+        before = (await host.plugin()).instance.id
+        async with under_load(host) as answers:
+            await host.wiring.plugins.upgrades.restart(PLUGIN, host.operator)
+        assert set(answers) == {"1.1.0"}
+        after = (await host.plugin()).instance.id
+        assert before != after
+        assert len(await host.containers()) == 2
+        await back(host)
+        assert await served(host) == "1.0.0"
+        await host.disable()
+        with pytest.raises(ConflictError, match="nothing to restart"):
+            await host.wiring.plugins.upgrades.restart(PLUGIN, host.operator)
+
+
 async def test_a_host_that_starts_goes_on_where_the_one_before_was(tmp_path):
     packages = release("1.0.0"), release("1.1.0")
     async with serving(tmp_path, *packages) as host:

@@ -421,6 +421,7 @@ def host_answers() -> dict[str, Any]:
         f"PUT {at}/resources": LIMITED,
         f"GET {at}/recommendations": SUGGESTED,
         f"POST {at}/recommendations/apply": LIMITED,
+        f"POST {at}/restart": RUNNING,
         f"GET {at}/upgrades": page(UPGRADE),
         f"POST {at}/upgrades": UPGRADE,
         f"DELETE {at}/upgrades/open": {},

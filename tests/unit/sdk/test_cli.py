@@ -62,6 +62,7 @@ COMMANDS = {
     "stats": ["stats", "acme/weather"],
     "limit": ["limit", "acme/weather", "--cpus", "0.25"],
     "recommend": ["recommend", "acme/weather"],
+    "restart": ["restart", "acme/weather"],
     "upgrade": ["upgrade", "acme/weather@^1"],
     "upgrade cancel": ["upgrade", "acme/weather", "--cancel"],
     "rollback": ["rollback", "acme/weather", "--restore"],
