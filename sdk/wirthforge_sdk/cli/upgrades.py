@@ -53,7 +53,7 @@ async def rollback(
 
 
 async def restart(name: Name) -> Answer:
-    """Have fresh sandboxes of the same release take the calls, for what holds from a start on. No call waits or fails."""
+    """Have fresh sandboxes of the same release take the calls, for what holds from a start on. No call fails."""
     from wirthforge_sdk.cli import views
 
     async with services.host() as host:
