@@ -457,3 +457,76 @@ async def test_an_upgrade_of_what_others_depend_on_stays_within_what_they_take(t
         await back(host)
         with pytest.raises(ConflictError, match=r"demo/user needs demo/hello \^1"):
             await upgraded(host, "^2")
+
+
+HEARING = """
+from wirthforge_sdk.runtime import Event, Plugin
+
+plugin = Plugin()
+
+@plugin.function(inline=True)
+def version() -> str:
+    return "{version}"
+
+@plugin.on_event("a")
+def passing(event: Event) -> None:
+    note("a", event)
+
+@plugin.on_event("b")
+def lasting(event: Event) -> None:
+    note("b", event)
+
+def note(topic, event):
+    with open("FILE", "a") as heard:
+        heard.write(f"{topic} {event.data}\\n")
+
+@plugin.function
+def well() -> bool:
+    return True
+"""
+SUBSCRIPTIONS = """
+[[events.subscriptions]]
+topic = "a"
+
+[[events.subscriptions]]
+topic = "b"
+durable = true
+"""
+
+
+@pytest.mark.requirement("HOT-1", "CORE-7")
+async def test_events_are_neither_lost_nor_doubled_by_swaps(tmp_path):
+    source = HEARING.replace("FILE", str(tmp_path / "heard"))
+    asks = ("events.subscribe:a", "events.subscribe:b")
+    packages = [
+        release(version, source=source, asks=asks, extra=SUBSCRIPTIONS) for version in ("1.0.0", "1.1.0")
+    ]
+    async with world(tmp_path / "h", packages[0], **IMPATIENT) as host:
+        await host.install()
+        await host.approve(*asks)
+        host.source.put(packages[1])
+        bus, published, stop = host.wiring.bus, 0, asyncio.Event()
+
+        async def publish():
+            nonlocal published
+            while not stop.is_set():
+                published += 1
+                for topic in "ab":
+                    await bus.publish("application:t", topic, str(published).encode())
+                await asyncio.sleep(0.005)
+
+        publishing = asyncio.create_task(publish())
+        for _ in range(2):
+            await upgraded(host)
+            await back(host)
+        await host.wiring.plugins.upgrades.restart(PLUGIN, host.operator)
+        stop.set()
+        await publishing
+        async with asyncio.timeout(PATIENCE_S):
+            while len(heard := (tmp_path / "heard").read_text().split("\\n")) <= 2 * published:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        for topic in "ab":
+            assert [line for line in heard if line.startswith(topic)] == [
+                f"{topic} {number}" for number in range(1, published + 1)
+            ]
+        assert published > 50
