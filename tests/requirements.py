@@ -151,6 +151,8 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_events.py::test_an_application_subscribes_publishes_and_replays_over_a_websocket",
             "tests/integration/test_events.py::test_a_plugin_that_dies_of_an_event_or_is_stopped_loses_none",
             "tests/integration/test_events.py::test_what_a_killed_host_answered_for_is_kept",
+            "tests/unit/host/test_bus_handover.py::test_back_and_forth_every_event_is_seen_once_in_order_by_one_of_the_two",
+            "tests/integration/test_events.py::test_an_instance_is_sent_events_from_when_it_is_to_be_and_hands_them_over_to_another",
         ),
     ),
     Requirement(

@@ -218,12 +218,13 @@ class Reconciler:
     async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
         """Writes down how the plugin stands with an instance, where that is not how it was written; counts it."""
         after = standing((*self.fleet.of(instance.plugin), instance))
-        if record is not None and record.state is not after:
-            try:
+        try:
+            if record is not None and record.state is not after:
                 await self._states.move(record.name, after, cause="the host found it so")
-            except BaseException:
-                await asyncio.shield(self._instances.leave(instance))
-                raise
+            await instance.session.subscribe()
+        except BaseException:
+            await asyncio.shield(self._instances.leave(instance))
+            raise
         self.fleet.join(instance)
         if not instance.paused:
             self.fleet.let_in(instance)
@@ -317,7 +318,7 @@ class Reconciler:
         return False
 
     async def _opened(self, record: PluginRecord) -> Instance:
-        """One more instance; where its fellows are throttled, it is as they are."""
+        """One more instance, sent events; where its fellows are throttled, it is as they are."""
         instance = await self._instances.open(record, on_lost=self._wake.set)
         share = min((each.cpu_share for each in self.fleet.of(record.name)), default=1.0)
         try:
@@ -326,6 +327,7 @@ class Reconciler:
                     instance.container_id, instance.limits.cpus * share, instance.pid
                 )
                 instance.cpu_share = share
+            await instance.session.subscribe()
         except BaseException:
             await asyncio.shield(self._instances.close(instance))
             raise
