@@ -155,7 +155,7 @@ def fill(host: World, plugins: int) -> None:
                 plugin=name_of(number),
                 instance="before",
                 level="info",
-                message="adding",
+                message=f"{line} " + "x" * 400,  # as long as what a failing function has logged
                 fields={"a": line, "b": line},
             )
 

@@ -235,6 +235,7 @@ async def _connected(
         storage_bytes=4 * MAX_VALUE_BYTES,
         asks=ASKS,
         configuration=manifest.configuration,
+        subscriptions=manifest.events.subscriptions,
     )
     endpoint = await Bridge(services).listen(peer, directory, on_lost=lambda: None)
     runtime = ["-m", "wirthforge_sdk.runtime", "--socket", str(directory / "bridge.sock")]
@@ -242,7 +243,7 @@ async def _connected(
     try:
         session = await endpoint.accept(timeout_s=WAIT_S)
         await session.open(timeout_s=WAIT_S)
-        await session.subscribe(parse_manifest((project / "plugin.toml").read_bytes()).events.subscriptions)
+        await session.subscribe()
         yield RuntimeHost(services, endpoint, session, process)
     finally:
         await endpoint.close()

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from tests.fakes.world import PLUGIN, run_plugin, world
+from tests.fakes.world import PLUGIN, run_plugin, worker, world
 from tests.integration.test_recovery import counting
 from wirthforge_host.errors import EngineUnavailableError, PluginUnavailableError
 from wirthforge_host.plugins import instances, reconciler
@@ -107,6 +107,20 @@ async def test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have(ag
         assert set(await host.containers()) == left
         reasons = [each.detail.get("reason") for each in await host.audited("instance.adopt")]
         assert reasons[3:].count("its plugin has as many instances as it is to have") == 1
+
+
+async def test_an_instance_that_is_taken_over_is_sent_events_again(engine, tmp_path):
+    package = worker(
+        permissions=("events.subscribe:a",), extra='[events]\n[[events.subscriptions]]\ntopic = "a"\n'
+    )
+    heard = [(PLUGIN, "a", 0)]
+    async with world(tmp_path / "h", package, engine=engine, leave_running=True) as host:
+        await host.install()
+        await host.approve("events.subscribe:a")
+        assert host.wiring.bus.subscriptions() == heard
+    async with world(tmp_path / "h", package, engine=engine) as host:
+        await adopted(host, 1)
+        assert host.wiring.bus.subscriptions() == heard
 
 
 async def adopted(host, number):

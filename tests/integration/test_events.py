@@ -20,6 +20,7 @@ from wirthforge_host.api.event_socket import MAX_SUBSCRIPTIONS
 from wirthforge_host.bus import Bus
 from wirthforge_host.database import metadata
 from wirthforge_host.events import Events
+from wirthforge_host.plugins import store
 from wirthforge_host.tokens.service import ALL_SCOPES, Scope
 from wirthforge_sdk.client.host import HostClient
 from wirthforge_sdk.contracts.events_api import KeepIn
@@ -202,6 +203,51 @@ async def test_a_plugin_that_dies_of_an_event_or_is_stopped_loses_none(host):
     await host.disable()
     assert (await host.plugin()).state is State.STOPPED
     assert bus.log.cursors[PLUGIN, "weather.#"] >= ids[-1]
+
+
+async def examined(wiring):
+    """An instance that nobody calls."""
+    async with wiring.database.reading() as tx:
+        record = await store.get_plugin(tx, PLUGIN)
+    return await wiring.instances.open(record, on_lost=lambda: None)
+
+
+@pytest.mark.requirement("CORE-7")
+async def test_an_instance_is_sent_events_from_when_it_is_to_be_and_hands_them_over_to_another(tmp_path):
+    source = HEARING.replace("[event.data, event.id]", "[event.data, os.getpid()]")
+    package = make_package(PLUGIN, source=source, functions=offered(source), permissions=NEEDS, extra=EVENTS)
+    async with world(tmp_path / "h", package) as host:
+        await host.install()
+        await host.approve(*NEEDS)
+        await host.disable()
+        wiring = host.wiring
+        new = await examined(wiring)
+        assert wiring.bus.subscriptions() == [], "it is examined, and no more"
+        await host.enable()
+        old = wiring.reconciler.live(PLUGIN)
+        async with wiring.events.subscribe() as news, asyncio.timeout(WAIT_S):
+
+            async def heard(*values):
+                """The processes that heard what is published now, each once."""
+                for value in values:
+                    await wiring.bus.publish("application:t", "weather.rain", b"%d" % value)
+                told = []
+                while len(told) < len(values):
+                    event = await anext(news)
+                    if event.type == "plugin.event":
+                        told.append(event.data["data"])
+                assert [value for value, _ in told] == [*values]
+                return {process for _, process in told}
+
+            [first] = await heard(1, 2)
+            await new.session.take_over(old.session)
+            [second] = await heard(3, 4)
+            assert second != first
+            await old.session.take_over(new.session)
+            assert await heard(5, 6) == {first}
+            await old.session.subscribe()
+            assert await heard(7) == {first}
+        await wiring.instances.close(new)
 
 
 KILLED = """

@@ -7,7 +7,7 @@ The revision is settled once, when the session opens, and never mixed: 2026-07-2
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -49,7 +49,6 @@ from wirthforge_sdk.contracts.bridge import (
     UNSUPPORTED_VERSION,
     ErrorCode,
 )
-from wirthforge_sdk.contracts.events import Subscription
 from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, Function
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
 
@@ -264,9 +263,26 @@ class Session:
             )
         return ToolResult(answer.is_error, answer.structured, answer.content)
 
-    async def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
-        """Has the plugin sent events from now on: those of its manifest, and what it subscribes to itself."""
-        await self._subscriber.begin(subscriptions, self._deliver)
+    async def subscribe(self) -> None:
+        """Has the plugin sent events from now on: those of its manifest, and what it subscribes to itself.
+
+        Raises:
+            DatabaseUnavailableError: It could not be written down which are kept for it.
+        """
+        await self._subscriber.begin(self._deliver)
+
+    async def take_over(self, old: Session) -> None:
+        """As :meth:`subscribe`, in the place of all instances of ``old``'s release, which are sent no event more.
+
+        No event is lost or doubled. Returns when what was on its way to them is acknowledged, or they had five seconds
+        for it. It is for the first of a release to do; further ones subscribe after it. ``old`` may be gone, and
+        may take over again.
+
+        Raises:
+            PluginUnavailableError: This instance is gone; nothing has changed.
+            DatabaseUnavailableError: As :meth:`subscribe`; nothing has changed.
+        """
+        await self._subscriber.take_over(old._subscriber, self._deliver)
 
     async def _deliver(self, pattern: str, event: dict[str, Any], timeout_s: float) -> None:
         """Sends one event; returns when the plugin acknowledges it.

@@ -23,13 +23,54 @@ Send = Callable[[str, dict[str, Any], float], Awaitable[None]]
 """Sends one event (the subscription's pattern, the event, seconds it may take); returns when it is acknowledged."""
 
 
+class Way:
+    """The way of events to one instance, for as long as it is sent any."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._limits: set[asyncio.Timeout] = set()
+        """Of each event that is on it."""
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def bring(self, pattern: str, event: dict[str, Any], timeout_s: float) -> None:
+        """Sends one event; returns when it is acknowledged.
+
+        Raises:
+            CallTimedOutError: It was not in time, or not in that of :meth:`end`.
+            WirthForgeError: As the plugin's answer says.
+        """
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._limits.add(limit)
+                self._empty.clear()
+                try:
+                    await self._send(pattern, event, timeout_s)
+                finally:
+                    self._limits.remove(limit)
+                    if not self._limits:
+                        self._empty.set()
+        except TimeoutError:
+            raise CallTimedOutError("another instance took over before it was acknowledged") from None
+
+    def end(self, within_s: float) -> None:
+        """Cuts what is not acknowledged within so many seconds. Nothing more is brought."""
+        until = asyncio.get_running_loop().time() + within_s
+        for limit in self._limits:
+            limit.reschedule(until)
+
+    async def ended(self) -> None:
+        """Returns when nothing is on it."""
+        await self._empty.wait()
+
+
 class Delivery:
     """One subscription at work.
 
     Args:
         subscription: Which.
         feed: Where its events come from.
-        send: Brings one to the plugin.
+        way: To the plugin's instance.
         allowed: Whether the plugin may have events of a topic at this moment.
         failed: Told of each event that is given up, and why.
         attempts: How often each event was tried; kept by the caller, so that a plugin that an event kills meets it
@@ -40,7 +81,7 @@ class Delivery:
         self,
         subscription: Subscription,
         feed: Feed,
-        send: Send,
+        way: Way,
         *,
         allowed: Callable[[str], bool],
         failed: Callable[[BusEvent, str], None],
@@ -48,7 +89,7 @@ class Delivery:
     ) -> None:
         self._subscription = subscription
         self._feed = feed
-        self._send = send
+        self._way = way
         self._allowed = allowed
         self._failed = failed
         self._attempts = attempts
@@ -74,6 +115,14 @@ class Delivery:
             for task in self._tasks:
                 task.cancel()
 
+    def hand_over(self, subscription: Subscription, way: Way, allowed: Callable[[str], bool]) -> None:
+        """Has all that is not sent yet go another way, under another release's terms, without a break.
+
+        What is on its way stays there, and nothing is sent on its topic before it is done with. What is durable and not
+        acknowledged there goes the other way, too.
+        """
+        self._subscription, self._way, self._allowed = subscription, way, allowed
+
     def _begin(self, event: BusEvent, missed: int | None) -> None:
         task = asyncio.create_task(self._deliver(event, missed, self._tails.get(event.topic)))
         self._tails[event.topic] = task
@@ -89,34 +138,34 @@ class Delivery:
     async def _deliver(self, event: BusEvent, missed: int | None, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait({before})
-        if not self._allowed(event.topic) or await self._arrived(event, missed):
-            self._attempts.pop(event.id, None)
-            self._feed.acknowledge(event)
+        await self._bring(event, missed)
+        self._attempts.pop(event.id, None)
+        self._feed.acknowledge(event)
 
-    async def _arrived(self, event: BusEvent, missed: int | None) -> bool:
-        """Whether it is done with: acknowledged, or given up. Not so when the plugin's instance is gone."""
+    async def _bring(self, event: BusEvent, missed: int | None) -> None:
+        """Returns when it is done with: acknowledged, given up, denied, or lost with the plugin's instance."""
         told = {**event.as_dict(), "missed": missed}
-        durable = self._subscription.durable
         tries = 0
-        while True:
+        while self._allowed(event.topic):
             made = self._attempts[event.id] = self._attempts.get(event.id, 0) + 1
             if made > ATTEMPTS:
                 self._failed(event, f"it was tried {ATTEMPTS} times")
-                return True
+                return
+            of = self._subscription
             try:
-                await self._send(self._subscription.topic, told, self._subscription.timeout_s)
-            except PluginUnavailableError:
-                return False
+                await self._way.bring(of.topic, told, of.timeout_s)
             except (CallTimedOutError, LimitExceededError) as error:
                 # Slow, or paused by an operator: no fault of the event's.
                 self._attempts[event.id] = made - 1
-                reason = error.message
+                failure: WirthForgeError = error
             except WirthForgeError as error:
-                reason = error.message
+                failure = error
             else:
-                return True
-            if not durable:
-                self._failed(event, reason)
-                return True
+                return
+            if not of.durable:
+                if not isinstance(failure, PluginUnavailableError):
+                    self._failed(event, failure.message)
+                return
+            # Of one that is gone, this is cancelled, unless another goes on in its place.
             await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
             tries += 1

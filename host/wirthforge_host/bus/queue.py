@@ -48,9 +48,7 @@ class Queue:
         if self.blocks and event.publisher == HOST and not self._has_room():
             self._missed += 1
             return
-        while self._events and (
-            len(self._events) >= self._bound or self._weight + event.weight > QUEUE_BYTES
-        ):
+        while not self.blocks and self._events and self._is_full_for(event):
             self._drop_oldest()
         self._events.append(_Waiting(self._missed, event))
         self._missed = 0
@@ -85,6 +83,13 @@ class Queue:
     def acknowledge(self, event: BusEvent) -> None:
         """Nothing: what was taken is gone."""
 
+    def bind(self, bound: int, *, blocks: bool) -> None:
+        """Puts another rule in force for what waits, too; whoever waits for room that need not be let go."""
+        self._bound, self.blocks = bound, blocks
+        while not blocks and len(self._events) > bound:
+            self._drop_oldest()
+        self._room.set()
+
     def close(self) -> None:
         """Takes nothing more; whoever waits for room is let go."""
         self.closed = True
@@ -98,8 +103,11 @@ class Queue:
         else:
             self._missed += oldest.missed + 1
 
+    def _is_full_for(self, event: BusEvent) -> bool:
+        return len(self._events) >= self._bound or self._weight + event.weight > QUEUE_BYTES
+
     def _has_room(self) -> bool:
-        return self.closed or (
-            len(self._events) + self._reserved < self._bound
-            and self._weight + (self._reserved + 1) * LARGEST <= QUEUE_BYTES
-        )
+        if self.closed or not self.blocks:
+            return True
+        fits = self._weight + (self._reserved + 1) * LARGEST <= QUEUE_BYTES
+        return fits and len(self._events) + self._reserved < self._bound

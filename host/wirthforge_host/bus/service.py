@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 
@@ -18,9 +18,11 @@ from wirthforge_host.bus.log import Cursor, Log
 from wirthforge_host.bus.models import HOST, MAX_EVENT_BYTES, BusEvent, Retention
 from wirthforge_host.bus.queue import Queue
 from wirthforge_host.bus.subscriber import Subscriber
+from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.events import PUBLISHED, Event, Events
 from wirthforge_host.permissions import Rights
 from wirthforge_sdk.contracts.bridge import too_deep
+from wirthforge_sdk.contracts.events import Subscription
 from wirthforge_sdk.contracts.topics import MAX_TOPIC, RESERVED, Patterns, is_topic
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, NotFoundError, WirthForgeError
 from wirthforge_sdk.serving.database import Database
@@ -54,6 +56,8 @@ class Bus:
         self._subscribers: set[Subscriber] = set()
         self._lines: defaultdict[Rights, list[Subscriber]] = defaultdict(list)
         """The connections of each release that are ready, in their order: an event is for one of them."""
+        self.turns = asyncio.Lock()
+        """Held by a connection that has its turn, until it has what the manifest subscribes to."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.log = Log(database, self._tell, now=now)
         self.attempts: defaultdict[Cursor, dict[int, int]] = defaultdict(dict)
@@ -94,9 +98,9 @@ class Bus:
             self._tell(event)
             return event
 
-    def subscriber(self, plugin: str, rights: Rights) -> Subscriber:
-        """A plugin's connection, as one that may subscribe."""
-        made = Subscriber(self, plugin, rights)
+    def subscriber(self, plugin: str, rights: Rights, subscriptions: Sequence[Subscription]) -> Subscriber:
+        """A plugin's connection, as one that may subscribe; its manifest names ``subscriptions``."""
+        made = Subscriber(self, plugin, rights, subscriptions)
         self._subscribers.add(made)
         return made
 
@@ -115,11 +119,31 @@ class Bus:
         else:
             self._readers.remove(pattern, feed)
 
-    def line_up(self, subscriber: Subscriber) -> bool:
-        """Whether it is its turn to have what the manifest subscribes to; else it is when those before it are over."""
-        line = self._lines[subscriber.rights]
-        line.append(subscriber)
-        return line[0] is subscriber
+    def line_up(self, subscriber: Subscriber, *, after: Rights | None = None) -> list[Subscriber]:
+        """It is its turn to have what the manifest subscribes to, or is when those before it are over.
+
+        Args:
+            subscriber: Whose.
+            after: A release whose line ends now, and whose place it takes, the first of its own.
+
+        Returns:
+            Those that were in the line that ended.
+
+        Raises:
+            PluginUnavailableError: Its connection is over.
+            RuntimeError: It takes a place, and of its release there are some in line already.
+        """
+        if subscriber not in self._subscribers:
+            raise PluginUnavailableError("the plugin's instance is not connected")
+        if after not in {None, subscriber.rights} and subscriber.rights in self._lines:
+            raise RuntimeError("the first of a release takes over")
+        before = [] if after is None else self._lines.pop(after, [])
+        self._lines[subscriber.rights].append(subscriber)
+        return before
+
+    def is_turn_of(self, subscriber: Subscriber) -> bool:
+        """Whether it is."""
+        return self._lines.get(subscriber.rights, [])[:1] == [subscriber]
 
     def leave(self, subscriber: Subscriber) -> None:
         """A connection is over."""
@@ -140,9 +164,10 @@ class Bus:
             for pattern, waiting in each.active()
         )
 
-    def abandon(self, plugin: str, pattern: str) -> None:
-        """Ends a durable subscription whose grant was revoked."""
-        self._spawn(self.log.abandon(plugin, [pattern]))
+    def abandon(self, plugin: str, patterns: Sequence[str]) -> None:
+        """Ends durable subscriptions that were revoked, or that the release at work does not have."""
+        if patterns:
+            self._spawn(self.log.abandon(plugin, patterns))
 
     def gave_up(self, plugin: str, event: BusEvent, reason: str) -> None:
         """Tells operators of an event that a plugin did not take; not of that news itself, which would not end."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wirthforge_host.bus.delivery import Delivery, Send
+from wirthforge_host.bus.delivery import Delivery, Send, Way
 from wirthforge_host.bus.feeds import KeptFeed
 from wirthforge_host.bus.models import BusEvent
 from wirthforge_host.bus.queue import Queue
@@ -19,65 +19,83 @@ if TYPE_CHECKING:
     from wirthforge_host.bus.service import Bus
 
 
+HAND_OVER_S = 5.0
+"""How long an instance has to acknowledge what is on its way to it when another takes over."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Active:
     feed: Queue | KeptFeed
+    delivery: Delivery
     task: asyncio.Task[None]
 
 
 class Subscriber:
-    """One connection's subscriptions. :meth:`begin` when the plugin is ready; :meth:`close` when it is gone.
+    """One connection's subscriptions: at work from :meth:`begin` or :meth:`take_over` on, until :meth:`close`.
 
-    What the manifest subscribes to is for the plugin, and comes to one of its instances: the first that is ready, then
+    What the manifest subscribes to is for the plugin, and comes to one of its instances: the first that begins, then
     the next. What an instance subscribes to itself comes to that instance.
 
     What is denied within a granted pattern is not delivered; what is revoked ends at once, with what is on its way.
     """
 
-    def __init__(self, bus: Bus, plugin: str, rights: Rights) -> None:
+    def __init__(self, bus: Bus, plugin: str, rights: Rights, subscriptions: Sequence[Subscription]) -> None:
         self._bus = bus
         self.plugin = plugin
         self.rights = rights
-        self._send: Send | None = None
-        self._of_manifest: Sequence[Subscription] = ()
-        self._wanted: dict[str, Subscription] = {}
+        self._of_manifest = subscriptions
+        self._way: Way | None = None
+        """None: it is sent nothing, not yet or not any more."""
+        self._shared: dict[str, Subscription] = {}
+        """Those of the manifest, while it is its turn."""
+        self._own: dict[str, Subscription] = {}
         self._active: dict[str, _Active] = {}
-        self._ending: set[asyncio.Task[None]] = set()
         self._watches = False
         self._closed = False
 
-    async def begin(self, subscriptions: Sequence[Subscription], send: Send) -> None:
-        """Has events delivered, of the subscriptions that are granted now and whenever they are."""
+    async def begin(self, send: Send) -> None:
+        """Has events delivered, of the subscriptions that are granted now and whenever they are.
+
+        Does nothing where they are, or where the connection is over.
+        """
         if self._closed:
             return
-        self._of_manifest = subscriptions
-        self._send = send
-        self._watches = True
-        self.rights.watch(self._settle)
-        if self._bus.line_up(self):
-            await self.take_turn()
-        else:
+        if self._way is None:
+            self._open(send)
+            self._bus.line_up(self)
             self._settle()
+        await self.take_turn()
 
     async def take_turn(self) -> None:
-        """Has events delivered of what the manifest subscribes to."""
-        if self._closed:
-            return
-        subscriptions = self._of_manifest
-        granted = [each for each in subscriptions if each.durable and self._may(each.topic)]
-        durable = {each.topic for each in granted}
-        await self._bus.log.abandon(
-            self.plugin,
-            [
-                pattern
-                for name, pattern in self._bus.log.cursors
-                if name == self.plugin and pattern not in durable
-            ],
-        )
-        for each in granted:
-            await self._bus.log.establish((self.plugin, each.topic))
-        self._wanted = {each.topic: each for each in subscriptions} | self._wanted
-        self._settle()
+        """Has events delivered of what the manifest subscribes to, if it is its turn."""
+        async with self._bus.turns:
+            if self._bus.is_turn_of(self) and not self._shared:
+                await self._establish()
+                self._go_on({})
+
+    async def take_over(self, old: Subscriber, send: Send) -> None:
+        """As :meth:`begin`, in the place of all connections of another release: at one point, no event lost or doubled.
+
+        What both releases' manifests subscribe to goes on with what waits, and with the terms of this one; the rest
+        of the old ones' ends. Returns when nothing is on its way to them. They can take over again.
+
+        Raises:
+            PluginUnavailableError: This connection is over; nothing has changed.
+            DatabaseUnavailableError: What begins could not be written down; nothing has changed.
+        """
+        async with self._bus.turns:
+            new = [each for each in self._durable() if (self.plugin, each) not in self._bus.log.cursors]
+            try:
+                await self._establish()
+                before = self._bus.line_up(self, after=old.rights)
+            except BaseException:
+                self._bus.abandon(self.plugin, new)
+                raise
+            handed = [each.hand_out() for each in before]
+            self._open(send)
+            self._go_on({pattern: each for _, had in handed for pattern, each in had.items()})
+        for way, _ in handed:
+            await way.ended()
 
     def subscribe(self, subscription: Subscription) -> None:
         """Adds one that lasts as long as the connection. Whether it is granted, the caller asked.
@@ -86,16 +104,19 @@ class Subscriber:
             ConflictError: There is one of this pattern.
             LimitExceededError: There are too many.
         """
-        if subscription.topic in self._wanted:
+        wanted = self._wanted()
+        if subscription.topic in wanted:
             raise ConflictError(f"there is a subscription of {subscription.topic}: end it first")
-        if len(self._wanted) >= MAX_SUBSCRIPTIONS:
+        if len(wanted) >= MAX_SUBSCRIPTIONS:
             raise LimitExceededError(f"there are {MAX_SUBSCRIPTIONS} subscriptions: end one first")
-        self._wanted[subscription.topic] = subscription
+        self._own[subscription.topic] = subscription
         self._settle()
 
     def unsubscribe(self, pattern: str) -> bool:
         """Ends a subscription until the next connection; whether there was one of this pattern."""
-        ended = self._wanted.pop(pattern, None) is not None
+        ended = pattern in self._wanted()
+        self._shared.pop(pattern, None)
+        self._own.pop(pattern, None)
         self._settle()
         return ended
 
@@ -119,20 +140,73 @@ class Subscriber:
     def _may(self, topic: str) -> bool:
         return self.rights.allows(f"events.subscribe:{topic}")
 
+    def _wanted(self) -> dict[str, Subscription]:
+        return self._shared | self._own
+
+    def _durable(self) -> list[str]:
+        """The patterns of the manifest that outlive its instances."""
+        return [each.topic for each in self._of_manifest if each.durable and self._may(each.topic)]
+
+    def _open(self, send: Send) -> None:
+        self._way = Way(send)
+        if not self._watches:
+            self._watches = True
+            self.rights.watch(self._settle)
+
+    async def _establish(self) -> None:
+        for pattern in self._durable():
+            await self._bus.log.establish((self.plugin, pattern))
+
+    def hand_out(self) -> tuple[Way, dict[str, _Active]]:
+        """Is sent nothing from now on; the way that ends, and what is at work for the manifest, to go on elsewhere."""
+        assert self._way is not None  # noqa: S101 (it was lined up)
+        way, self._way = self._way, None
+        way.end(HAND_OVER_S)
+        handed = {pattern: self._active.pop(pattern) for pattern in self._shared if pattern in self._active}
+        self._shared = {}
+        for pattern in list(self._active):
+            self._end(pattern)
+        return way, handed
+
+    def _go_on(self, handed: dict[str, _Active]) -> None:
+        """It is its turn, and others have handed out what they had."""
+        assert self._way is not None  # noqa: S101 (it was opened)
+        self._shared = {each.topic: each for each in self._of_manifest}
+        self._active |= handed
+        for pattern, each in handed.items():
+            wanted = self._shared.get(pattern)
+            if wanted is None or wanted.durable is isinstance(each.feed, Queue):
+                self._end(pattern)
+                continue
+            each.delivery.hand_over(wanted, self._way, self._may)
+            if isinstance(each.feed, Queue):
+                each.feed.bind(wanted.queue, blocks=wanted.overflow is Overflow.BLOCK)
+        kept = self._durable()
+        self._bus.abandon(
+            self.plugin,
+            [
+                pattern
+                for name, pattern in self._bus.log.cursors
+                if name == self.plugin and pattern not in kept
+            ],
+        )
+        self._settle()
+
     def _settle(self) -> None:
-        if self._send is None or self._closed:
+        if self._way is None or self._closed:
             return
+        wanted = self._wanted()
         for pattern in list(self._active):
             revoked = not self._may(pattern)
-            if pattern not in self._wanted or revoked:
+            if pattern not in wanted or revoked:
                 self._end(pattern)
             if revoked and (self.plugin, pattern) in self._bus.log.cursors:
-                self._bus.abandon(self.plugin, pattern)
-        for pattern, subscription in self._wanted.items():
+                self._bus.abandon(self.plugin, [pattern])
+        for pattern, subscription in wanted.items():
             if pattern not in self._active and self._may(pattern):
-                self._start(subscription, self._send)
+                self._start(subscription, self._way)
 
-    def _start(self, subscription: Subscription, send: Send) -> None:
+    def _start(self, subscription: Subscription, way: Way) -> None:
         pattern, log = subscription.topic, self._bus.log
         cursor = (self.plugin, pattern)
         feed: Queue | KeptFeed
@@ -144,12 +218,13 @@ class Subscriber:
         delivery = Delivery(
             subscription,
             feed,
-            send,
+            way,
             allowed=self._may,
             failed=self._failed,
             attempts=self._bus.attempts[cursor] if subscription.durable else {},
         )
-        self._active[pattern] = _Active(feed, asyncio.create_task(self._run(cursor, delivery, subscription)))
+        task = asyncio.create_task(self._run(cursor, delivery, subscription))
+        self._active[pattern] = _Active(feed, delivery, task)
 
     async def _run(self, cursor: tuple[str, str], delivery: Delivery, subscription: Subscription) -> None:
         if subscription.durable:

@@ -35,7 +35,7 @@ async def connected(endpoint: Endpoint, exited: asyncio.Event, *, timeout_s: flo
 async def examine(
     session: Session, record: PluginRecord, approved: Sequence[Function], *, timeout_s: float
 ) -> Offer:
-    """Opens the session; returns what it offers when the plugin is found right and is sent events.
+    """Opens the session; returns what it offers when the plugin is found right. It is sent no event yet.
 
     Of an MCP server, functions that differ are quarantined; a plugin of ours then does not start.
 
@@ -67,7 +67,6 @@ async def examine(
         )
     if manifest.health is not None:
         await self_test(session, manifest.health)
-    await session.subscribe(manifest.events.subscriptions)
     return offer
 
 

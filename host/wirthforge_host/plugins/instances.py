@@ -303,6 +303,7 @@ class Instances:
             storage_bytes=begun.limits.storage_bytes,
             asks=record.release.manifest.asked(),
             configuration=record.release.manifest.configuration,
+            subscriptions=record.release.manifest.events.subscriptions,
         )
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
         if record.release.manifest.destinations():

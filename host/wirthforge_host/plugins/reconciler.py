@@ -217,12 +217,13 @@ class Reconciler:
     async def _stand(self, instance: Instance, record: PluginRecord | None) -> None:
         """Writes down how the plugin stands with an instance, where that is not how it was written; counts it."""
         after = standing((*self.fleet.of(instance.plugin), instance))
-        if record is not None and record.state is not after:
-            try:
+        try:
+            if record is not None and record.state is not after:
                 await self._states.move(record.name, after, cause="the host found it so")
-            except BaseException:
-                await asyncio.shield(self._instances.leave(instance))
-                raise
+            await instance.session.subscribe()
+        except BaseException:
+            await asyncio.shield(self._instances.leave(instance))
+            raise
         self.fleet.join(instance)
         if not instance.paused:
             self.fleet.let_in(instance)
@@ -295,7 +296,7 @@ class Reconciler:
         self.retries.settled(record.name)
         began = time.monotonic()
         try:
-            instance = await self.started(record)
+            instance = await self.starts.run(record.name, self._opened(record, serves=True))
         except (FunctionDriftError, SandboxMismatchError) as error:
             if isinstance(error, FunctionDriftError):
                 self._signals.notice(
@@ -316,11 +317,11 @@ class Reconciler:
         return False
 
     async def started(self, record: PluginRecord) -> Instance | None:
-        """One more instance, which takes no calls yet; None when whoever wants the plugin to end interrupted it."""
-        return await self.starts.run(record.name, self._opened(record))
+        """One more instance, which takes no calls and events yet; None when whoever wants it to end interrupted it."""
+        return await self.starts.run(record.name, self._opened(record, serves=False))
 
-    async def _opened(self, record: PluginRecord) -> Instance:
-        """One more instance; where its fellows are throttled, it is as they are."""
+    async def _opened(self, record: PluginRecord, *, serves: bool) -> Instance:
+        """One more instance, sent events if it ``serves``; where its fellows are throttled, it is as they are."""
         instance = await self._instances.open(record, on_lost=self._wake.set)
         share = min((each.cpu_share for each in self.fleet.of(record.name)), default=1.0)
         try:
@@ -329,6 +330,8 @@ class Reconciler:
                     instance.container_id, instance.limits.cpus * share, instance.pid
                 )
                 instance.cpu_share = share
+            if serves:
+                await instance.session.subscribe()
         except BaseException:
             await asyncio.shield(self._instances.close(instance))
             raise

@@ -69,6 +69,10 @@ class Swaps:
     departures: Departures
     now: Callable[[], datetime]
     settings: Settings
+    _behind: dict[str, tuple[Sequence[Instance], Sequence[Instance]]] = dataclasses.field(
+        default_factory=dict
+    )
+    """Of a plugin, who serves and whose events have not gone over to them, for the database did not answer."""
 
     @property
     def fleet(self) -> Fleet:
@@ -77,6 +81,8 @@ class Swaps:
 
     async def follow(self, record: PluginRecord, start: Start) -> None:
         """Brings the plugin's upgrade as far as it can come now."""
+        if behind := self._behind.get(record.name):
+            await self._take_over(*behind)
         async with self.database.reading() as tx:
             upgrade = await store.open_upgrade(tx, record.name)
         if upgrade is not None and upgrade.state is UpgradeState.PREPARING:
@@ -98,6 +104,7 @@ class Swaps:
         new = self.fleet.of(record.name)
         if old := await self._thawed(record.name):
             self._put(record.name, old)
+            await self._take_over(old, new)
         cause = await self.departures.found_dead(lost)
         async with self.database.transaction() as tx:
             await self._write_back(tx, upgrade, cause=cause)
@@ -121,6 +128,7 @@ class Swaps:
                 await self.snapshots.restore(tx, name, upgrade.snapshot)
             await self._write_back(tx, upgrade, cause=cause, actor=actor)
             tx.after_commit(lambda: self._put(name, old))
+        await self._take_over(old, new)
         await self.departures.stop(new)
 
     async def renew(self, record: PluginRecord, start: Start) -> bool:
@@ -138,6 +146,7 @@ class Swaps:
             raise
         old = self.fleet.of(record.name)
         self._put(record.name, opened)
+        await self._take_over(opened, old)
         await self.departures.stop(old)
         return True
 
@@ -162,6 +171,7 @@ class Swaps:
             await asyncio.shield(self.departures.close(opened))
             raise
         else:
+            await self._take_over(opened, old)
             await self._park(old, opened)
 
     async def _successor(self, record: PluginRecord, upgrade: UpgradeRecord) -> PluginRecord:
@@ -206,6 +216,21 @@ class Swaps:
             each.paused = False
         for each in self.fleet.replace(plugin, instances):
             each.gate.close()
+
+    async def _take_over(self, new: Sequence[Instance], old: Sequence[Instance]) -> None:
+        """Has events go to these from now on, and returns when what is on its way to the others has arrived."""
+        if not new:
+            return
+        self._behind.pop(new[0].plugin, None)
+        try:
+            await (new[0].session.take_over(old[0].session) if old else new[0].session.subscribe())
+            for each in new[1:]:
+                await each.session.subscribe()
+        except PluginUnavailableError:
+            pass  # it is gone, and found dead as any other
+        except WirthForgeError as error:
+            log.warning("plugin.events_not_taken_over", plugin=new[0].plugin, error=error.message)
+            self._behind[new[0].plugin] = new, old
 
     async def _park(self, old: Sequence[Instance], new: Sequence[Instance]) -> None:
         """Lets calls inside the old instances end, and freezes them; ends those that are not done in time."""

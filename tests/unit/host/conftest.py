@@ -1,5 +1,6 @@
 """The fixtures of the host's tests, on SQLite."""
 
+from tests.fakes.bus_plugin import bus
 from tests.fakes.databases import another_database, closed_database, database_url, impatient
 from tests.fakes.host import audit, checkpoints, clock, database, events, keyring
 from tests.fakes.permissions import decide, permissions
@@ -9,6 +10,7 @@ __all__ = [
     "another_database",
     "audit",
     "bridged",
+    "bus",
     "checkpoints",
     "clock",
     "closed_database",

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.fakes.plugin_peer import WAIT_S
+from tests.fakes.plugin_peer import WAIT_S, PluginPeer
 from wirthforge_host.bridge import ToolResult, session
 from wirthforge_host.errors import (
     CallTimedOutError,
@@ -13,8 +13,18 @@ from wirthforge_host.errors import (
     PluginLacksPermissionError,
     PluginUnavailableError,
 )
-from wirthforge_sdk.contracts.bridge import LEGACY, MAX_IN_FLIGHT, MAX_MESSAGE_BYTES, MODERN, ErrorCode
+from wirthforge_host.permissions.rights import Rights
+from wirthforge_sdk.contracts.bridge import (
+    DELIVER,
+    LEGACY,
+    MAX_IN_FLIGHT,
+    MAX_MESSAGE_BYTES,
+    MODERN,
+    ErrorCode,
+)
+from wirthforge_sdk.contracts.events import Subscription
 from wirthforge_sdk.contracts.manifest import Annotations
+from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 ENVELOPE = {
@@ -365,3 +375,36 @@ async def test_an_instance_that_does_not_read_gets_no_more_than_fits(bridged):
     kinds = {type(task.exception()) for task in done}
     assert len(done) == 40
     assert kinds == {CallTimedOutError, LimitExceededError}
+
+
+async def test_events_go_on_over_another_connection_which_is_told_to_take_over(
+    bridged, services, short_path, peer_of
+):
+    heard = [Subscription(topic="a", durable=True)]
+    ends = []
+    for name in ("old", "new"):
+        rights = Rights()
+        rights.replace(PermissionSet(frozenset({"events"}), frozenset()), decided=1)
+        peer = peer_of(instance=name, rights=rights, subscriptions=heard)
+        endpoint = await bridged.bridge.listen(peer, short_path / name, on_lost=lambda: None)
+        accepting = start(endpoint.accept(timeout_s=WAIT_S))
+        ends.append((endpoint, await PluginPeer.connect(short_path / name / "bridge.sock"), await accepting))
+    (_, old, old_session), (_, new, new_session) = ends
+    await old_session.subscribe()
+    for data in (b"1", b"2"):
+        await services.bus.publish("application:test", "a", data)
+    first = await old.received(DELIVER)
+    taking = start(new_session.take_over(old_session))
+    await services.bus.publish("application:test", "a", b"3")
+    assert not taking.done()
+    old.answer(first, {"content": []})
+    for number in (2, 3):
+        sent = await new.received(DELIVER)
+        assert sent["params"]["arguments"]["event"]["data"] == number
+        new.answer(sent, {"content": []})
+    await taking
+    old.ask("host/log", 1)
+    assert (await old.receive())["id"] == 1, "it was sent no event more"
+    for endpoint, peer, _ in ends:
+        peer.close()
+        await endpoint.close()

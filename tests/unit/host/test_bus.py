@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tests.fakes.bus_plugin import PLUGIN, Plugin, publish
 from tests.fakes.plugin_peer import WAIT_S
 from wirthforge_host.bus import Bus, Gap, Retention
 from wirthforge_host.bus import service as bus_service
@@ -14,55 +15,10 @@ from wirthforge_host.bus.models import HOST, BusEvent
 from wirthforge_host.bus.queue import Queue
 from wirthforge_host.bus.store import READ_BYTES
 from wirthforge_host.errors import PluginUnavailableError
-from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.events import Subscription
-from wirthforge_sdk.contracts.permissions import PermissionSet
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, UnavailableError
 
-PLUGIN = "acme/notes"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-async def bus(database, audit, events, clock):
-    made = Bus(database, audit, events, now=clock)
-    yield made
-    await made.close()
-
-
-class Plugin:
-    """A subscriber that notes what it is sent, and answers as the test says."""
-
-    def __init__(self, bus, *granted, denied=(), beside=None):
-        self.rights = Rights() if beside is None else beside.rights
-        self.decided = 0
-        if beside is None:
-            self.grant(*granted, denied=denied)
-        self.sent = asyncio.Queue()
-        self.subscriber = bus.subscriber(PLUGIN, self.rights)
-        self.answer = None
-
-    def grant(self, *granted, denied=()):
-        self.decided += 1
-        self.rights.replace(PermissionSet(frozenset(granted), frozenset(denied)), decided=self.decided)
-
-    async def begin(self, *topics, **more):
-        await self.subscriber.begin([Subscription(topic=topic, **more) for topic in topics], self._send)
-        return self
-
-    async def _send(self, _pattern, event, _timeout_s):
-        told = {**event, "data": json.loads(bytes(event["data"]))}
-        self.sent.put_nowait(told)
-        if self.answer is not None:
-            await self.answer(told)
-
-    async def got(self, count):
-        async with asyncio.timeout(WAIT_S):
-            return [await self.sent.get() for _ in range(count)]
-
-
-async def publish(bus, topic, *values):
-    return [await bus.publish("application:test", topic, json.dumps(value).encode()) for value in values]
 
 
 @pytest.mark.requirement("CORE-7")

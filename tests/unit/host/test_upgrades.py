@@ -523,7 +523,7 @@ async def test_events_are_neither_lost_nor_doubled_by_swaps(tmp_path):
         stop.set()
         await publishing
         async with asyncio.timeout(PATIENCE_S):
-            while len(heard := (tmp_path / "heard").read_text().split("\\n")) <= 2 * published:  # noqa: ASYNC110
+            while len(heard := (tmp_path / "heard").read_text().split("\n")) <= 2 * published:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         for topic in "ab":
             assert [line for line in heard if line.startswith(topic)] == [

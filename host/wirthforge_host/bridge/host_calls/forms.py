@@ -6,7 +6,7 @@ things.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,7 @@ from wirthforge_host.rates import TokenBucket
 from wirthforge_host.signals import Signals
 from wirthforge_host.storage import Storage
 from wirthforge_sdk.contracts.configuration import Configuration
+from wirthforge_sdk.contracts.events import Subscription
 
 EVENTS_PER_S = 50.0
 """Events one instance may publish a second, on average; twice that at once."""
@@ -46,6 +47,8 @@ class Peer:
     """The permissions its release names."""
     configuration: Configuration | None = None
     """What its release lets an operator set."""
+    subscriptions: Sequence[Subscription] = ()
+    """What its manifest has it sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,7 @@ class Asker:
     def __init__(self, peer: Peer, services: Services) -> None:
         self.peer = peer
         self.services = services
-        self.subscriber: Subscriber = services.bus.subscriber(peer.plugin, peer.rights)
+        self.subscriber: Subscriber = services.bus.subscriber(peer.plugin, peer.rights, peer.subscriptions)
         self.event_rate = TokenBucket(EVENTS_PER_S, 2 * EVENTS_PER_S, services.monotonic())
         self.call_id: str | None = None
         """The call that a host call is made for, as the audit log knows it."""
