@@ -29,7 +29,7 @@ from wirthforge_host.plugins.models import PluginRecord
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
-from wirthforge_host.plugins.swap import Swaps
+from wirthforge_host.plugins.upgrades.swap import Swaps
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.signals import Noticed, Signal, Signals
 from wirthforge_sdk.contracts.host_api import State

@@ -21,7 +21,8 @@ from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
-from wirthforge_host.plugins.upgrades import Upgrades
+from wirthforge_host.plugins.upgrades import store as upgrade_store
+from wirthforge_host.plugins.upgrades.service import Upgrades
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
@@ -243,7 +244,7 @@ class Plugins:
         Raises:
             ConflictError: It is neither.
         """
-        upgrade = await store.open_upgrade(tx, record.name)
+        upgrade = await upgrade_store.open_one(tx, record.name)
         if upgrade is not None and upgrade.after == digest != record.release.digest:
             found = await store.find_release(tx, record.name, digest)
             assert found is not None  # noqa: S101 (what an open upgrade leads to is not forgotten)

@@ -12,6 +12,7 @@ from wirthforge_host.events import Events
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.lifecycle import advance
 from wirthforge_host.plugins.models import PluginRecord, UpgradeRecord
+from wirthforge_host.plugins.upgrades import store as upgrade_store
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.upgrades_api import UpgradeState
@@ -82,9 +83,9 @@ class States:
             upgrade, state=after, cause=cause, changed_at=self._now(), snapshot=snapshot or upgrade.snapshot
         )
         if upgrade.id:
-            await store.set_upgrade(tx, moved)
+            await upgrade_store.change(tx, moved)
         else:
-            moved = replace(moved, id=await store.add_upgrade(tx, moved))
+            moved = replace(moved, id=await upgrade_store.add(tx, moved))
         detail = {"upgrade": moved.id, "before": moved.before, "after": moved.after, "state": after.value}
         outcome = Outcome.FAILED if after in FAILED else Outcome.ALLOWED
         record = Record(

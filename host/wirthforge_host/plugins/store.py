@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
-    BigInteger,
     Boolean,
     Column,
     Integer,
@@ -24,16 +22,13 @@ from sqlalchemy import (
 )
 
 from wirthforge_host.database import metadata
-from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release, UpgradeRecord
+from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release
+from wirthforge_host.plugins.upgrades import store as upgrade_store
 from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Manifest, encode_functions, parse_functions
-from wirthforge_sdk.contracts.upgrades_api import OPEN, UpgradeState
 from wirthforge_sdk.errors import ConflictError, NotFoundError
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
-
-MAX_UPGRADES = 50
-"""Of one plugin that are kept."""
 
 plugins = Table(
     "plugins",
@@ -60,21 +55,6 @@ releases = Table(
     Column("functions", Text, nullable=False),
 )
 """Those whose files are on this host."""
-
-upgrades = Table(
-    "upgrades",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("plugin", String(80), nullable=False, index=True),
-    Column("before", String(71), nullable=False),
-    Column("after", String(71), nullable=False),
-    Column("state", String(20), nullable=False),
-    Column("cause", Text, nullable=False),
-    Column("actor", String(200), nullable=False),
-    Column("snapshot", BigInteger),
-    Column("began_at", UtcDateTime, nullable=False),
-    Column("changed_at", UtcDateTime, nullable=False),
-)
 
 pins = Table(
     "author_pins",
@@ -169,7 +149,7 @@ async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
 async def remove_plugin(tx: Transaction, name: str) -> None:
     """Forgets the plugin, its releases and upgrades; the pin of its author's key stays."""
     await tx.execute(delete(accepted).where(accepted.c.plugin == name))
-    await tx.execute(delete(upgrades).where(upgrades.c.plugin == name))
+    await upgrade_store.remove_all(tx, name)
     await tx.execute(delete(releases).where(releases.c.plugin == name))
     await tx.execute(delete(plugins).where(plugins.c.name == name))
 
@@ -213,47 +193,6 @@ async def remove_releases(tx: Transaction, plugin: str, keep: Collection[str]) -
 async def set_release(tx: Transaction, plugin: str, digest: str) -> None:
     """Writes which release serves, or is to."""
     await tx.execute(update(plugins).where(plugins.c.name == plugin).values(digest=digest))
-
-
-async def add_upgrade(tx: Transaction, upgrade: UpgradeRecord) -> int:
-    """Writes an upgrade that begins; returns its id, and forgets those that are too old to tell anybody anything."""
-    values = {name: value for name, value in asdict(upgrade).items() if name != "id"}
-    made: int = (await tx.execute(insert(upgrades).values(**values).returning(upgrades.c.id))).scalar_one()
-    kept = select(upgrades.c.id).where(upgrades.c.plugin == upgrade.plugin)
-    newest = kept.order_by(upgrades.c.id.desc()).limit(MAX_UPGRADES).scalar_subquery()
-    await tx.execute(
-        delete(upgrades).where(upgrades.c.plugin == upgrade.plugin, upgrades.c.id.not_in(newest))
-    )
-    return made
-
-
-async def all_upgrades(tx: Transaction, plugin: str) -> list[UpgradeRecord]:
-    """A plugin's upgrades, the newest first."""
-    found = await tx.execute(
-        select(upgrades).where(upgrades.c.plugin == plugin).order_by(upgrades.c.id.desc())
-    )
-    return [_upgrade(row) for row in found]
-
-
-async def open_upgrade(tx: Transaction, plugin: str) -> UpgradeRecord | None:
-    """The plugin's upgrade that something still follows."""
-    which = (upgrades.c.plugin == plugin, upgrades.c.state.in_([state.value for state in OPEN]))
-    row = (await tx.execute(select(upgrades).where(*which))).one_or_none()
-    return _upgrade(row) if row else None
-
-
-async def set_upgrade(tx: Transaction, upgrade: UpgradeRecord) -> None:
-    """Writes how far an upgrade is."""
-    await tx.execute(
-        update(upgrades)
-        .where(upgrades.c.id == upgrade.id)
-        .values(
-            state=upgrade.state.value,
-            cause=upgrade.cause,
-            snapshot=upgrade.snapshot,
-            changed_at=upgrade.changed_at,
-        )
-    )
 
 
 async def set_enabled(tx: Transaction, name: str, *, enabled: bool) -> None:
@@ -383,10 +322,6 @@ def _release(row: Row[Any]) -> Release:
         signer=row.signer,
         public_key=row.public_key,
     )
-
-
-def _upgrade(row: Row[Any]) -> UpgradeRecord:
-    return UpgradeRecord(**{**row._mapping, "state": UpgradeState(row.state)})  # noqa: SLF001 (as above)
 
 
 def _plugin(row: Row[Any]) -> PluginRecord:

@@ -32,8 +32,8 @@ from wirthforge_host.plugins.removal import Removal
 from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
-from wirthforge_host.plugins.swap import Swaps
-from wirthforge_host.plugins.upgrades import Upgrades
+from wirthforge_host.plugins.upgrades.service import Upgrades
+from wirthforge_host.plugins.upgrades.swap import Swaps
 from wirthforge_host.resources.enforcer import Enforcer
 from wirthforge_host.resources.sampler import Sampler
 from wirthforge_host.resources.service import Resources

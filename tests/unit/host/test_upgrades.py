@@ -404,7 +404,7 @@ async def test_stopping_and_removing_a_plugin_ends_what_is_kept_of_the_release_b
             await newest(host)
 
 
-@pytest.mark.parametrize("scale", [3])
+@pytest.mark.parametrize("scale", [2])
 async def test_all_instances_are_replaced_together(tmp_path, scale):
     async with serving(tmp_path, release("1.0.0"), release("1.1.0")) as host:
         await host.wiring.scaling.scale(PLUGIN, scale, host.operator)

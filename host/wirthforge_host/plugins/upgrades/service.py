@@ -16,6 +16,7 @@ from wirthforge_host.plugins.readiness import Readiness
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
+from wirthforge_host.plugins.upgrades import store as upgrade_store
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import AskedPermission, State
 from wirthforge_sdk.contracts.permissions import Permission, covered
@@ -70,7 +71,7 @@ class Upgrades:
 
     async def consider(self, tx: Transaction, name: str, operator: Operator) -> None:
         """Lets an upgrade go on that waited, if what it waited for is there now."""
-        upgrade = await store.open_upgrade(tx, name)
+        upgrade = await upgrade_store.open_one(tx, name)
         if upgrade is None or upgrade.state is not UpgradeState.AWAITING_APPROVAL:
             return
         release = await store.find_release(tx, name, upgrade.after)
@@ -90,7 +91,7 @@ class Upgrades:
         with self.reconciler.starts.ending(name):
             async with self.reconciler.alone_with(name), self.database.transaction() as tx:
                 await store.get_plugin(tx, name)
-                upgrade = await store.open_upgrade(tx, name)
+                upgrade = await upgrade_store.open_one(tx, name)
                 if upgrade is None or upgrade.state is UpgradeState.PROBATION:
                     raise NotFoundError(f"no upgrade of {name} waits or is prepared", plugin=name)
                 await self._cancel(tx, upgrade, operator, cause="cancelled")
@@ -147,7 +148,7 @@ class Upgrades:
         """
         async with self.database.reading() as tx:
             await store.get_plugin(tx, name)
-            found = await store.all_upgrades(tx, name)
+            found = await upgrade_store.of_plugin(tx, name)
             digests = {each.before for each in found} | {each.after for each in found}
             releases = {digest: await store.find_release(tx, name, digest) for digest in digests}
         return [self._out(each, releases[each.before], releases[each.after]) for each in found]
@@ -181,7 +182,7 @@ class Upgrades:
         Raises:
             ConflictError: One is going on.
         """
-        upgrade = await store.open_upgrade(tx, name)
+        upgrade = await upgrade_store.open_one(tx, name)
         if upgrade is None:
             return
         if upgrade.state is not UpgradeState.AWAITING_APPROVAL:
@@ -198,11 +199,11 @@ class Upgrades:
         await self.states.move_upgrade(tx, upgrade, UpgradeState.CANCELLED, cause=cause, actor=operator.actor)
 
     async def _end_probation(self, tx: Transaction, name: str) -> None:
-        if (upgrade := await store.open_upgrade(tx, name)) is not None:
+        if (upgrade := await upgrade_store.open_one(tx, name)) is not None:
             await self.states.move_upgrade(tx, upgrade, UpgradeState.DONE, cause="it is rolled back")
 
     async def _undone(self, tx: Transaction, record: PluginRecord) -> tuple[UpgradeRecord, Release]:
-        upgrades = await store.all_upgrades(tx, record.name)
+        upgrades = await upgrade_store.of_plugin(tx, record.name)
         last = next((each for each in upgrades if each.state in UNDONE), None)
         if last is None or last.after != record.release.digest:
             raise NotFoundError(f"there is no release of {record.name} to go back to", plugin=record.name)
@@ -217,9 +218,9 @@ class Upgrades:
             record = await store.find_plugin(tx, name)
             if record is None:
                 return
-            upgrades = await store.all_upgrades(tx, name)
+            upgrades = await upgrade_store.of_plugin(tx, name)
             keep = {record.release.digest}
-            for each in (await store.open_upgrade(tx, name), _last_served(upgrades)):
+            for each in (await upgrade_store.open_one(tx, name), _last_served(upgrades)):
                 keep |= {each.before, each.after} if each is not None else set()
             gone = await store.remove_releases(tx, name, keep)
             await self.permissions.purge(tx, name, only=gone)

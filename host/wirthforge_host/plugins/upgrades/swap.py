@@ -33,6 +33,7 @@ from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord, UpgradeRecord
 from wirthforge_host.plugins.states import HOST, States
+from wirthforge_host.plugins.upgrades import store as upgrade_store
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.settings import Settings
 from wirthforge_host.storage import Snapshots
@@ -84,7 +85,7 @@ class Swaps:
         if behind := self._behind.get(record.name):
             await self._take_over(*behind)
         async with self.database.reading() as tx:
-            upgrade = await store.open_upgrade(tx, record.name)
+            upgrade = await upgrade_store.open_one(tx, record.name)
         if upgrade is not None and upgrade.state is UpgradeState.PREPARING:
             await self._carry_out(record, upgrade, start)
         elif upgrade is not None and upgrade.state is UpgradeState.PROBATION:
@@ -98,7 +99,7 @@ class Swaps:
         It does so before anybody asks why they ended, which can take seconds.
         """
         async with self.database.reading() as tx:
-            upgrade = await store.open_upgrade(tx, record.name)
+            upgrade = await upgrade_store.open_one(tx, record.name)
         if upgrade is None or upgrade.state is not UpgradeState.PROBATION:
             return False
         new = self.fleet.of(record.name)
@@ -301,7 +302,7 @@ class Swaps:
     async def _drop_late(self, plugin: str) -> None:
         """Ends what is kept of the release before when it is not likely to be wanted any more."""
         async with self.database.reading() as tx:
-            newest = (await store.all_upgrades(tx, plugin))[:1]
+            newest = (await upgrade_store.of_plugin(tx, plugin))[:1]
         if not newest or self._is_over(newest[0].changed_at, self.settings.rollback_kept_s):
             await self.end_old(plugin)
 

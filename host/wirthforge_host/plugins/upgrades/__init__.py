@@ -1,0 +1,1 @@
+"""From one release of a plugin to another while calls go on, and back."""
