@@ -567,6 +567,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_upgrades.py::test_fewer_rights_need_no_approval_and_what_is_not_asked_for_is_gone",
             "tests/unit/host/test_upgrades.py::test_a_role_reaches_no_further_than_the_release_before_asked",
             "tests/unit/host/test_upgrades.py::test_what_was_denied_or_ends_stays_so_with_the_next_release",
+            "tests/unit/host/test_upgrades_hostile.py::test_what_was_denied_in_its_probation_a_plugin_does_not_get_back_by_dying",
+            "tests/unit/host/test_upgrades_hostile.py::test_a_grant_that_was_taken_back_is_not_there_after_a_rollback",
+            "tests/unit/host/test_upgrades_hostile.py::test_a_denial_outlives_a_rollback_and_the_next_upgrade",
+            "tests/unit/host/test_upgrades_hostile.py::test_what_is_decided_while_an_upgrade_waits_holds_for_it_unless_it_was_decided_on_later",
         ),
     ),
     # Marketplace

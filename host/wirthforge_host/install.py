@@ -31,6 +31,7 @@ from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.errors import (
     ConflictError,
     DigestMismatchError,
+    InvalidInputError,
     LimitExceededError,
     NotFoundError,
     UnavailableError,
@@ -132,6 +133,7 @@ class Installer:
             raise
         await self.plugins.settle(brought)
         await self.plugins.upgrades.carry_out(plugin)
+        await self.plugins.reconsider(plugin, operator)
 
     async def _install(self, plugin: str, requirement: str, operator: Operator) -> list[str]:
         """Registers what is missing, and returns its names."""
@@ -143,13 +145,13 @@ class Installer:
     async def _upgrade(self, plugin: str, requirement: str, operator: Operator) -> list[str]:
         """Registers the release, and what it needs beside what is installed; returns the names of the latter."""
         installed = {record.name: record for record in await self.plugins.records()}
-        present = installed.pop(plugin, None)
+        present, named = installed.pop(plugin, None), requirement
         if present is None:
             raise NotFoundError(f"{plugin} is not installed on this host: `wirthforge install {plugin}`")
         for name, record in installed.items():
             if accepted := record.release.manifest.dependencies.get(plugin):
                 requirement = _within(plugin, requirement, accepted, name)
-        async with self._brought(plugin, requirement, installed, present) as brought:
+        async with self._brought(plugin, requirement, installed, (present, named)) as brought:
             (release,) = [each for each in brought if each.manifest.name == plugin]
             needed = [each for each in brought if each is not release]
             await self.plugins.admit(needed, operator)
@@ -162,7 +164,7 @@ class Installer:
         plugin: str,
         requirement: str,
         installed: Mapping[str, PluginRecord],
-        present: PluginRecord | None = None,
+        replaced: tuple[PluginRecord, str] | None = None,
     ) -> AsyncIterator[list[Release]]:
         """The verified, unpacked releases that are needed beside those ``installed``; to be registered within.
 
@@ -170,7 +172,7 @@ class Installer:
             plugin: What is wanted.
             requirement: In which versions.
             installed: What stays as it is.
-            present: The release of ``plugin`` that is to be replaced.
+            replaced: What of ``plugin`` is to be replaced, and by what in the operator's own words.
         """
         locked = {name: record.release.manifest.version for name, record in installed.items()}
         resolved = await self.source.resolve({plugin: requirement}, locked)
@@ -179,8 +181,10 @@ class Installer:
                 f"{plugin} needs more than {MAX_CLOSURE} releases: refuse", plugin=plugin
             )
         fresh = [release for release in resolved.releases if _is_fresh(release, installed)]
-        if present is not None:
-            _check_other(present, requirement, fresh)
+        if len({release.plugin for release in resolved.releases}) < len(resolved.releases):
+            raise UntrustedError("the marketplace sent two releases of one plugin", plugin=plugin)
+        if replaced is not None:
+            _check_other(*replaced, fresh)
         try:
             brought = [await self._bring(release) for release in fresh]
             _check_closure(plugin, requirement, brought, installed)
@@ -277,16 +281,22 @@ def _check_other(present: PluginRecord, requirement: str, fresh: Sequence[Resolv
     name, version = present.name, present.release.manifest.version
     found = next((each for each in fresh if each.plugin == name), None)
     is_same = found is None or found.digest == present.release.digest
-    if (
-        found is None
-        or is_same
-        or (requirement == "*" and Version.parse(found.version) < Version.parse(version))
-    ):
+    is_older = found is not None and Version.parse(found.version) < Version.parse(version)
+    if is_same or (is_older and not _is_exact(requirement)):
         raise ConflictError(
             f"{name} {version} is installed, and there is no newer release within '{requirement}': name another, as in "
             f"`wirthforge upgrade {name}@<version>`",
             plugin=name,
         )
+
+
+def _is_exact(requirement: str) -> bool:
+    """Whether it is one version, and not a range."""
+    try:
+        Version.parse(requirement)
+    except InvalidInputError:
+        return False
+    return True
 
 
 def _check_closure(

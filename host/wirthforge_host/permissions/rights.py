@@ -101,6 +101,20 @@ def carried(rule: Rule, before: frozenset[str], after: frozenset[str], roles: Bu
     return [rule.rule] if reached == known != [] else known
 
 
+def taken_back_at(rule: Rule, since: datetime) -> datetime | None:
+    """When a rule took something back since: a denial that was made, a grant that was ended; None when it did not."""
+    at = rule.created_at if rule.effect is Effect.DENY else rule.revoked_at
+    is_over = rule.effect is Effect.DENY and rule.revoked_at is not None
+    return at if at is not None and at > since and not is_over else None
+
+
+def reaches(words: Collection[str], others: Collection[str]) -> bool:
+    """Whether something that one rule stands for is covered by the other, either way."""
+    return any(covered(each, frozenset(words)) is not None for each in others) or any(
+        covered(each, frozenset(others)) is not None for each in words
+    )
+
+
 class Rights:
     """What the instances of one release may do now: one object, which every change reaches.
 

@@ -27,6 +27,8 @@ from wirthforge_host.permissions.rights import (
     Use,
     carried,
     compiled,
+    reaches,
+    taken_back_at,
     unbundled,
 )
 from wirthforge_sdk.contracts.host_api import ApprovalIn, GrantOut
@@ -238,6 +240,35 @@ class Permissions:
                     records.append(await self._add(tx, anew, actor))
         if records:
             await self._changed(tx, plugin, after.digest, records)
+
+    async def follow_up(
+        self, tx: Transaction, plugin: str, source: str, target: str, since: datetime
+    ) -> None:
+        """Takes back from one release what was denied or taken back from another since; both are digests.
+
+        What was granted to the target later than that stays.
+        """
+        roles, records = _bundles(await store.roles(tx)), list[Record]()
+        for rule in await store.history(tx, plugin, source):
+            at = taken_back_at(rule, since)
+            if at is None:
+                continue
+            words = unbundled(rule.rule, roles)
+            held = await store.live(tx, plugin, target)
+            grants = [each for each in held if each.effect is Effect.GRANT]
+            reached = [each for each in grants if reaches(words, unbundled(each.rule, roles))]
+            if any(each.created_at > at for each in reached):
+                continue
+            if rule.effect is Effect.GRANT:
+                records += [await self._end(tx, each, "host") for each in reached]
+            elif not any(each.rule == rule.rule for each in held if each not in grants):
+                # A denial wins over whatever it reaches; of the same words there is one rule.
+                records += [await self._end(tx, each, "host") for each in reached if each.rule == rule.rule]
+                records.append(
+                    await self._add(tx, replace(rule, id=secrets.token_hex(16), digest=target), "host")
+                )
+        if records:
+            await self._changed(tx, plugin, target, records)
 
     async def purge(
         self, tx: Transaction, plugin: str, actor: str = "host", *, only: Collection[str] | None = None

@@ -154,6 +154,8 @@ class Calls:
             return kept
         epoch = self._cache.epoch(call.plugin)
         result = await self._answered(call, instance, arguments)
+        if call.attempts > 1:
+            return result  # of another instance, and perhaps of another release
         self._cache.keep(key, call.plugin, result, epoch=epoch, for_s=call.function.cache_s)
         return result
 

@@ -117,7 +117,9 @@ class Containment:
         """
         # An engine that does not answer is no reason not to write it down, and to let nothing start again.
         with suppress(UnavailableError):
-            await _on_all(self.reconciler.fleet.of(plugin), lambda instance: self._end(instance, cause))
+            fleet = self.reconciler.fleet
+            at_work = (*fleet.of(plugin), *fleet.parked(plugin))
+            await _on_all(at_work, lambda instance: self._end(instance, cause))
         async with self.reconciler.ending(plugin):
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, plugin)

@@ -60,7 +60,10 @@ class Fleet:
         self._of[instance.plugin] = (*fellows, instance)
 
     def leave(self, instance: Instance) -> None:
-        """Counts it no more; does nothing when it is not counted."""
+        """Counts it no more, and keeps it no more; does nothing when it is neither."""
+        self._parked[instance.plugin] = tuple(
+            each for each in self.parked(instance.plugin) if each is not instance
+        )
         rest = tuple(each for each in self.of(instance.plugin) if each is not instance)
         if rest:
             self._of[instance.plugin] = rest
@@ -68,21 +71,18 @@ class Fleet:
             self._of.pop(instance.plugin, None)
 
     def replace(self, plugin: str, instances: Sequence[Instance]) -> list[Instance]:
-        """Lets calls into these from now on, and counts no others; returns those that were counted until now."""
-        before = self.of(plugin)
-        self._parked[plugin] = tuple(each for each in self.parked(plugin) if each not in instances)
+        """Lets calls into these from now on, and keeps those that were counted until now, which it returns."""
+        before = [each for each in self.of(plugin) if each not in instances]
+        kept = [each for each in self.parked(plugin) if each not in instances]
+        self._parked[plugin] = (*kept, *before)
         self._of.pop(plugin, None)
         for each in instances:
             self.join(each)
             self.let_in(each)
-        return [each for each in before if each not in instances]
-
-    def park(self, instance: Instance) -> None:
-        """Keeps one that takes no calls, to take over again."""
-        self._parked[instance.plugin] = (*self.parked(instance.plugin), instance)
+        return before
 
     def parked(self, plugin: str) -> tuple[Instance, ...]:
-        """The plugin's that are kept so."""
+        """The plugin's that were replaced and are not gone: they may take over again."""
         return self._parked.get(plugin, ())
 
     def unpark(self, plugin: str) -> tuple[Instance, ...]:

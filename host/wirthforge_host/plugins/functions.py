@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import structlog
@@ -116,6 +116,9 @@ class Functions:
         try:
             async with self.database.reading() as tx:
                 record = await store.get_plugin(tx, instance.plugin)
+                # Its own release's: another may serve by now, or not yet.
+                release = await store.find_release(tx, instance.plugin, instance.digest) or record.release
+                record = replace(record, release=release)
             offer = compare(await self.approved(record), await self._told(instance))
         except NotFoundError:
             return  # uninstalled meanwhile

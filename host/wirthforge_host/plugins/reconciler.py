@@ -14,6 +14,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TypeGuard
 
 import structlog
 
@@ -141,9 +142,10 @@ class Reconciler:
 
         The caller holds :meth:`alone_with`.
         """
-        record = await _record(self._database, plugin)
         if lost := [each for each in self.fleet.of(plugin) if each.lost.is_set()]:
-            await self._bury(lost, record)
+            await self._bury(lost, await _record(self._database, plugin))
+        record = await _record(self._database, plugin)
+        if record is not None and await self.swaps.righted(record):
             record = await _record(self._database, plugin)
         await self._departures.stop(surplus(self.fleet.of(plugin), self._number(record)))
         if not _wanted(record):
@@ -154,7 +156,7 @@ class Reconciler:
             await self._without_instance(record)
         while record is not None and self._lacks_some(record) and await self._start(record):
             pass
-        if record is not None:
+        if (record := await _record(self._database, plugin)) is not None:
             await self.swaps.follow(record, self.started)
 
     async def cut_off(self, plugin: str) -> None:
@@ -264,7 +266,9 @@ class Reconciler:
         """A plugin that nothing runs of: start it, or note that it has stopped."""
         if record.state is State.DRAINING:
             # Else the engine has not removed its sandbox; the next round looks again.
-            if not await _anything_left(self._database, record.name):
+            async with self._database.reading() as tx:
+                anything_left = await store.has_instance(tx, record.name)
+            if not anything_left:
                 await self._states.move(record.name, State.STOPPED, cause=record.cause)
         elif not _wanted(record) or record.state is State.PAUSED:
             # What was paused stays so, whatever became of its instance: an operator resumes it.
@@ -305,6 +309,7 @@ class Reconciler:
             await self._states.move(record.name, State.QUARANTINED, cause=error.message)
             await self._departures.stop(self.fleet.of(record.name))
         except PluginUnavailableError as error:
+            await self.swaps.failed(record, (), error.message)
             await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
         except WirthForgeError as error:
             # Engine, image, database or room is missing: not its fault, so it is tried until they are there.
@@ -326,9 +331,8 @@ class Reconciler:
         share = min((each.cpu_share for each in self.fleet.of(record.name)), default=1.0)
         try:
             if share < 1:
-                await self._control.set_cpus(
-                    instance.container_id, instance.limits.cpus * share, instance.pid
-                )
+                cpus = instance.limits.cpus * share
+                await self._control.set_cpus(instance.container_id, cpus, instance.pid)
                 instance.cpu_share = share
             if serves:
                 await instance.session.subscribe()
@@ -355,12 +359,13 @@ class Reconciler:
         """Instances of one plugin ended unasked: say why, remove what is left, and count it as one crash."""
         ran_s = time.monotonic() - max(each.began for each in lost)
         try:
-            if record is not None and _wanted(record) and await self.swaps.failed(record, lost):
+            runs = record if _wanted(record) and record.state is not State.PAUSED else None
+            if runs is not None and await self.swaps.failed(runs, lost):
                 self._wake.set()
                 return
             cause = await self._departures.found_dead(lost)
-            if record is not None and record.state in WANTS_INSTANCE - {State.PAUSED}:
-                await self._crashed(record.name, cause=cause, ran_s=ran_s)
+            if runs is not None:
+                await self._crashed(runs.name, cause=cause, ran_s=ran_s)
         finally:
             await self._departures.close(lost)
 
@@ -382,11 +387,6 @@ def _signal(noticed: Noticed, plugin: str, **detail: object) -> Signal:
     return Signal(noticed=noticed, plugin=plugin, instance="", at_s=time.monotonic(), detail=detail)
 
 
-async def _anything_left(database: Database, plugin: str) -> bool:
-    async with database.reading() as tx:
-        return await store.has_instance(tx, plugin)
-
-
 async def _record(database: Database, plugin: str) -> PluginRecord | None:
     async with database.reading() as tx:
         return await store.find_plugin(tx, plugin)
@@ -396,5 +396,5 @@ def _pause_s(next_in_s: float | None) -> float:
     return PERIOD_S if next_in_s is None else min(PERIOD_S, max(SHORTEST_S, next_in_s))
 
 
-def _wanted(record: PluginRecord | None) -> bool:
+def _wanted(record: PluginRecord | None) -> TypeGuard[PluginRecord]:
     return record is not None and record.enabled and record.state in WANTS_INSTANCE

@@ -192,7 +192,8 @@ class Plugins:
         return limited
 
     def _hold_to(self, limited: LimitedOut) -> None:
-        for instance in self.reconciler.fleet.of(limited.plugin):
+        fleet = self.reconciler.fleet
+        for instance in (*fleet.of(limited.plugin), *fleet.parked(limited.plugin)):
             # What the kernel did not take holds from the next start on; calls are the gate's own to count.
             now = {
                 name: getattr(limited.limits, name)

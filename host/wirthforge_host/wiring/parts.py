@@ -182,6 +182,7 @@ def reconciler(
         snapshots=snapshots,
         control=control,
         departures=departures,
+        readiness=Readiness(permissions=ground.permissions, provision=ground.provision),
         now=ground.now,
         settings=instances.settings,
     )
@@ -213,7 +214,7 @@ def plugins(
     ground: Ground, states: States, reconciler: Reconciler, instances: Instances, resources: Resources
 ) -> Plugins:
     """What operators do with plugins."""
-    readiness = Readiness(permissions=ground.permissions, provision=ground.provision)
+    readiness = reconciler.swaps.readiness
     upgrades = Upgrades(
         database=ground.database,
         audit=ground.audit,

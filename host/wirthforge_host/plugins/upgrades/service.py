@@ -59,6 +59,8 @@ class Upgrades:
             await self._end_waiting(tx, name, operator)
             await store.add_release(tx, release)
             before, after = _asking(record.release), _asking(release)
+            # What was decided on it before, if it was here, is over.
+            await self.permissions.purge(tx, name, operator.actor, only=[release.digest])
             await self.permissions.carry_over(tx, name, before, after, operator.actor)
             await self.audit.append(tx, act_of("plugin.upgrade_wanted", record, operator))
             await self._begin(tx, record, release, operator)
@@ -67,7 +69,7 @@ class Upgrades:
         """Returns when what is wanted serves, waits or failed."""
         async with self.reconciler.alone_with(name):
             await self.reconciler.settle(name)
-        await self._forget_others(name)
+            await self._forget_others(name)
 
     async def consider(self, tx: Transaction, name: str, operator: Operator) -> None:
         """Lets an upgrade go on that waited, if what it waited for is there now."""
@@ -89,13 +91,17 @@ class Upgrades:
             NotFoundError: The plugin is not on this host, or no such upgrade is open.
         """
         with self.reconciler.starts.ending(name):
-            async with self.reconciler.alone_with(name), self.database.transaction() as tx:
-                await store.get_plugin(tx, name)
-                upgrade = await upgrade_store.open_one(tx, name)
-                if upgrade is None or upgrade.state is UpgradeState.PROBATION:
-                    raise NotFoundError(f"no upgrade of {name} waits or is prepared", plugin=name)
-                await self._cancel(tx, upgrade, operator, cause="cancelled")
-        await self._forget_others(name)
+            async with self.reconciler.alone_with(name):
+                async with self.database.transaction() as tx:
+                    await store.get_plugin(tx, name)
+                    upgrade = await upgrade_store.open_one(tx, name)
+                    if upgrade is None or upgrade.state is UpgradeState.PROBATION:
+                        raise NotFoundError(
+                            f"no upgrade of {name} waits or is prepared: `wirthforge upgrades {name}` shows them",
+                            plugin=name,
+                        )
+                    await self._cancel(tx, upgrade, operator, cause="cancelled")
+                await self._forget_others(name)
 
     async def roll_back(self, name: str, how: RollbackIn, operator: Operator) -> None:
         """Lets the release serve again that served before the last upgrade.
@@ -105,9 +111,14 @@ class Upgrades:
             SealBrokenError: What was stored cannot be restored; nothing has changed.
         """
         async with self.reconciler.alone_with(name):
-            async with self.database.reading() as tx:
+            async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
                 upgrade, before = await self._undone(tx, record)
+                pending = await upgrade_store.open_one(tx, name)
+                if pending is not None and pending.id != upgrade.id:
+                    await self._cancel(tx, pending, operator, cause="the release before is wanted again")
+            if record.state is State.PAUSED:
+                raise ConflictError(f"{name} is paused: `wirthforge resume {name}` first", plugin=name)
             cold = not how.restore and not self.reconciler.fleet.parked(name)
             if cold and self.reconciler.live(name) is not None:
                 # Nothing of it is there to take over at once: it begins beside the one that serves.
@@ -119,6 +130,7 @@ class Upgrades:
                     record, upgrade, cause="rolled back", actor=operator.actor, restore=how.restore
                 )
             await self.reconciler.settle(name)
+            await self._forget_others(name)
 
     async def restart(self, name: str, operator: Operator) -> None:
         """Has fresh instances of the same release take the calls; those inside the old ones end there.
@@ -158,8 +170,10 @@ class Upgrades:
     ) -> None:
         missing = await self.readiness.missing(tx, release)
         after, cause = UpgradeState.PREPARING, "its instances start beside those that serve"
+        snapshot = None
         if record.state in RESTING:
             after, cause = UpgradeState.DONE, "nothing of the plugin ran"
+            snapshot = await self.reconciler.swaps.snapshot(tx, record.release, release)
             await store.set_release(tx, record.name, release.digest)
         elif missing:
             after, cause = UpgradeState.AWAITING_APPROVAL, missing
@@ -174,7 +188,9 @@ class Upgrades:
             began_at=began,
             changed_at=began,
         )
-        await self.states.move_upgrade(tx, wanted, after, cause=cause, actor=operator.actor)
+        await self.states.move_upgrade(
+            tx, wanted, after, cause=cause, actor=operator.actor, snapshot=snapshot
+        )
 
     async def _end_waiting(self, tx: Transaction, name: str, operator: Operator) -> None:
         """Makes room for another upgrade.
@@ -188,7 +204,7 @@ class Upgrades:
         if upgrade.state is not UpgradeState.AWAITING_APPROVAL:
             raise ConflictError(
                 f"{name} is being upgraded ({upgrade.state.replace('_', ' ')}): wait until that is over, or "
-                f"`wirthforge rollback {name}`",
+                f"`wirthforge {'rollback' if upgrade.state is UpgradeState.PROBATION else 'upgrade --cancel'} {name}`",
                 plugin=name,
             )
         await self._cancel(tx, upgrade, operator, cause="another upgrade is wanted")
@@ -206,10 +222,16 @@ class Upgrades:
         upgrades = await upgrade_store.of_plugin(tx, record.name)
         last = next((each for each in upgrades if each.state in UNDONE), None)
         if last is None or last.after != record.release.digest:
-            raise NotFoundError(f"there is no release of {record.name} to go back to", plugin=record.name)
+            raise NotFoundError(
+                f"there is no release of {record.name} to go back to: `wirthforge upgrade {record.name}@<version>`",
+                plugin=record.name,
+            )
         release = await store.find_release(tx, record.name, last.before)
         if release is None:
-            raise NotFoundError(f"{last.before} is not on this host any more", plugin=record.name)
+            raise NotFoundError(
+                f"{last.before} is not on this host any more: `wirthforge upgrade {record.name}@<version>`",
+                plugin=record.name,
+            )
         return last, release
 
     async def _forget_others(self, name: str) -> None:

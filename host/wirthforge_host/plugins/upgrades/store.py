@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, Row, String, Table, Text, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    Row,
+    String,
+    Table,
+    Text,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from wirthforge_host.database import metadata
 from wirthforge_host.plugins.models import UpgradeRecord
@@ -37,8 +50,14 @@ async def add(tx: Transaction, upgrade: UpgradeRecord) -> int:
     made: int = (await tx.execute(insert(upgrades).values(**values).returning(upgrades.c.id))).scalar_one()
     kept = select(upgrades.c.id).where(upgrades.c.plugin == upgrade.plugin)
     newest = kept.order_by(upgrades.c.id.desc()).limit(MAX_UPGRADES).scalar_subquery()
+    served = (UpgradeState.DONE.value, UpgradeState.PROBATION.value)
+    last = kept.where(upgrades.c.state.in_(served)).order_by(upgrades.c.id.desc()).limit(1).scalar_subquery()
     await tx.execute(
-        delete(upgrades).where(upgrades.c.plugin == upgrade.plugin, upgrades.c.id.not_in(newest))
+        delete(upgrades).where(
+            upgrades.c.plugin == upgrade.plugin,
+            upgrades.c.id.not_in(newest),
+            upgrades.c.id != func.coalesce(last, 0),
+        )
     )
     return made
 

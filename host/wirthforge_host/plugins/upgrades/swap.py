@@ -30,8 +30,8 @@ from wirthforge_host.plugins.departures import Departures
 from wirthforge_host.plugins.examination import self_test
 from wirthforge_host.plugins.fleet import Fleet
 from wirthforge_host.plugins.instance import Instance
-from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
-from wirthforge_host.plugins.models import PluginRecord, UpgradeRecord
+from wirthforge_host.plugins.models import PluginRecord, Release, UpgradeRecord
+from wirthforge_host.plugins.readiness import Readiness
 from wirthforge_host.plugins.states import HOST, States
 from wirthforge_host.plugins.upgrades import store as upgrade_store
 from wirthforge_host.sandbox.control import Control
@@ -39,7 +39,7 @@ from wirthforge_host.settings import Settings
 from wirthforge_host.storage import Snapshots
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.upgrades_api import UpgradeState
-from wirthforge_sdk.errors import LimitExceededError, WirthForgeError
+from wirthforge_sdk.errors import LimitExceededError, NotFoundError, WirthForgeError
 from wirthforge_sdk.serving.database import Database, Transaction
 
 NOT_ITS_DAY = (
@@ -68,6 +68,7 @@ class Swaps:
     snapshots: Snapshots
     control: Control
     departures: Departures
+    readiness: Readiness
     now: Callable[[], datetime]
     settings: Settings
     _behind: dict[str, tuple[Sequence[Instance], Sequence[Instance]]] = dataclasses.field(
@@ -93,8 +94,27 @@ class Swaps:
         if self.fleet.parked(record.name):
             await self._drop_late(record.name)
 
-    async def failed(self, record: PluginRecord, lost: Sequence[Instance]) -> bool:
-        """Instances ended unasked: whether the release before serves again because of it.
+    async def righted(self, record: PluginRecord) -> bool:
+        """Sees to it that what serves is the release that the database names; whether that was not so.
+
+        A database that was away when one release took the place of the other may name the wrong one.
+        """
+        serving = self.fleet.of(record.name)
+        strange = [each for each in serving if each.digest != record.release.digest]
+        if not strange:
+            return False
+        async with self.database.reading() as tx:
+            upgrade = await upgrade_store.open_one(tx, record.name)
+        is_back = upgrade is not None and upgrade.state is UpgradeState.PROBATION
+        if upgrade is not None and is_back and all(each.digest == upgrade.before for each in serving):
+            async with self.database.transaction() as tx:
+                await self._write_back(tx, upgrade, cause="the release before serves")
+        else:
+            await self.departures.stop(strange)
+        return True
+
+    async def failed(self, record: PluginRecord, lost: Sequence[Instance], cause: str = "") -> bool:
+        """Instances ended unasked, or none started: whether the release before serves again because of it.
 
         It does so before anybody asks why they ended, which can take seconds.
         """
@@ -103,13 +123,16 @@ class Swaps:
         if upgrade is None or upgrade.state is not UpgradeState.PROBATION:
             return False
         new = self.fleet.of(record.name)
-        if old := await self._thawed(record.name):
+        old = await self._thawed(record.name, upgrade.before, like=new)
+        if old:
             self._put(record.name, old)
             await self._take_over(old, new)
-        cause = await self.departures.found_dead(lost)
-        async with self.database.transaction() as tx:
-            await self._write_back(tx, upgrade, cause=cause)
-        await self.departures.stop([each for each in new if each not in lost])
+        try:
+            told = cause or await self.departures.found_dead(lost)
+            async with self.database.transaction() as tx:
+                await self._write_back(tx, upgrade, cause=told)
+        finally:
+            await self.departures.stop([each for each in new if each not in lost])
         return True
 
     async def back(
@@ -117,18 +140,30 @@ class Swaps:
     ) -> None:
         """Lets the release before ``upgrade`` serve again: at once where its instances are still there.
 
-        What the plugin stored stays, unless it is to be restored from the snapshot of the upgrade.
+        What the plugin stored stays, unless it is to be restored from the snapshot of the upgrade; then the new
+        instances end first, for they could write on.
 
         Raises:
-            SealBrokenError, NotFoundError: The snapshot cannot be restored; nothing has changed.
+            SealBrokenError, NotFoundError: The snapshot cannot be restored, or there is none; nothing has changed.
         """
         name, new = record.name, self.fleet.of(record.name)
-        old = await self._thawed(name)
-        async with self.database.transaction() as tx:
-            if restore and upgrade.snapshot is not None:
-                await self.snapshots.restore(tx, name, upgrade.snapshot)
-            await self._write_back(tx, upgrade, cause=cause, actor=actor)
-            tx.after_commit(lambda: self._put(name, old))
+        if restore and upgrade.snapshot is None:
+            raise NotFoundError(
+                f"no snapshot was taken with that upgrade of {name}: roll back without --restore"
+            )
+        old = await self._thawed(name, upgrade.before, like=new)
+        try:
+            if restore:
+                await self.departures.stop(new)
+            async with self.database.transaction() as tx:
+                if restore and upgrade.snapshot is not None:
+                    await self.snapshots.restore(tx, name, upgrade.snapshot)
+                await self._write_back(tx, upgrade, cause=cause, actor=actor)
+                tx.after_commit(lambda: self._put(name, old))
+        except BaseException:
+            for each in old:
+                await asyncio.shield(self._freeze(each))
+            raise
         await self._take_over(old, new)
         await self.departures.stop(new)
 
@@ -153,17 +188,26 @@ class Swaps:
 
     async def end_old(self, plugin: str) -> None:
         """Ends what is kept of the release before."""
-        await self.departures.close(self.fleet.unpark(plugin))
+        await self._end(self.fleet.parked(plugin))
+
+    async def _end(self, instances: Sequence[Instance]) -> None:
+        await self.departures.close(instances)
+        for each in instances:
+            self.fleet.leave(each)
 
     async def _carry_out(self, record: PluginRecord, upgrade: UpgradeRecord, start: Start) -> None:
         if record.state is State.PAUSED:
             return
         opened: list[Instance] = []
         try:
-            serves = record.state in HAS_INSTANCE and bool(self.fleet.of(record.name))
-            if serves and not await self._open_all(await self._successor(record, upgrade), start, opened):
+            serves = bool(self.fleet.of(record.name))
+            successor = await self._successor(record, upgrade)
+            if serves and not await self._open_all(successor, start, opened):
                 return
-            old = await self._switched(record, upgrade, opened)
+            old = self.fleet.of(record.name)
+            if not await self._switched(record, successor, upgrade, opened):
+                await self.departures.close(opened)
+                return
         except WirthForgeError as error:
             await asyncio.shield(self.departures.close(opened))
             after = UpgradeState.FAILED if isinstance(error, NOT_ITS_DAY) else UpgradeState.PREPARING
@@ -191,25 +235,39 @@ class Swaps:
         return True
 
     async def _switched(
-        self, record: PluginRecord, upgrade: UpgradeRecord, opened: Sequence[Instance]
-    ) -> Sequence[Instance]:
-        """The new release serves from the commit on; returns those that served until then."""
-        name, old = record.name, self.fleet.of(record.name)
-        after, cause = UpgradeState.PROBATION, "its instances passed their self-test"
-        if not opened:
-            after, cause = UpgradeState.DONE, "nothing of the plugin ran"
+        self,
+        record: PluginRecord,
+        successor: PluginRecord,
+        upgrade: UpgradeRecord,
+        opened: Sequence[Instance],
+    ) -> bool:
+        """The new release serves from the commit on; whether it may, by what was decided until then."""
+        name, cause = (
+            record.name,
+            "its instances passed their self-test" if opened else "nothing of the plugin ran",
+        )
+        if any(each.lost.is_set() for each in opened):
+            raise PluginUnavailableError("it ended before it served", plugin=name)
         async with self.database.transaction() as tx:
-            snapshot = await self._snapshot(tx, record, upgrade)
+            since = upgrade.began_at
+            await self.readiness.permissions.follow_up(tx, name, upgrade.before, upgrade.after, since)
+            if missing := await self.readiness.missing(tx, successor.release):
+                await self.states.move_upgrade(tx, upgrade, UpgradeState.AWAITING_APPROVAL, cause=missing)
+                return False
+            snapshot = await self.snapshot(tx, record.release, successor.release)
             await store.set_release(tx, name, upgrade.after)
-            await self.states.move_upgrade(tx, upgrade, after, cause=cause, snapshot=snapshot)
+            await self.states.move_upgrade(
+                tx, upgrade, UpgradeState.PROBATION, cause=cause, snapshot=snapshot
+            )
             if opened:
                 tx.after_commit(lambda: self._put(name, opened))
-        return old
+        return True
 
-    async def _snapshot(self, tx: Transaction, record: PluginRecord, upgrade: UpgradeRecord) -> int | None:
-        if not any(need.startswith("storage.") for need in record.release.manifest.asked()):
+    async def snapshot(self, tx: Transaction, before: Release, after: Release) -> int | None:
+        """Keeps what is stored when one release takes the place of another; None where neither stores anything."""
+        if not any(need.startswith("storage.") for need in before.manifest.asked() | after.manifest.asked()):
             return None
-        return (await self.snapshots.take(tx, record.name, upgrade.before)).id
+        return (await self.snapshots.take(tx, before.manifest.name, before.digest)).id
 
     def _put(self, plugin: str, instances: Sequence[Instance]) -> None:
         """From here on calls enter these. Nothing is waited for: whoever calls finds a gate that is open."""
@@ -243,59 +301,76 @@ class Swaps:
         finally:
             for task in (drained, *ended):
                 task.cancel()
-        for each in old:
-            if each not in stuck:
-                self.fleet.park(each)
-                await self._freeze(each)
+        if not old:
+            return
+        # Those of the release before the one before, and those whose calls do not end.
+        await self._end([each for each in self.fleet.parked(old[0].plugin) if each not in old])
         for each in stuck:
             log.warning("plugin.drain_cut", plugin=each.plugin, calls=each.gate.inside)
-        await self.departures.close(stuck)
+        await self._end(stuck)
+        for each in old:
+            if (
+                each not in stuck and not each.gate.inside
+            ):  # else the new one fell, and it is about to serve again
+                await self._freeze(each)
 
     async def _drained(self, instances: Sequence[Instance]) -> bool:
         waiting = (each.gate.drained(self.settings.drain_timeout_s) for each in instances)
         return all(await asyncio.gather(*waiting))
 
     async def _freeze(self, instance: Instance) -> None:
-        if instance.gate.inside:
-            return  # the new release fell while it was drained: it is about to serve again
+        """Has one that is kept do nothing; one that cannot be kept so is ended."""
         try:
             await self.control.freeze(instance.container_id, instance.pid)
         except WirthForgeError as error:
             log.warning("plugin.not_frozen", plugin=instance.plugin, error=error.message)
+            await self._end([instance])
         else:
             instance.paused = True
 
     async def _judge(self, record: PluginRecord, upgrade: UpgradeRecord) -> None:
-        """Ends a probation that is over, and one in which the release does not pass its self-test any more."""
+        """Ends a probation that is over, and one in which the release does not pass its self-test any more.
+
+        One that is busy is not asked: it may be slow to answer for no fault of its own.
+        """
         health = record.release.manifest.health
-        open_ones = [each for each in self.fleet.of(record.name) if each.gate.is_open]
-        try:
-            if health is not None:
-                await asyncio.gather(*(self_test(each.session, health) for each in open_ones))
-        except PluginUnavailableError as error:
-            if not any(each.lost.is_set() for each in open_ones):  # else it is found dead, and why is asked
-                await self.back(record, upgrade, cause=error.message, actor=HOST, restore=False)
-            return
-        if self._is_over(upgrade.changed_at, self.settings.probation_s):
+        serving = [each for each in self.fleet.of(record.name) if each.gate.is_open]
+        if health is not None:
+            tests = (self_test(each.session, health) for each in serving if not each.gate.inside)
+            found = await asyncio.gather(*tests, return_exceptions=True)
+            if any(each.lost.is_set() or each.gate.inside for each in serving):
+                return  # found dead, or asked again
+            for error in found:
+                if isinstance(error, PluginUnavailableError):
+                    await self.back(record, upgrade, cause=error.message, actor=HOST, restore=False)
+                    return
+        if serving and self._is_over(upgrade.changed_at, self.settings.probation_s):
             await self._move(upgrade, UpgradeState.DONE, "its probation is over")
 
-    async def _thawed(self, plugin: str) -> list[Instance]:
-        """What is kept of the release before, as far as it can serve."""
+    async def _thawed(self, plugin: str, digest: str, *, like: Sequence[Instance]) -> list[Instance]:
+        """What is kept of the release before, as far as it can serve; throttled as those that serve."""
         thawed = []
+        share = min((each.cpu_share for each in like), default=1.0)
         for each in self.fleet.parked(plugin):
-            if each.lost.is_set():
+            if each.lost.is_set() or each.digest != digest:
                 continue
             try:
                 await self.control.thaw(each.container_id, each.pid)
+                if share < 1:
+                    await self.control.set_cpus(each.container_id, each.limits.cpus * share, each.pid)
             except WirthForgeError as error:
                 log.warning("plugin.not_thawed", plugin=plugin, error=error.message)
+                await self._end([each])
             else:
+                each.cpu_share = share
                 thawed.append(each)
         return thawed
 
     async def _write_back(
         self, tx: Transaction, upgrade: UpgradeRecord, *, cause: str, actor: str = HOST
     ) -> None:
+        permissions, since = self.readiness.permissions, upgrade.began_at
+        await permissions.follow_up(tx, upgrade.plugin, upgrade.after, upgrade.before, since)
         await store.set_release(tx, upgrade.plugin, upgrade.before)
         await self.states.move_upgrade(tx, upgrade, UpgradeState.ROLLED_BACK, cause=cause, actor=actor)
 
