@@ -39,11 +39,11 @@ def create_app(wiring: Wiring) -> Application:
     app.state.wiring = wiring
     app.add_middleware(EndsWithToken)
     routers = (
+        calls,  # first: asked for most, and looked for in this order
         plugins,
         functions,
         configuration,
         containment,
-        calls,
         streaming,
         permissions,
         audit,
