@@ -22,11 +22,13 @@ from bench import (
     bridge,
     cold_start,
     events,
+    http,
     kill,
     monitoring,
     neighbour,
     package,
     revocation,
+    rpc,
     storage,
     stream,
 )
@@ -50,6 +52,8 @@ BENCHMARKS = {
     for module in (
         cold_start,
         bridge,
+        rpc,
+        http,
         balance,
         events,
         storage,
