@@ -11,6 +11,7 @@ before the peer's turn, so that the peer has the machine for itself. Both have t
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -77,6 +78,8 @@ async def measure(ground: Ground) -> list[Figure]:
     """One in flight, many in flight, large bodies; the peer beside each."""
     async with ground.wiring.running():
         await ground.wiring.installer.install(PLUGIN, OPERATOR)
+        gc.collect()
+        gc.freeze()  # as the host's program does
         with Echo.running(ground) as echo:
             return [
                 *await _one_in_flight(ground, echo),
@@ -114,9 +117,9 @@ class Echo:
 
 async def _one_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
     calls = {
-        "inline": partial(_mediated, ground, "inline"),
-        "pooled": partial(_mediated, ground, "pooled"),
-        "session": partial(_bare, _live(ground)),
+        "inline": partial(mediated, ground, "inline"),
+        "pooled": partial(mediated, ground, "pooled"),
+        "session": partial(_bare, live(ground)),
     }
     ours: dict[str, list[float]] = {name: [] for name in calls}
     peers: list[float] = []
@@ -124,10 +127,10 @@ async def _one_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
     with echo.connected(SMALL) as raw:
         raw(BLOCK)
         for call in calls.values():
-            await _times(call, text, BLOCK)
+            await times_of(call, text, BLOCK)
         for _ in ground.rounds(f"{NAME}, one in flight", ROUNDS):
             for name, call in calls.items():
-                ours[name] += await _times(call, text, BLOCK)
+                ours[name] += await times_of(call, text, BLOCK)
                 await ground.wiring.audit.flush()
                 peers += raw(BLOCK)
     targets = {"inline": at_most(2.5), "pooled": at_most(4), "session": None}
@@ -143,17 +146,17 @@ async def _one_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
 
 
 async def _many_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
-    call = partial(_mediated, ground, "inline")
+    call = partial(mediated, ground, "inline")
     answered: list[float] = []
     written: list[float] = []
     peers: list[float] = []
     with echo.connected(SMALL) as raw:
-        await _together(call, BUSY_BLOCK)
+        await together(call, BUSY_BLOCK)
         for _ in ground.rounds(f"{NAME}, {IN_FLIGHT} in flight", BUSY_ROUNDS):
             await ground.wiring.audit.flush()
             peers.append(BUSY_BLOCK / _seconds(lambda: raw(BUSY_BLOCK)))
             began = time.perf_counter()
-            await _together(call, BUSY_BLOCK)
+            await together(call, BUSY_BLOCK)
             answered.append(BUSY_BLOCK / (time.perf_counter() - began))
             await ground.wiring.audit.flush()
             written.append(BUSY_BLOCK / (time.perf_counter() - began))
@@ -178,22 +181,23 @@ async def _many_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
 
 
 async def _large_bodies(ground: Ground, echo: Echo) -> list[Figure]:
-    call = partial(_mediated, ground, "inline")
+    call = partial(mediated, ground, "inline")
     ours: list[float] = []
     peers: list[float] = []
     text = "x" * LARGE
     with echo.connected(LARGE) as raw:
         raw(LARGE_BLOCK)
-        await _times(call, text, LARGE_BLOCK)
+        await times_of(call, text, LARGE_BLOCK)
         for _ in ground.rounds(f"{NAME}, 1 MiB", LARGE_ROUNDS):
-            ours += await _times(call, text, LARGE_BLOCK)
+            ours += await times_of(call, text, LARGE_BLOCK)
             await ground.wiring.audit.flush()
             peers += raw(LARGE_BLOCK)
     figure = alone(f"{NAME}.inline.1MiB.p50", 1e6 * percentile(ours, 50), "us", n=len(ours))
     return [beside(figure, PEER, 1e6 * percentile(peers, 50), at_most(1.7))]
 
 
-async def _mediated(ground: Ground, function: str, text: str) -> None:
+async def mediated(ground: Ground, function: str, text: str) -> None:
+    """A call as the API makes it."""
     body = CallIn(plugin=PLUGIN, function=function, arguments={"text": text})
     answer = await ground.wiring.calls.call(body, OPERATOR)
     if answer.is_error:
@@ -205,7 +209,8 @@ async def _bare(instance: Instance, text: str) -> None:
     await instance.session.call("inline", {"text": text}, timeout_s=PATIENCE_S, call_id="bench")
 
 
-async def _times(call: Call, text: str, count: int) -> list[float]:
+async def times_of(call: Call, text: str, count: int) -> list[float]:
+    """The seconds of each of ``count`` calls, one after the other."""
     times: list[float] = []
     for _ in range(count):
         began = time.perf_counter()
@@ -214,14 +219,15 @@ async def _times(call: Call, text: str, count: int) -> list[float]:
     return times
 
 
-async def _together(call: Call, count: int) -> None:
+async def together(call: Call, count: int, in_flight: int = IN_FLIGHT) -> None:
+    """``count`` calls of 100 B, so many of them at a time."""
     text = "x" * SMALL
 
     async def some() -> None:
-        for _ in range(count // IN_FLIGHT):
+        for _ in range(count // in_flight):
             await call(text)
 
-    await asyncio.gather(*(some() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(some() for _ in range(in_flight)))
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -242,7 +248,8 @@ def _round_trip(stream: socket.socket, message: bytes, buffer: memoryview) -> fl
     return time.perf_counter() - began
 
 
-def _live(ground: Ground) -> Instance:
+def live(ground: Ground) -> Instance:
+    """The plugin at work."""
     instance = ground.wiring.reconciler.live(PLUGIN)
     if instance is None:
         raise BenchError("the plugin did not start: `python -m bench cold_start` tells why")

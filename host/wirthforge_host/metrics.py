@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BOUNDS = (*map(floatToGoString, SECONDS), "+Inf")
 
 
 PLUGIN_FAMILIES: dict[str, tuple[type[CounterMetricFamily | GaugeMetricFamily], str]] = {
@@ -43,26 +48,54 @@ class _Plugins(Collector):
             yield metric
 
 
+class _Series:
+    """The calls of one function of one plugin that ended in one way."""
+
+    __slots__ = ("buckets", "seconds")
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.buckets = [0] * (len(SECONDS) + 1)
+
+
+class _Calls(Collector):
+    """Calls that ended. On the path of each: the library's own counters lock, and check what they are given."""
+
+    def __init__(self) -> None:
+        self._series: defaultdict[tuple[str, str, str], _Series] = defaultdict(_Series)
+
+    def add(self, plugin: str, function: str, code: str, seconds: float) -> None:
+        series = self._series[plugin, function, code]
+        series.seconds += seconds
+        series.buckets[bisect_left(SECONDS, seconds)] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "wirthforge_calls",
+            "Calls of plugin functions, by how they ended.",
+            labels=["plugin", "function", "code"],
+        )
+        plugins: defaultdict[str, list[_Series]] = defaultdict(list)
+        for labels, series in self._series.items():
+            calls.add_metric(labels, sum(series.buckets))
+            plugins[labels[0]].append(series)
+        yield calls
+        seconds = HistogramMetricFamily("wirthforge_call_seconds", "How long calls took.", labels=["plugin"])
+        for plugin, ended in plugins.items():
+            within = accumulate(map(sum, zip(*(each.buckets for each in ended), strict=True)))
+            seconds.add_metric(
+                [plugin], list(zip(_BOUNDS, within, strict=True)), sum(each.seconds for each in ended)
+            )
+        yield seconds
+
+
 class Metrics:
     """One registry; nothing global, so that two hosts in one process do not meet."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._calls = Counter(
-            "wirthforge_calls",
-            "Calls of plugin functions, by how they ended.",
-            ["plugin", "function", "code"],
-            registry=self._registry,
-        )
-        self._seconds = Histogram(
-            "wirthforge_call_seconds",
-            "How long calls took.",
-            ["plugin"],
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        # The library looks a series up by its labels under a lock; on the path of every call a dictionary does.
-        self._series: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._calls = _Calls()
+        self._registry.register(self._calls)
         self._egress = Counter(
             "wirthforge_egress_connections",
             "Connections that plugins asked for, by how that ended.",
@@ -84,14 +117,7 @@ class Metrics:
 
     def called(self, plugin: str, function: str, code: str, seconds: float) -> None:
         """Counts one call. The labels are bounded: installed plugins, their functions, our error codes."""
-        labels = (plugin, function, code)
-        series = self._series.get(labels)
-        if series is None:
-            series = (self._calls.labels(*labels), self._seconds.labels(plugin))
-            self._series[labels] = series
-        count, histogram = series
-        count.inc()
-        histogram.observe(seconds)
+        self._calls.add(plugin, function, code, seconds)
 
     def egress_asked(self, plugin: str, outcome: str) -> None:
         """Counts a connection to the outside: ``allowed``, ``denied`` or ``failed``."""

@@ -22,6 +22,7 @@ from tests.fakes.packages import make_package
 from tests.fakes.source import ShelfSource
 from wirthforge_host.database import metadata
 from wirthforge_host.plugins import store
+from wirthforge_host.plugins.call import Answer
 from wirthforge_host.plugins.models import InstanceRecord
 from wirthforge_host.sandbox.docker_engine import DockerEngine
 from wirthforge_host.sandbox.memory_engine import MemoryEngine
@@ -34,7 +35,6 @@ from wirthforge_sdk.contracts.audit_api import AuditOut
 from wirthforge_sdk.contracts.host_api import (
     ApprovalIn,
     CallIn,
-    CallOut,
     EffectiveOut,
     PluginOut,
     State,
@@ -198,7 +198,7 @@ class World:
         plugin: str = PLUGIN,
         timeout_s: float | None = None,
         **arguments: Any,
-    ) -> CallOut:
+    ) -> Answer:
         body = CallIn(plugin=plugin, function=function, arguments=arguments, timeout_s=timeout_s)
         return await self.wiring.calls.call(body, self.operator)
 

@@ -40,12 +40,12 @@ def create_app(wiring: Wiring) -> Application:
     app.state.wiring = wiring
     app.add_middleware(EndsWithToken)
     routers = (
+        calls,  # first: asked for most, and looked for in this order
         plugins,
         upgrades,
         functions,
         configuration,
         containment,
-        calls,
         streaming,
         permissions,
         audit,

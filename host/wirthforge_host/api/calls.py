@@ -1,26 +1,74 @@
-"""Calls and permissions over HTTP."""
+"""Calls and permissions over HTTP.
+
+A call that is in order goes past the framework: its dependencies and models cost more than the call itself. Whatever is
+wrong with one is told by the framework, as of any other operation.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, status
+import msgspec
+from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
-from wirthforge_host.api.security import Caller, Keeper, Reader, Wired
+from wirthforge_host.api.security import Caller, Keeper, Reader, Wired, caller_of, wiring_of
 from wirthforge_host.api.streaming import unless_gone
+from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import ApprovalIn, CallIn, CallOut, GrantOut, PluginOut
 from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.wire import Page
+from wirthforge_sdk.errors import PermissionDeniedError, UnauthenticatedError
 
 router = APIRouter(prefix="/v1")
 
 RuleId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,64}$")]
 
 
-@router.post("/calls", tags=["calls"])
-async def call(request: Request, body: CallIn, operator: Caller, wiring: Wired) -> CallOut:
+_encode = msgspec.json.Encoder().encode
+
+
+class _Straight(APIRoute):
+    """The way of a call that is in order."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Of every other call, the framework's."""
+        framework = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            asked = await _asked(request)
+            return await framework(request) if asked is None else await _answer(request, *asked)
+
+        return handle
+
+
+async def _asked(request: Request) -> tuple[CallIn, Operator] | None:
+    """A call that is in order, and whose it is."""
+    if request.headers.get("content-type") != "application/json":
+        return None
+    try:
+        operator = caller_of(request)
+        return CallIn.model_validate_json(await request.body()), operator
+    except (UnauthenticatedError, PermissionDeniedError, ValidationError, ClientDisconnect):
+        return None
+
+
+async def _answer(request: Request, body: CallIn, operator: Operator) -> Response:
+    answer = await unless_gone(request, wiring_of(request).calls.call(body, operator))
+    return Response(_encode(answer), media_type="application/json")
+
+
+async def call(request: Request, body: CallIn, operator: Caller) -> Response:
     """Calls one function of a plugin and answers with what it returned. Hanging up cancels the call."""
-    return await unless_gone(request, wiring.calls.call(body, operator))
+    return await _answer(request, body, operator)
+
+
+router.add_api_route(
+    "/calls", call, methods=["POST"], tags=["calls"], response_model=CallOut, route_class_override=_Straight
+)
 
 
 @router.get("/permissions", tags=["permissions"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,7 +18,7 @@ SECRET = "secret"  # noqa: S105 (a name, not one)
 
 
 class EndsWithToken:
-    """ASGI middleware: to an answer that has begun, the end of its token is as if the reader had hung up."""
+    """ASGI middleware: an answer that is a stream is cut when its token ends. Others pass through as they are."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,54 +28,65 @@ class EndsWithToken:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        tokens: Tokens = scope["app"].state.wiring.tokens
-        answer = _Answer(tokens, scope.setdefault("state", {}), receive, send)
-        await self._app(scope, answer.receive, answer.send)
-        await answer.finish()
+        answer = _Answer(scope, send)
+        try:
+            await self._app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if not answer.is_cut or answer.task.uncancel() > 0:
+                raise
+            await answer.finish()
+        finally:
+            answer.end()
 
 
 class _Answer:
-    def __init__(self, tokens: Tokens, state: dict[str, str], receive: Receive, send: Send) -> None:
-        self._tokens = tokens
-        self._state = state
-        self._receive = receive
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
         self._send = send
-        self._is_asked = self._has_begun = self._is_complete = self._is_cut = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.task = cast("asyncio.Task[None]", asyncio.current_task())
+        self.is_cut = False
 
     async def send(self, message: Message) -> None:
-        self._has_begun = True
-        self._is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if message["type"] == "http.response.start" and _is_stream(message):
+            self._look_later()
+        elif not message.get("more_body", False):
+            self.end()
         await self._send(message)
 
-    async def receive(self) -> Message:
-        if not self._is_asked:
-            message = await self._receive()
-            self._is_asked = not message.get("more_body", False)
-            return message
-        receiving = asyncio.ensure_future(self._receive())
-        try:
-            while not self._is_cut:
-                done, _ = await asyncio.wait({receiving}, timeout=LOOK_S)
-                if done:
-                    return receiving.result()
-                self._is_cut = self._has_begun and not self._is_good()
-            return {"type": "http.disconnect"}
-        finally:
-            receiving.cancel()
-
     async def finish(self) -> None:
-        if self._is_cut and not self._is_complete:
-            # Who does not read would be waited for: then the server hangs up.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        # Who does not read would be waited for: then the server hangs up.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def end(self) -> None:
+        """Looks no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        if self._is_good():
+            self._look_later()
+        else:
+            self.is_cut = True
+            self.task.cancel()
 
     def _is_good(self) -> bool:
-        secret = self._state.get(SECRET)
+        secret = self._scope.get("state", {}).get(SECRET)
         if secret is None:
             return True  # let in without
+        tokens: Tokens = self._scope["app"].state.wiring.tokens
         try:
-            self._tokens.authenticate(secret)
+            tokens.authenticate(secret)
         except UnauthenticatedError:
             return False
         return True
+
+
+def _is_stream(start: Message) -> bool:
+    """Whether nobody knows yet how long the answer is."""
+    return all(name != b"content-length" for name, _ in start["headers"])

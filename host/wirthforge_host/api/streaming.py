@@ -6,7 +6,7 @@ import asyncio
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 from fastapi import APIRouter, Header, Path, Request
@@ -29,6 +29,9 @@ CALL_HEADER = "WirthForge-Call"
 
 INPUT_PATH = "/v1/calls/[0-9a-f]{32}/input"
 """Whose body has no bound: it is read as the plugin takes it."""
+
+LISTEN_AFTER_S = 0.05
+"""After which it is listened whether who called has hung up: most calls are over by then, and need no task for it."""
 
 CallId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 Answer = TypeVar("Answer")
@@ -105,21 +108,40 @@ async def feed(
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
     """What ``work`` returns; it is cancelled when who asked hangs up."""
-    working, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    asking = _Asking(request)
+    timer = asyncio.get_running_loop().call_later(LISTEN_AFTER_S, asking.listen)
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise UnavailableError("nobody waits for the answer any more")
+        return await work
+    except asyncio.CancelledError:
+        if asking.is_gone and asking.task.uncancel() == 0:
+            raise UnavailableError("nobody waits for the answer any more") from None
+        raise
     finally:
-        gone.cancel()
-        working.cancel()
-        await asyncio.wait({working, gone})
+        timer.cancel()
+        asking.end()
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        continue
+class _Asking:
+    """Whoever asked, and whether they still do."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._listening: asyncio.Task[None] | None = None
+        self.task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self.is_gone = False
+
+    def listen(self) -> None:
+        self._listening = asyncio.create_task(self._listen())
+
+    async def _listen(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            continue
+        self.is_gone = True
+        self.task.cancel()
+
+    def end(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
 
 
 async def _lines(call: StreamedCall) -> AsyncGenerator[bytes]:
@@ -131,7 +153,7 @@ async def _lines(call: StreamedCall) -> AsyncGenerator[bytes]:
     except WirthForgeError as error:
         yield _line({"type": "error", "problem": problem_of(error).model_dump(mode="json")})
     else:
-        yield _line({"type": "end", "call": outcome.model_dump(mode="json")})
+        yield _line({"type": "end", "call": outcome})
 
 
 async def _raw(call: StreamedCall) -> AsyncGenerator[bytes]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -24,6 +23,9 @@ SHAPE_KEYS = (12, 4)
 SHAPE_KEY_CHARACTERS = 32
 
 
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
 class Outcome(StrEnum):
     """How an act ended."""
 
@@ -32,8 +34,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One act, to be written down."""
 
     actor: str
@@ -42,7 +43,7 @@ class Record:
     """``plugin.install``, ``permission.grant``, ``host_call`` and so on."""
     outcome: Outcome
     plugin: str | None = None
-    detail: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = {}
     """JSON: names and shapes (see :func:`shape_of`), never values of arguments, never secrets."""
 
 
@@ -52,7 +53,7 @@ def entry_of(record: Record, at: datetime) -> Entry:
     Raises:
         ValueError: The detail is larger than a record of shapes can be: something put data into it.
     """
-    detail = msgspec.json.encode(record.detail, order="deterministic").decode()
+    detail = _encode(record.detail).decode()
     if len(detail) > MAX_DETAIL_BYTES:
         raise ValueError(f"the detail of an audit record of {record.action} is over {MAX_DETAIL_BYTES} bytes")
     return Entry(0, at, record.actor, record.action, record.outcome.value, record.plugin, detail, "")

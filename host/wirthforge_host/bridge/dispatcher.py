@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from wirthforge_host.audit.records import Outcome, Record, shape_of
 from wirthforge_host.bridge import messages

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,12 +14,22 @@ import msgspec
 from wirthforge_host.audit.records import Outcome, shape_of
 from wirthforge_host.bridge.calls import OnProgress
 from wirthforge_host.errors import CallAbandonedError, CallCycleError, CallTimedOutError
-from wirthforge_sdk.contracts.host_api import CallOut
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.errors import LimitExceededError
 
 MAX_DEPTH = 8
 """Calls that may stand in one another, by way of plugins that call each other."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a function answered, with the fields of ``CallOut``; the bridge has checked them."""
+
+    id: str
+    is_error: bool
+    structured: Any
+    content: list[dict[str, Any]]
+    duration_ms: float
+    cached: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,16 +52,16 @@ class Call:
     outcome: Outcome = Outcome.FAILED
     code: str = "internal_error"
     is_over: bool = False
-    _made_for_it: set[asyncio.Task[CallOut]] = field(default_factory=set)
+    _made_for_it: tuple[asyncio.Task[Answer], ...] = ()
 
-    async def unless_over(self, work: Coroutine[Any, Any, CallOut]) -> CallOut:
+    async def unless_over(self, work: Coroutine[Any, Any, Answer]) -> Answer:
         """What ``work``, a call that is made for this one, returns.
 
         Raises:
             CallAbandonedError: This one ended first.
         """
         task = asyncio.create_task(work)
-        self._made_for_it.add(task)
+        self._made_for_it += (task,)
         try:
             return await task
         except asyncio.CancelledError:
@@ -61,7 +71,7 @@ class Call:
                 ) from None
             raise
         finally:
-            self._made_for_it.discard(task)
+            self._made_for_it = tuple(each for each in self._made_for_it if each is not task)
 
     def end(self) -> None:
         """Nobody waits for it any more, nor for what is made for it."""

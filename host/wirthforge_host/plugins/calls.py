@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from wirthforge_host.audit.records import Outcome, Record
@@ -18,13 +16,13 @@ from wirthforge_host.errors import (
 )
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.cache import Cache, key_of
-from wirthforge_host.plugins.call import Call, begun
+from wirthforge_host.plugins.call import Answer, Call, begun
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
-from wirthforge_host.plugins.targets import admitted, function_of, live_instance
+from wirthforge_host.plugins.targets import function_of, live_instance, take_one
 from wirthforge_host.tokens.service import Operator
-from wirthforge_sdk.contracts.host_api import CallIn, CallOut
+from wirthforge_sdk.contracts.host_api import CallIn
 from wirthforge_sdk.errors import WirthForgeError
 
 ATTEMPTS = 3
@@ -44,7 +42,7 @@ class Calls:
         self._cache = cache
         self._open: dict[str, Call] = {}
 
-    async def call(self, body: CallIn, caller: Operator, on_progress: OnProgress | None = None) -> CallOut:
+    async def call(self, body: CallIn, caller: Operator, on_progress: OnProgress | None = None) -> Answer:
         """Calls one function and returns what it answered.
 
         A call whose instance ends under it is made again when its function is declared idempotent or read-only, and
@@ -98,32 +96,33 @@ class Calls:
 
     async def _made(
         self, body: CallIn, actor: str, above: Call | None, on_progress: OnProgress | None = None
-    ) -> CallOut:
+    ) -> Answer:
         instance = await live_instance(self._plugins, self._reconciler, body.plugin)
         function = function_of(instance, body.function)
         timeout_s = min(function.timeout_s, body.timeout_s or function.timeout_s)
         call = begun(body.plugin, function, actor, timeout_s, above)
         call.on_progress = on_progress
-        with self.knowing(call):
-            try:
-                result = await self._result(call, instance, body.arguments)
-                call.outcome, call.code = Outcome.ALLOWED, "function_failed" if result.is_error else "ok"
-            except WirthForgeError as error:
-                call.code = error.code
-                raise
-            finally:
-                seconds = time.monotonic() - call.began
-                self._metrics.called(body.plugin, call.function.name, call.code, seconds)
-                await self._audit.enqueue(
-                    Record(
-                        actor=actor,
-                        action="call",
-                        outcome=call.outcome,
-                        plugin=body.plugin,
-                        detail=call.detail(body.arguments, seconds),
-                    )
+        self.know(call)
+        try:
+            result = await self._result(call, instance, body.arguments)
+            call.outcome, call.code = Outcome.ALLOWED, "function_failed" if result.is_error else "ok"
+        except WirthForgeError as error:
+            call.code = error.code
+            raise
+        finally:
+            self.forget(call)
+            seconds = time.monotonic() - call.began
+            self._metrics.called(body.plugin, call.function.name, call.code, seconds)
+            await self._audit.enqueue(
+                Record(
+                    actor=actor,
+                    action="call",
+                    outcome=call.outcome,
+                    plugin=body.plugin,
+                    detail=call.detail(body.arguments, seconds),
                 )
-        return CallOut(
+            )
+        return Answer(
             id=call.id,
             is_error=result.is_error,
             structured=result.structured,
@@ -132,15 +131,14 @@ class Calls:
             cached=call.cached,
         )
 
-    @contextmanager
-    def knowing(self, call: Call) -> Iterator[None]:
-        """Knows the call by its id while it is open, for the calls that are made for it."""
+    def know(self, call: Call) -> None:
+        """Knows the call by its id from now on, for the calls that are made for it."""
         self._open[call.id] = call
-        try:
-            yield
-        finally:
-            call.end()
-            del self._open[call.id]
+
+    def forget(self, call: Call) -> None:
+        """The call is over, and with it what is made for it."""
+        call.end()
+        del self._open[call.id]
 
     async def _result(self, call: Call, instance: Instance, arguments: dict[str, Any]) -> ToolResult:
         if not call.function.cache_s:
@@ -162,7 +160,8 @@ class Calls:
     async def _answered(self, call: Call, instance: Instance, arguments: dict[str, Any]) -> ToolResult:
         while True:
             call.attempts += 1
-            with admitted(instance, call.function):
+            take_one(instance, call.function)
+            with instance.gate:
                 try:
                     return await instance.session.call(
                         call.function.name,

@@ -7,8 +7,7 @@ for those inside. Replacing the instance behind it (a swap) is this and nothing 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.rates import TokenBucket
@@ -20,6 +19,8 @@ MAX_INSIDE = 256
 
 class Gate:
     """Admits and drains the calls of one instance. For one event loop; not for threads.
+
+    A call is made ``with gate:``, any number at a time.
 
     Args:
         plugin: Whose calls they are.
@@ -61,9 +62,8 @@ class Gate:
         """Refuses calls from now on; those inside go on."""
         self._open = False
 
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Counts one call as inside for as long as the context lasts.
+    def __enter__(self) -> None:
+        """Counts one call more as inside.
 
         Raises:
             PluginUnavailableError: The gate is closed.
@@ -84,12 +84,12 @@ class Gate:
         self.inside += 1
         self.last_at = now
         self._empty.clear()
-        try:
-            yield
-        finally:
-            self.inside -= 1
-            if not self.inside:
-                self._empty.set()
+
+    def __exit__(self, *_: object) -> None:
+        """Counts one call less."""
+        self.inside -= 1
+        if not self.inside:
+            self._empty.set()
 
     async def drained(self, timeout_s: float) -> bool:
         """Waits until nobody is inside; False when ``timeout_s`` seconds were not enough."""

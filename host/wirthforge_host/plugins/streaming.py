@@ -12,14 +12,13 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge.session import Session
 from wirthforge_host.bridge.stream import Happening, Stream
 from wirthforge_host.metrics import Metrics
-from wirthforge_host.plugins.call import Call, begun
+from wirthforge_host.plugins.call import Answer, Call, begun
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
-from wirthforge_host.plugins.targets import admitted, function_of, live_instance
+from wirthforge_host.plugins.targets import function_of, live_instance, take_one
 from wirthforge_host.tokens.service import Operator
-from wirthforge_sdk.contracts.host_api import CallOut
 from wirthforge_sdk.contracts.streams_api import DEFAULT_TOTAL_S, InputOut, StreamIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError, WirthForgeError
 
@@ -41,7 +40,7 @@ class StreamedCall:
         """What happened next, as ``Stream.__anext__``."""
         return await anext(self.stream)
 
-    async def outcome(self) -> CallOut:
+    async def outcome(self) -> Answer:
         """What the function answered in the end; raises as ``Calls.call``."""
         call = self._call
         try:
@@ -50,7 +49,7 @@ class StreamedCall:
             call.code = error.code
             raise
         call.outcome, call.code = Outcome.ALLOWED, "function_failed" if result.is_error else "ok"
-        return CallOut(
+        return Answer(
             id=call.id,
             is_error=result.is_error,
             structured=result.structured,
@@ -92,13 +91,15 @@ class Streaming:
         call.code = "abandoned"
         with ExitStack() as inside:
             try:
-                inside.enter_context(admitted(instance, function))
+                take_one(instance, function)
+                inside.enter_context(instance.gate)
                 streamed = _streamed(call, instance, body)
             except WirthForgeError as error:
                 call.code = error.code
                 await self._record(call, body, {})
                 raise
-            inside.enter_context(self._calls.knowing(call))
+            self._calls.know(call)
+            inside.callback(self._calls.forget, call)
             self._open[call.id] = caller.actor, streamed
             try:
                 async with streamed.stream:

@@ -1,10 +1,8 @@
-"""What a call reaches, however it is made: a live instance, a function as it was approved, and a place in its rates."""
+"""What a call reaches, however it is made: a live instance, a function as it was approved, one of its rate's calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from wirthforge_host.errors import (
     FunctionMissingError,
@@ -41,37 +39,29 @@ def function_of(instance: Instance, name: str) -> Function:
         FunctionQuarantinedError: It is not what was approved.
         FunctionMissingError: There is none.
     """
-    function = instance.functions.get(name)
-    if name in instance.offer.quarantined:
+    offer = instance.offer
+    if name in offer.quarantined:
         raise FunctionQuarantinedError(
             f"{instance.plugin}.{name} is not what was approved "
-            f"({'; '.join(instance.offer.quarantined[name].differences)}): an operator must approve it, see "
+            f"({'; '.join(offer.quarantined[name].differences)}): an operator must approve it, see "
             f"`wirthforge functions list {instance.plugin}`",
             plugin=instance.plugin,
         )
+    function = offer.functions.get(name)
     if function is None:
-        known = ", ".join(sorted(instance.functions))
+        known = ", ".join(sorted(offer.functions))
         raise FunctionMissingError(
             f"{instance.plugin} has no function '{name[:80]}'; it has: {known}", plugin=instance.plugin
         )
     return function
 
 
-@contextmanager
-def admitted(instance: Instance, function: Function) -> Iterator[None]:
-    """Counts a call within the bounds of its function and of its plugin, for as long as it lasts.
+def take_one(instance: Instance, function: Function) -> None:
+    """Takes one of the calls that the function's own rate allows; the gate counts it for its plugin.
 
     Raises:
-        LimitExceededError: Either is called too often, or the plugin has too much to do.
-        PluginUnavailableError: It takes no calls now.
+        LimitExceededError: It is called too often.
     """
-    _take_one(instance, function)
-    with instance.gate.admitted():
-        yield
-
-
-def _take_one(instance: Instance, function: Function) -> None:
-    """Takes one of the calls that the function's own rate allows."""
     per_s = function.calls_per_s
     if per_s is None:
         return

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from wirthforge_sdk.errors import InvalidInputError
 
@@ -26,8 +26,7 @@ MAX_LINE_BYTES: Final = 64 * 1024
 """Of an exported line. A detail has at most 16 KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One record in the log."""
 
     id: int

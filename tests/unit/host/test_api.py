@@ -13,9 +13,11 @@ from jsonschema import Draft202012Validator
 
 from tests.fakes.packages import make_package
 from tests.fakes.world import PATIENCE_S, PLUGIN, World, worker, world
-from wirthforge_host.api import create_app, lifetime
+from wirthforge_host.api import create_app, lifetime, streaming
 from wirthforge_host.errors import EngineUnavailableError, ImageMissingError
+from wirthforge_host.plugins.call import Answer
 from wirthforge_host.tokens.service import Scope
+from wirthforge_sdk.contracts.host_api import CallOut
 from wirthforge_sdk.contracts.problem import CONTENT_TYPE, Problem
 from wirthforge_sdk.contracts.wire import MAX_BODY_BYTES
 
@@ -181,6 +183,23 @@ async def shared(tmp_path_factory):
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 
+def _scope(method: str, path: str, headers: list[tuple[bytes, bytes]]) -> dict[str, object]:
+    """A request, as a server tells an application of it."""
+    return {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": headers,
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("host", 80),
+        "client": ("me", 1),
+        "root_path": "",
+    }
+
+
 def problem(answer: httpx.Response) -> Problem:
     assert answer.headers["content-type"] == CONTENT_TYPE
     told = Problem.model_validate(answer.json())
@@ -268,26 +287,14 @@ async def test_a_stream_ends_with_its_token_and_goes_on_until_then(api, monkeypa
     async def send(message):
         sent.append(message)
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [(b"authorization", f"Bearer {secret}".encode())],
-        "http_version": "1.1",
-        "scheme": "http",
-        "server": ("host", 80),
-        "client": ("me", 1),
-        "root_path": "",
-    }
+    scope = _scope("GET", path, [(b"authorization", f"Bearer {secret}".encode())])
     async with asyncio.timeout(PATIENCE_S):
         serving = asyncio.create_task(create_app(api.host.wiring)(scope, receive, send))
         for _ in range(4):
             await looks.acquire()
         assert not serving.done()
         await tokens.revoke(token.id, by="test")
-        await serving
+        await asyncio.shield(serving)  # what this test gives up is not what ends the stream
     assert sent[0]["status"] == 200
     assert (sent[-1]["type"], sent[-1]["more_body"]) == ("http.response.body", False)
 
@@ -370,6 +377,89 @@ REFUSED = {
     "an id beyond 64 bits": ("GET", f"/v1/audit?after={2**70}", None, 422, "invalid_input"),
     "a last event that is no number": ("GET", "/v1/events", None, 422, "invalid_input"),
 }
+
+
+LONG_WAY = {"Content-Type": "application/json; charset=utf-8"}
+"""Of a call that the framework reads and checks."""
+CALLS = {
+    "in order": {**CALL, "arguments": {"text": "hi"}},
+    "with a time": {**CALL, "arguments": {"text": "hi"}, "timeout_s": 2.5},
+    "a time in words": {**CALL, "arguments": {"text": "hi"}, "timeout_s": "2.5"},
+    "an unknown key": {**CALL, "force": True},
+    "no name": {**CALL, "function": ""},
+    "a wrong argument": {**CALL, "arguments": {"text": 1}},
+    "no object": [],
+    "no such plugin": {**CALL, "plugin": "demo/none"},
+    "no JSON": b"{",
+    "a second value": b"{}{}",
+    "half a character": json.dumps({**CALL, "arguments": {"text": "\ud800"}}).encode(),
+    "no UTF-8": b'{"plugin": "\xff"}',
+}
+
+
+@in_one_loop
+@pytest.mark.parametrize("case", CALLS)
+@pytest.mark.parametrize("lacking", [None, Scope.CALL], ids=["allowed", "not allowed"])
+async def test_a_call_is_answered_alike_whichever_way_it_takes(shared, case, lacking):
+    body = CALLS[case] if isinstance(CALLS[case], bytes) else json.dumps(CALLS[case]).encode()
+    headers = shared.with_scopes(*(scope for scope in Scope if scope is not lacking))
+    told = []
+    for form in ({"Content-Type": "application/json"}, LONG_WAY):
+        answer = await shared.client.post("/v1/calls", content=body, headers=headers | form)
+        found = answer.json()
+        if answer.status_code == 200:
+            CallOut.model_validate(found, strict=True)
+            assert found.pop("id")
+            assert found.pop("duration_ms") > 0
+        told.append((answer.status_code, answer.headers["content-type"], found))
+    assert told[0] == told[1]
+    good = case in {"in order", "with a time", "a time in words"} and lacking is None
+    assert (told[0][0] == 200) is good
+
+
+def test_what_a_call_answers_is_what_the_api_says():
+    assert Answer.__struct_fields__ == tuple(CallOut.model_fields)
+
+
+@pytest.mark.parametrize("listen_after_s", [0, 60])
+async def test_who_hangs_up_ends_the_call_and_who_is_answered_in_time_is_not_listened_to(
+    running, monkeypatch, tmp_path, listen_after_s
+):
+    monkeypatch.setattr(streaming, "LISTEN_AFTER_S", listen_after_s)
+    file = tmp_path / "released"
+    body = json.dumps({**CALL, "function": "hold", "arguments": {"file": str(file)}}).encode()
+    asked = iter([{"type": "http.request", "body": body, "more_body": False}])
+    sent, listened = [], []
+
+    async def receive():
+        message = next(asked, None)
+        if message is None:
+            listened.append(message)
+            await running.host.logged("holding")
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [
+        (b"authorization", running.all["Authorization"].encode()),
+        (b"content-type", b"application/json"),
+    ]
+    async with asyncio.timeout(PATIENCE_S):
+        serving = asyncio.create_task(
+            create_app(running.host.wiring)(_scope("POST", "/v1/calls", headers), receive, send)
+        )
+        await running.host.logged("holding")
+        if listen_after_s:
+            file.touch()
+        await serving
+    record = (await running.host.audited("call"))[-1]
+    if listen_after_s:
+        assert (sent[0]["status"], record.detail["code"], listened) == (200, "ok", [])
+    else:
+        assert (sent[0]["status"], record.outcome) == (503, "failed")
+        await running.host.logged("told to stop")
 
 
 @in_one_loop

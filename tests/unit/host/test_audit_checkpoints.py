@@ -5,9 +5,9 @@
 import json
 import random
 from contextlib import nullcontext, suppress
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import text
 
 from tests.fakes.host import ORIGIN, verification

@@ -67,7 +67,7 @@ def test_however_calls_come_and_go_each_goes_to_one_of_the_idlest(number, events
             least = min(each.gate.inside for each in instances)
             chosen = least_loaded(instances)
             call = ExitStack()
-            call.enter_context(chosen.gate.admitted())
+            call.enter_context(chosen.gate)
             inside.append(call)
             assert chosen.gate.inside == least + 1
         elif inside:
@@ -82,7 +82,7 @@ def test_idle_instances_take_turns(number):
     for _ in range(5 * number):
         clock.advance(1)
         chosen = least_loaded(instances)
-        with chosen.gate.admitted():
+        with chosen.gate:
             taken[chosen.id] += 1
     assert set(taken.values()) == {5}
     assert len(taken) == number

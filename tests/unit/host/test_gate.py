@@ -25,19 +25,19 @@ def gate() -> Gate:
 def test_a_gate_is_closed_until_it_is_opened():
     with (
         pytest.raises(PluginUnavailableError, match="demo/hello takes no calls"),
-        Gate("demo/hello", 1e6, time.monotonic).admitted(),
+        Gate("demo/hello", 1e6, time.monotonic),
     ):
         pytest.fail("a closed gate let a call in")
 
 
 def test_it_counts_who_is_inside(gate):
-    with gate.admitted(), gate.admitted():
+    with gate, gate:
         assert gate.inside == 2
     assert gate.inside == 0
 
 
 def test_a_call_that_fails_leaves_too(gate):
-    with pytest.raises(ZeroDivisionError), gate.admitted():
+    with pytest.raises(ZeroDivisionError), gate:
         raise ZeroDivisionError
     assert gate.inside == 0
 
@@ -46,18 +46,18 @@ def test_it_lets_in_as_many_as_a_plugin_takes_and_no_more(gate):
     assert MAX_INSIDE == MAX_IN_FLIGHT
     with ExitStack() as inside:
         for _ in range(MAX_INSIDE):
-            inside.enter_context(gate.admitted())
+            inside.enter_context(gate)
         with pytest.raises(LimitExceededError, match=f"{MAX_INSIDE} calls open"):
-            inside.enter_context(gate.admitted())
+            inside.enter_context(gate)
         assert gate.inside == MAX_INSIDE
-    with gate.admitted():
+    with gate:
         assert gate.inside == 1
 
 
 def test_closing_refuses_new_calls_and_leaves_those_inside(gate):
-    with gate.admitted():
+    with gate:
         gate.close()
-        with pytest.raises(PluginUnavailableError), gate.admitted():
+        with pytest.raises(PluginUnavailableError), gate:
             pytest.fail("a closed gate let a call in")
         assert gate.inside == 1
 
@@ -69,8 +69,8 @@ async def test_an_empty_gate_is_drained_at_once(gate):
 
 async def test_draining_waits_for_the_last_call(gate):
     async with asyncio.timeout(BOUND_S):
-        with gate.admitted():
-            with gate.admitted():
+        with gate:
+            with gate:
                 gate.close()
                 draining = asyncio.create_task(gate.drained(BOUND_S))
                 assert not await gate.drained(0.01)
@@ -79,7 +79,7 @@ async def test_draining_waits_for_the_last_call(gate):
 
 
 async def test_draining_gives_up_and_says_so_when_a_call_does_not_end(gate):
-    with gate.admitted():
+    with gate:
         gate.close()
         assert not await gate.drained(0.01)
 
@@ -87,7 +87,7 @@ async def test_draining_gives_up_and_says_so_when_a_call_does_not_end(gate):
 async def test_a_gate_can_be_opened_and_drained_again(gate):
     assert await gate.drained(0.0)
     gate.open()
-    with gate.admitted():
+    with gate:
         assert not await gate.drained(0.01)
     assert await gate.drained(0.0)
 
@@ -97,10 +97,10 @@ def test_a_call_over_the_rate_is_refused_and_let_in_when_time_has_passed():
     gate = Gate("demo/hello", 10, clock.monotonic)
     gate.open()
     for _ in range(20):
-        with gate.admitted():
+        with gate:
             pass
-    with pytest.raises(LimitExceededError, match="over 10 times a second"), gate.admitted():
+    with pytest.raises(LimitExceededError, match="over 10 times a second"), gate:
         pytest.fail("the gate let one in that was over its rate")
     clock.advance(0.15)
-    with gate.admitted():
+    with gate:
         assert gate.inside == 1
