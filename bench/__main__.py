@@ -29,6 +29,7 @@ from bench import (
     revocation,
     storage,
     stream,
+    warm,
 )
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
@@ -60,6 +61,7 @@ BENCHMARKS = {
         audit,
         revocation,
         stream,
+        warm,
     )
 }
 

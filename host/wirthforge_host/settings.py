@@ -53,6 +53,9 @@ class Settings(ServiceSettings):
     """From starting a container until its plugin has connected, told its functions and passed its self-test."""
     drain_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     """How long open calls may go on when an instance is stopped."""
+    warm_pool: Annotated[int, Field(ge=0, le=100)] = 0
+    """Blank sandboxes that wait for plugins to be started in them (``docs/sandbox.md``); each takes some 20 MB. None by
+    default: they are containers that nobody asked for."""
     leave_running: bool = False
     """When the host is stopped, let its plugins wait for the next start; for as long as they wait for one that was
     killed (``contracts.bridge.RECONNECT_S``)."""

@@ -148,6 +148,7 @@ async def run_plugin(spec: ContainerSpec) -> int:
         sys.executable,
         *("-I", "-B", "-c", BOOT, spec.settings.user.partition(":")[0]),
         *("--socket", str(bridge / "bridge.sock"), "--tree", str(tree)),
+        *(spec.settings.command if "--wait" in spec.settings.command else ()),
         stdin=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )

@@ -10,6 +10,7 @@ from datetime import datetime
 from wirthforge_host.bridge import Endpoint, Session
 from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.plugins.models import Start
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.sandbox.service import Sandbox
 from wirthforge_sdk.contracts.host_api import State
@@ -34,6 +35,7 @@ class Instance:
     started_at: datetime
     began: float
     """Monotonic seconds."""
+    start: Start
     lost: asyncio.Event
     """Set when its connection is over."""
     gate: Gate

@@ -8,6 +8,9 @@ from datetime import datetime
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Manifest
 
+NOBODY = ""
+"""Whose an instance is that waits for a plugin to be started in it; also in the labels of its container, for good."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
@@ -46,6 +49,17 @@ class InstanceRecord:
 
     id: str
     plugin: str
+    """:data:`NOBODY` while it is a blank."""
     digest: str
     uid: int
     started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How an instance was started."""
+
+    is_warm: bool
+    """In a sandbox that was made ahead."""
+    why: str
+    """Of warm or cold, in a few words."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -156,6 +156,18 @@ class Sandboxes:
         # The host before this one may have moved its weight, and lowered its quota.
         inspected = await self._checked(found.id, spec, now=limited(spec, request.limits))
         return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel, share)
+
+    async def fit(self, sandbox: Sandbox, limits: Limits) -> Sandbox:
+        """Puts other limits in force on a sandbox, and reads back what is in force as :meth:`open` does.
+
+        Raises:
+            ConflictError: They cannot be changed while it runs, or not from here.
+            SandboxMismatchError: What is in force is not what it was made as, with these limits.
+            UnavailableError: The engine does not answer.
+        """
+        await self._hold_to(sandbox.container_id, sandbox.spec, limits)
+        found = await self._checked(sandbox.container_id, sandbox.spec, now=limited(sandbox.spec, limits))
+        return replace(sandbox, effective=found.settings, kernel=found.kernel)
 
     async def inspect(
         self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None

@@ -22,9 +22,11 @@ from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
 from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.pool import Pool
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.roster import Roster
 from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
@@ -127,12 +129,26 @@ def instances(
         requests=ground.requests,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
+    sandboxes, bridges = Sandboxes(engine, host_id, ground.policy), settings.data_dir / "bridges"
+    roster = Roster(database=ground.database, settings=settings, now=ground.now)
+    pool = Pool(
+        roster=roster,
+        engine=engine,
+        sandboxes=sandboxes,
+        control=Control(engine),
+        settings=settings,
+        policy=ground.policy,
+        host_id=host_id,
+        bridges=bridges,
+        trees=settings.data_dir / "blanks",
+    )
     return Instances(
-        database=ground.database,
         engine=engine,
         host_id=host_id,
-        sandboxes=Sandboxes(engine, host_id, ground.policy),
-        directory=settings.data_dir / "bridges",
+        sandboxes=sandboxes,
+        roster=roster,
+        pool=pool,
+        directory=bridges,
         bridge=Bridge(services),
         egress=egress,
         resources=resources,

@@ -180,6 +180,15 @@ class Connection:
             if complete := frames.feed(data):
                 yield complete
 
+    def awaits(self, word: bytes) -> bool:
+        """Waits for ``word`` and takes no byte more; False when the other side sends another, or closes."""
+        received = b""
+        while word.startswith(received) and (chunk := self._receive(len(word) - len(received))):
+            received += chunk
+            if received == word:
+                return True
+        return False
+
     def _receive(self, size: int) -> bytes:
         try:
             return self._stream.recv(size)
