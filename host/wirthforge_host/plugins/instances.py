@@ -172,9 +172,10 @@ class Instances:
         self, begun: _Begun, record: PluginRecord, greeted: tuple[Session, Offer], began: float
     ) -> Instance:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
-        container = begun.sandbox.container_id
-        state = await self.engine.state(container)
-        if (pid := state.pid if state is not None else None) is not None:
+        container, pid = begun.sandbox.container_id, begun.sandbox.pid
+        if pid is None and (state := await self.engine.state(container)) is not None:
+            pid = state.pid
+        if pid is not None:
             self.resources.watch(
                 begun.record.id,
                 plugin=record.name,

@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
@@ -67,7 +67,6 @@ class Blank:
     """It was made with."""
     waiting: Waiting | None = None
     sandbox: Sandbox | None = None
-    pid: int | None = None
     is_ready: bool = False
 
 
@@ -117,8 +116,13 @@ class Pool:
                     await self._wake.wait()
 
     async def full(self) -> None:
-        """Returns once there is nothing to be made."""
+        """Returns once there are as many as there are to be."""
         await self._full.wait()
+
+    def look(self) -> None:
+        """Has it looked at again now how many there are to be."""
+        self._full.clear()
+        self._wake.set()
 
     @contextmanager
     def starting(self) -> Iterator[None]:
@@ -129,7 +133,7 @@ class Pool:
         finally:
             self._starts -= 1
             self._started_s = time.monotonic()
-            self._wake.set()
+            self.look()
 
     async def take(self, record: PluginRecord, limits: Limits, tree: Path) -> tuple[Blank | None, str]:
         """A sandbox for the plugin that has its limits and its files and goes on, in words why; None: make one.
@@ -164,6 +168,7 @@ class Pool:
         """Ends a blank so that there is room for a plugin; whether there was one."""
         blank = next((each for each in self.living.values() if each.is_ready), None)
         if blank is not None:
+            self._full.clear()
             await self._discard(blank)
         return blank is not None
 
@@ -257,23 +262,28 @@ class Pool:
         tree = self.trees / own.id
         await asyncio.to_thread(_empty, tree)
         blank.waiting = await Waiting.at(self.bridges / own.id, await self.sandboxes.machine_uid(own.uid))
-        blank.sandbox = await self.sandboxes.open(self.request(own, blank.limits))
+        sandbox = blank.sandbox = await self.sandboxes.open(self.request(own, blank.limits))
         await blank.waiting.connected(timeout_s=self.settings.start_timeout_s)
-        state = await self.engine.state(blank.sandbox.container_id)
-        blank.pid = state.pid if state is not None else None
-        await self.control.freeze(blank.sandbox.container_id, blank.pid)
+        state = await self.engine.state(sandbox.container_id)
+        pid = state.pid if state is not None else None
+        await self.control.freeze(sandbox.container_id, pid)
+        blank.sandbox = replace(sandbox, pid=pid)
         blank.is_ready = True
 
     async def _fit(self, blank: Blank, record: PluginRecord, limits: Limits, tree: Path) -> None:
         """Makes a blank the plugin's. It stands still until all else is done."""
         assert blank.sandbox is not None and blank.waiting is not None  # noqa: S101, PT018 (it is ready)
-        blank.sandbox = await self.sandboxes.fit(blank.sandbox, limits)
+        giving = asyncio.create_task(self.roster.give(blank.record, record.name, record.release.digest))
+        try:
+            blank.sandbox = await self.sandboxes.fit(blank.sandbox, limits)
+        finally:
+            # Before its files are there: whatever interrupts, what has a plugin's files is written down as that
+            # plugin's.
+            blank.record = await giving
         if not blank.waiting.is_silent:
             raise UnavailableError("it ended, or spoke before it was asked")
-        # Before its files are there: whatever interrupts, what has a plugin's files is written down as that plugin's.
-        blank.record = await self.roster.give(blank.record, record.name, record.release.digest)
         await asyncio.to_thread(warmth.link, tree, self.trees / blank.record.id)
-        await self.control.thaw(blank.sandbox.container_id, blank.pid)
+        await self.control.thaw(blank.sandbox.container_id, blank.sandbox.pid)
 
     async def _discard(self, blank: Blank) -> None:
         """Removes every trace of a blank; what cannot be removed now is left to the sweep."""
