@@ -249,6 +249,10 @@ class World:
         await self.wiring.audit.flush()
         return (await self.wiring.audit.page(action=action, plugin=plugin, limit=200))[::-1]
 
+    async def filled(self) -> None:
+        """Returns once there are as many blank sandboxes as there are to be."""
+        await self.wiring.instances.pool.full()
+
     async def containers(self) -> list[str]:
         """The instances that the engine has containers of."""
         settings = self.wiring.settings
