@@ -71,8 +71,8 @@ class Waiting:
             return False
         return False
 
-    def begin(self) -> socket.socket:
-        """Tells it to begin, and gives the connection away.
+    def begin(self, word: bytes = BEGIN) -> socket.socket:
+        """Tells it to begin, or what else to do, and gives the connection away.
 
         Raises:
             PluginUnavailableError: It is gone.
@@ -82,7 +82,7 @@ class Waiting:
             raise RuntimeError("nobody is connected")
         try:
             # Nothing was sent before: there is room for a line.
-            stream.sendall(BEGIN)
+            stream.sendall(word)
         except OSError as error:
             stream.close()
             raise PluginUnavailableError("it ended before it was told to begin") from error

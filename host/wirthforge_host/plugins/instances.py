@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import ChainMap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,9 +18,9 @@ from typing import Any
 
 import structlog
 
-from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session, Waiting
+from wirthforge_host.bridge import Bridge, Peer, Session
 from wirthforge_host.configuration import Provision
-from wirthforge_host.egress import Egress, EgressEndpoint
+from wirthforge_host.egress import Egress
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
@@ -30,7 +30,7 @@ from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.examination import connected, examine
 from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.gate import Gate
-from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.instance import Begun, Instance
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Start
 from wirthforge_host.plugins.pool import Pool, was_blank
 from wirthforge_host.plugins.roster import Roster
@@ -40,8 +40,9 @@ from wirthforge_host.sandbox.grade import Grade
 from wirthforge_host.sandbox.hardening import limited
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
-from wirthforge_host.sandbox.service import Inspection, Sandbox, Sandboxes
+from wirthforge_host.sandbox.service import Inspection, Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import Priority
@@ -57,23 +58,6 @@ ADOPT_S = 5.0
 """How long an instance whose host went may take to connect to the next one."""
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Begun:
-    """An instance from its first trace to its last."""
-
-    record: InstanceRecord
-    limits: Limits
-    priority: Priority
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    endpoint: Endpoint | None = None
-    egress: EgressEndpoint | None = None
-    sandbox: Sandbox | None = None
-    waiting: Waiting | None = None
-    """Of a sandbox that was a blank: its connection, until it is told to begin."""
-    start: Start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +82,7 @@ class Instances:
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
-    _begun: dict[str, _Begun] = field(default_factory=dict)
+    _begun: dict[str, Begun] = field(default_factory=dict)
     """By id, from first trace to last."""
 
     async def open(self, record: PluginRecord, *, on_lost: Callable[[], None]) -> Instance:
@@ -115,13 +99,15 @@ class Instances:
         """
         # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
         admit(record.release.manifest, self.policy)
-        await self.provision.require(record.release.manifest)
+        _, approved = await asyncio.gather(
+            self.provision.require(record.release.manifest), self.functions.approved(record)
+        )
         with self.pool.starting():
             began = time.monotonic()
             begun = await self._begin(record)
             try:
                 await self._connect(begun, record, on_lost)
-                greeted = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
+                greeted = await self._greet(begun, record, approved, self.settings.start_timeout_s)
                 return await self._ready(begun, record, greeted, began)
             except PluginUnavailableError as error:
                 try:
@@ -152,12 +138,12 @@ class Instances:
         """
         limits, priority = await self._allowance(record)
         start = Start(is_warm=was_blank(found), why="by a host before this one, which it outlived")
-        begun = self._begun[left.id] = _Begun(record=left, limits=limits, priority=priority, start=start)
+        begun = self._begun[left.id] = Begun(record=left, limits=limits, priority=priority, start=start)
         began = time.monotonic() - max(0.0, (self.now() - left.started_at).total_seconds())
         try:
             begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
             await self._listen(begun, record, on_lost)
-            greeted = await self._greet(begun, record, connect_s=ADOPT_S)
+            greeted = await self._greet(begun, record, await self.functions.approved(record), ADOPT_S)
             return await self._ready(begun, record, greeted, began)
         except BaseException:
             await asyncio.shield(self._leave(begun))
@@ -169,7 +155,7 @@ class Instances:
         return await self.resources.limits_of(record.name, base)
 
     async def _ready(
-        self, begun: _Begun, record: PluginRecord, greeted: tuple[Session, Offer], began: float
+        self, begun: Begun, record: PluginRecord, greeted: tuple[Session, Offer], began: float
     ) -> Instance:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
         container, pid = begun.sandbox.container_id, begun.sandbox.pid
@@ -261,15 +247,15 @@ class Instances:
                 was_away = True
                 await asyncio.sleep(RESUBSCRIBE_S)
 
-    async def _begin(self, record: PluginRecord) -> _Begun:
+    async def _begin(self, record: PluginRecord) -> Begun:
         """A blank made this plugin's; else what is to be made, written down."""
         limits, priority = await self._allowance(record)
         digest = record.release.digest
-        blank, why = await self.pool.take(record, limits, self.trees.path(digest))
+        blank, why = await self.pool.take(record, limits)
         start = Start(is_warm=blank is not None, why=why)
 
         def claim(own: InstanceRecord) -> None:
-            self._begun[own.id] = _Begun(record=own, limits=limits, priority=priority, start=start)
+            self._begun[own.id] = Begun(record=own, limits=limits, priority=priority, start=start)
 
         if blank is not None:
             claim(blank.record)
@@ -284,12 +270,12 @@ class Instances:
             own = await self.roster.begin(record.name, digest, claim)
         return self._begun[own.id]
 
-    async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
+    async def _connect(self, begun: Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         await self._listen(begun, record, on_lost)
         if begun.sandbox is None:
             begun.sandbox = await self.sandboxes.open(self._request(begun, record))
 
-    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
+    async def _listen(self, begun: Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         own = begun.record
 
         def lost() -> None:
@@ -314,7 +300,7 @@ class Instances:
         if record.release.manifest.destinations():
             begun.egress = await self.egress.listen(peer, self.directory / own.id)
 
-    def _request(self, begun: _Begun, record: PluginRecord) -> SandboxRequest:
+    def _request(self, begun: Begun, record: PluginRecord) -> SandboxRequest:
         own, manifest = begun.record, record.release.manifest
         if begun.start.is_warm:
             return self.pool.request(own, begun.limits)
@@ -333,12 +319,13 @@ class Instances:
             destinations=manifest.destinations(),
         )
 
-    async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> tuple[Session, Offer]:
+    async def _greet(
+        self, begun: Begun, record: PluginRecord, approved: Sequence[Function], connect_s: float
+    ) -> tuple[Session, Offer]:
         """The session of an instance that is ready, and its offer. One deadline for all that a plugin can draw out."""
         assert begun.endpoint is not None  # noqa: S101 (_listen made it)
         timeout_s = self.settings.start_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
-        approved = await self.functions.approved(record)
         session = await connected(begun.endpoint, begun.exited, timeout_s=connect_s)
         try:
             async with asyncio.timeout_at(deadline):
@@ -348,7 +335,7 @@ class Instances:
                 f"it was not ready within {timeout_s:g} s: connecting, handshake and self-test share them"
             ) from None
 
-    async def _obituary(self, begun: _Begun, what: str) -> str:
+    async def _obituary(self, begun: Begun, what: str) -> str:
         """``what`` happened, with what the engine and the plugin's own log know of it."""
         parts = [what]
         if begun.sandbox is not None:
@@ -366,7 +353,7 @@ class Instances:
             parts.append(f"its last error: {last[:300]}")
         return "; ".join(parts)
 
-    async def _end(self, begun: _Begun) -> None:
+    async def _end(self, begun: Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
         try:
             self.resources.forget(begun.record.id)
@@ -385,7 +372,7 @@ class Instances:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
             self._begun.pop(begun.record.id, None)
 
-    async def _leave(self, begun: _Begun) -> None:
+    async def _leave(self, begun: Begun) -> None:
         self.resources.forget(begun.record.id)
         try:
             if begun.egress is not None:

@@ -21,14 +21,17 @@ from pathlib import Path
 import structlog
 
 from wirthforge_host.bridge import Waiting
-from wirthforge_host.plugins import directories, warmth
+from wirthforge_host.errors import PluginUnavailableError
+from wirthforge_host.plugins import bytecode, directories, warmth
 from wirthforge_host.plugins.models import NOBODY, InstanceRecord, PluginRecord
 from wirthforge_host.plugins.roster import Roster
+from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.models import LABEL_PLUGIN, ContainerState, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandbox, Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_sdk.contracts.bridge import COMPILE
 from wirthforge_sdk.contracts.manifest import Interpreter
 from wirthforge_sdk.contracts.policy import SecurityPolicy
 from wirthforge_sdk.contracts.resources import TIERS, Limits, PartialLimits, Tier
@@ -41,6 +44,8 @@ PERIOD_S = 10.0
 """How long a blank that died, or memory that is short, can go unnoticed."""
 QUIET_S = 0.5
 """After the last start, before another blank is made: plugins come first."""
+COMPILE_S = 60.0
+"""How long byte-code of a release may take to be made."""
 MEMORY_FLOOR_BYTES = 512 * 1024 * 1024
 """Of the machine's memory that is available: with less, all blanks go; none is made with less than twice as much."""
 
@@ -83,6 +88,7 @@ class Pool:
     host_id: str
     bridges: Path
     """Holds the socket of each instance, in a directory of its own."""
+    releases: Trees
     trees: Path
     """Holds what each blank sees where a plugin's code is to be."""
     memory: Callable[[], int] = available_memory
@@ -90,6 +96,10 @@ class Pool:
     """By instance, from first trace to last; not those that were taken."""
     _demand: deque[Limits] = field(default_factory=deque)
     """The kinds that were asked for last, as many as there are to be blanks."""
+    _uncompiled: dict[str, None] = field(default_factory=dict)
+    """Releases that were started without byte-code, by digest."""
+    _compiled: set[str] = field(default_factory=set)
+    """Those that were compiled, or could not be."""
     _starts: int = 0
     """How many go on."""
     _started_s: float = 0.0
@@ -135,15 +145,20 @@ class Pool:
             self._started_s = time.monotonic()
             self.look()
 
-    async def take(self, record: PluginRecord, limits: Limits, tree: Path) -> tuple[Blank | None, str]:
+    async def take(self, record: PluginRecord, limits: Limits) -> tuple[Blank | None, str]:
         """A sandbox for the plugin that has its limits and its files and goes on, in words why; None: make one.
 
         What is returned is the caller's from that moment, and written down as the plugin's; it was not told to begin.
         """
         if not self.settings.warm_pool:
             return None, "there is no pool: WIRTHFORGE_HOST_WARM_POOL is 0"
-        if why := await asyncio.to_thread(warmth.only_cold, record.release.manifest, tree):
+        digest = record.release.digest
+        if why := await asyncio.to_thread(
+            warmth.only_cold, record.release.manifest, self.releases.path(digest)
+        ):
             return None, why
+        if digest not in self._compiled:
+            self._uncompiled[digest] = None
         kind = warmth.kind_of(limits)
         self._demand.append(kind)
         self._demand.popleft()
@@ -152,7 +167,7 @@ class Pool:
             return None, "no blank sandbox with such limits was ready"
         blank.is_ready = False
         try:
-            await self._fit(blank, record, limits, tree)
+            await self._fit(blank, record, limits)
         except (WirthForgeError, OSError) as error:
             await asyncio.shield(self._discard(blank))
             why = f"the blank sandbox was not fit: {error}"
@@ -209,6 +224,8 @@ class Pool:
         for blank in self._surplus(is_short=memory < MEMORY_FLOOR_BYTES):
             await self._discard(blank)
         lacking = self._lacking()
+        if lacking is None and self._uncompiled and not self._starts:
+            return await self._compile_next()
         if lacking is None or memory < 2 * MEMORY_FLOOR_BYTES:
             self._full.set()
             return PERIOD_S
@@ -217,6 +234,19 @@ class Pool:
         if self._starts or quiet_s > 0:
             return PERIOD_S if self._starts else quiet_s
         await self._make(lacking)
+        return 0.0
+
+    async def _compile_next(self) -> float:
+        digest = next(iter(self._uncompiled))
+        del self._uncompiled[digest]
+        # Once: what does not compile now never will, and a release needs no byte-code.
+        self._compiled.add(digest)
+        blank = next((each for each in self.living.values() if each.is_ready), None)
+        if blank is not None:
+            try:
+                await self._compile(blank, digest)
+            except (WirthForgeError, OSError) as error:
+                log.warning("pool.not_compiled", digest=digest, error=str(error))
         return 0.0
 
     def _surplus(self, *, is_short: bool) -> list[Blank]:
@@ -270,7 +300,7 @@ class Pool:
         blank.sandbox = replace(sandbox, pid=pid)
         blank.is_ready = True
 
-    async def _fit(self, blank: Blank, record: PluginRecord, limits: Limits, tree: Path) -> None:
+    async def _fit(self, blank: Blank, record: PluginRecord, limits: Limits) -> None:
         """Makes a blank the plugin's. It stands still until all else is done."""
         assert blank.sandbox is not None and blank.waiting is not None  # noqa: S101, PT018 (it is ready)
         giving = asyncio.create_task(self.roster.give(blank.record, record.name, record.release.digest))
@@ -282,8 +312,41 @@ class Pool:
             blank.record = await giving
         if not blank.waiting.is_silent:
             raise UnavailableError("it ended, or spoke before it was asked")
-        await asyncio.to_thread(warmth.link, tree, self.trees / blank.record.id)
+        await asyncio.to_thread(self._fill, blank, record.release.digest)
         await self.control.thaw(blank.sandbox.container_id, blank.sandbox.pid)
+
+    def _fill(self, blank: Blank, digest: str) -> None:
+        """Puts the release's files where the blank sees them, and byte-code where there is any. Blocks."""
+        into = self.trees / blank.record.id
+        warmth.link(self.releases.path(digest), into)
+        if (compiled := self._bytecode(blank, digest)).is_dir():
+            warmth.link(compiled, into)
+
+    def _bytecode(self, blank: Blank, digest: str) -> Path:
+        image = blank.sandbox.spec.settings.image if blank.sandbox is not None else None
+        return self.releases.bytecode(digest, str(image))
+
+    async def _compile(self, blank: Blank, digest: str) -> None:
+        """Uses a blank up to make byte-code of a release, which is not run in it."""
+        assert blank.sandbox is not None and blank.waiting is not None  # noqa: S101, PT018 (it is ready)
+        blank.is_ready = False
+        try:
+            directory = self._bytecode(blank, digest)
+            if await asyncio.to_thread(directory.is_dir):
+                return
+            await asyncio.to_thread(self._fill, blank, digest)
+            await self.control.thaw(blank.sandbox.container_id, blank.sandbox.pid)
+            reader, writer = await asyncio.open_unix_connection(sock=blank.waiting.begin(COMPILE))
+            try:
+                async with asyncio.timeout(COMPILE_S):
+                    made = await bytecode.received(reader, self.releases.path(digest))
+            finally:
+                writer.transport.abort()
+            await asyncio.to_thread(bytecode.keep, made, directory)
+        except TimeoutError:
+            raise PluginUnavailableError(f"{digest} was not compiled within {COMPILE_S:g} s") from None
+        finally:
+            await asyncio.shield(self._discard(blank))
 
     async def _discard(self, blank: Blank) -> None:
         """Removes every trace of a blank; what cannot be removed now is left to the sweep."""

@@ -12,15 +12,13 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
+from wirthforge_sdk.contracts.bridge import ROOTS
 from wirthforge_sdk.contracts.manifest import Interpreter, Manifest, RuntimeType
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.packaging.documents import is_native
 
 MAX_FILES = 1_000
 """To link them takes a hundredth of a cold start; beyond, it would be slower and slower."""
-
-ROOTS = ("src", "vendor")
-"""The directories of a tree that modules are looked for in."""
 
 TAKEN = sys.stdlib_module_names | {"msgspec", "wirthforge_sdk"}
 """What a blank may have loaded, by first name. A release's own module of such a name would not be found any more."""
@@ -66,7 +64,7 @@ def kind_of(limits: Limits) -> Limits:
 
 
 def link(tree: Path, into: Path) -> None:
-    """Links every file of ``tree`` below the empty directory ``into``. Blocks.
+    """Links every file of ``tree`` below the directory ``into``, which has none of them. Blocks.
 
     Raises:
         OSError: The file system has no such links, or the two are on different ones.
@@ -74,7 +72,7 @@ def link(tree: Path, into: Path) -> None:
     for directory, children, names in os.walk(tree):
         here = into / Path(directory).relative_to(tree)
         for child in children:
-            (here / child).mkdir()
+            (here / child).mkdir(exist_ok=True)
             # Whatever the umask: for another user to pass through.
             (here / child).chmod(0o755)
         for name in names:

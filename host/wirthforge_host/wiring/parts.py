@@ -140,6 +140,7 @@ def instances(
         policy=ground.policy,
         host_id=host_id,
         bridges=bridges,
+        releases=ground.trees,
         trees=settings.data_dir / "blanks",
     )
     return Instances(

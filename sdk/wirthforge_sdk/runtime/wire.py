@@ -180,14 +180,12 @@ class Connection:
             if complete := frames.feed(data):
                 yield complete
 
-    def awaits(self, word: bytes) -> bool:
-        """Waits for ``word`` and takes no byte more; False when the other side sends another, or closes."""
-        received = b""
-        while word.startswith(received) and (chunk := self._receive(len(word) - len(received))):
-            received += chunk
-            if received == word:
-                return True
-        return False
+    def word(self, most: int) -> bytes:
+        """The next line, with its newline, and no byte more; less when the other side closes, or sends a longer one."""
+        line = b""
+        while len(line) < most and not line.endswith(b"\n") and (byte := self._receive(1)):
+            line += byte
+        return line
 
     def _receive(self, size: int) -> bytes:
         try:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from importlib import import_module
 from itertools import chain
 
-from wirthforge_sdk.contracts.bridge import BEGIN, Exit
+from wirthforge_sdk.contracts.bridge import BEGIN, COMPILE, Exit
 from wirthforge_sdk.contracts.framing import LineTooLongError
 from wirthforge_sdk.runtime.connecting import NoHostError, connections
 from wirthforge_sdk.runtime.host import Host, Line, Log
@@ -57,6 +57,9 @@ LOADED_AHEAD = (
 """What plugins use most: who waits for one has the time. All of the standard library, whose names no release that is
 started so may have (the host sees to it: a module of its own would not be found any more)."""
 
+MAX_WORD_BYTES = 64
+"""Of what the host says first."""
+
 
 def run(socket_path: str, tree: str, ports: Collection[int] = (), *, waits: bool = False) -> int:
     """Runs the plugin in ``tree`` until the host ends the instance; returns the exit code (see ``bridge.Exit``).
@@ -73,7 +76,10 @@ def run(socket_path: str, tree: str, ports: Collection[int] = (), *, waits: bool
     try:
         # Before anything of the plugin is read: whatever is wrong with it can then be told.
         first = next(ways)
-        if waits and not first.awaits(BEGIN):
+        word = first.word(MAX_WORD_BYTES) if waits else BEGIN
+        if word == COMPILE:
+            return _compile(first, Log(line), tree)
+        if word != BEGIN:
             return Exit.NO_HOST
         return _run(chain([first], ways), Log(line), tree, ports)
     except NoHostError:
@@ -88,6 +94,18 @@ def _heard(line: Line, ways: Iterator[Connection]) -> Iterator[Connection]:
         line.host = Host(connection)
         yield connection
         line.host = None
+
+
+def _compile(connection: Connection, log: Log, tree: str) -> int:
+    from wirthforge_sdk.runtime.compiling import compile_tree  # noqa: PLC0415 - no plugin ever needs it
+
+    try:
+        lock(tree)
+    except OSError as error:
+        log.write("error", f"the runtime cannot lock itself down: {error}", {})
+        return Exit.NOT_LOCKED_DOWN
+    compile_tree(tree, connection)
+    return 0
 
 
 def _run(ways: Iterator[Connection], log: Log, tree: str, ports: Collection[int]) -> int:

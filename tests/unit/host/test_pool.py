@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 
+import msgspec
 import pytest
 
 from tests.fakes.packages import WEATHER, make_package
 from tests.fakes.world import PLUGIN, run_plugin, world
+from wirthforge_host.errors import PluginFailedError
+from wirthforge_host.plugins import bytecode, store, warmth
 from wirthforge_host.plugins import pool as pools
-from wirthforge_host.plugins import store, warmth
 from wirthforge_host.plugins.models import NOBODY, InstanceRecord
 from wirthforge_host.sandbox.memory_engine import MemoryEngine
 from wirthforge_host.sandbox.models import BRIDGE_TARGET, LABEL_PLUGIN
@@ -21,7 +25,7 @@ from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.errors import LimitExceededError
 
-PATIENCE_S = 20.0
+PATIENCE_S = 9.0
 GONE = "0123456789abcdef"
 CHATTER = """
 import ctypes, os, socket, sys
@@ -328,6 +332,107 @@ async def test_an_instance_that_was_a_blank_is_adopted_like_any_other(tmp_path):
             assert left.id not in host.directories("blanks") | host.directories("bridges")
     finally:
         await MemoryEngine.close(engine)
+
+
+CACHED = """
+import os
+from wirthforge_sdk.runtime import Plugin
+import beside
+import broken.never
+
+plugin = Plugin()
+
+@plugin.function
+def greet(name: str) -> str:
+    "Greets somebody."
+    return f"{os.path.basename(beside.__cached__)} {os.path.exists(beside.__cached__)}"
+"""
+WITH_BROKEN = {
+    "src/beside/__init__.py": "",
+    "src/broken/never.py": "",
+    "src/broken/syntax.py": "def:\n",
+}
+
+
+async def test_byte_code_is_made_of_a_release_after_its_first_start_and_used_at_the_next(tmp_path):
+    async with world(tmp_path / "h", make_package(source=CACHED, files=WITH_BROKEN), warm_pool=1) as host:
+        await filled(host)
+        tag = f"__init__.{sys.implementation.cache_tag}.pyc"
+        await host.install()
+        assert (await host.call(name="")).structured == {"result": f"{tag} False"}
+        blanks = await filled(host)
+        (release,) = host.directories("releases")
+        (image,) = (tmp_path / "h" / "bytecode" / release).iterdir()
+        made = sorted(path.relative_to(image).parent.as_posix() for path in image.rglob("*.pyc"))
+        assert made == [
+            "src/__pycache__",
+            "src/beside/__pycache__",
+            "src/broken/__pycache__",
+        ]
+        await host.disable()
+        assert (await host.enable()).instance.id in blanks
+        assert (await host.call(name="")).structured == {"result": f"{tag} True"}
+        await host.uninstall(purge=True)
+        assert (host.directories("bytecode"), host.directories("releases")) == (set(), set())
+
+
+def framed(*parts):
+    """What a sandbox sends, all at once."""
+    reader = asyncio.StreamReader()
+    for path, tag, code in parts:
+        reader.feed_data(msgspec.json.encode({"path": path, "tag": tag, "bytes": len(code)}) + b"\n" + code)
+    reader.feed_eof()
+    return reader
+
+
+END = ("", "", b"")
+
+
+async def test_byte_code_is_taken_for_modules_that_the_release_has(tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "one.py").write_text("x = 1")
+    made = await bytecode.received(framed(("src/one.py", "cpython-311", b"code"), END), tmp_path)
+    assert made == {PurePosixPath("src/__pycache__/one.cpython-311.pyc"): b"code"}
+    await asyncio.to_thread(bytecode.keep, made, tmp_path / "kept")
+    assert (tmp_path / "kept/src/__pycache__/one.cpython-311.pyc").stat().st_mode & 0o777 == 0o444
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [("src/other.py", "cpython-311", b"code"), END],
+        [("src/../src/one.py", "cpython-311", b"code"), END],
+        [("/etc/one.py", "cpython-311", b"code"), END],
+        [("src/one.py", "../../x", b"code"), END],
+        [("src/one.py", "cpython-311", b"x" * 70_000), END],
+        [("src/one.py", "cpython-311", b""), END],
+        [("src/one.py", "cpython-311", b"code"), ("src/one.py", "cpython-311", b"twice"), END],
+        [("src/one.py", "cpython-311", b"code")],
+        [],
+    ],
+)
+async def test_anything_else_is_no_byte_code(tmp_path, parts):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "one.py").write_text("x = 1")
+    with pytest.raises(PluginFailedError):
+        await bytecode.received(framed(*parts), tmp_path)
+
+
+def test_what_a_blank_loads_ahead_is_known_to_be_taken():
+    """A module of a release with such a name would not be found: it must go cold."""
+    told = (
+        "import sys; before = set(sys.modules); from wirthforge_sdk.runtime import worker\n"
+        "from importlib import import_module\n"
+        "for name in worker.LOADED_AHEAD: import_module(name)\n"
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    loaded = subprocess.run([sys.executable, "-I", "-c", told], capture_output=True, text=True, check=True)
+    # The image has none, and msgspec does without.
+    names = {name for name in loaded.stdout.split() if not name.startswith("_sysconfigdata")} - {
+        "typing_extensions"
+    }
+    assert "asyncio" in names
+    assert names <= warmth.TAKEN
 
 
 async def test_a_release_that_does_not_load_says_so_as_ever(tmp_path):
