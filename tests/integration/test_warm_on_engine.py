@@ -210,6 +210,31 @@ async def test_a_host_that_is_killed_leaves_no_blank_behind_after_the_next_start
         await remove_containers(place.host_id)
 
 
+@pytest.mark.parametrize(
+    "at",
+    ["wirthforge_host.plugins.warmth:link", "wirthforge_host.bridge.waiting:Waiting.begin"],
+)
+async def test_a_host_that_is_killed_over_a_blank_that_becomes_somebodys_leaves_one_instance(tmp_path, at):
+    place = Place(
+        directory=tmp_path / "h",
+        host_id=f"test-{uuid.uuid4().hex}",
+        settings={"image": Settings().image, "warm_pool": 1},
+    )
+    place.stock([prying()])
+    try:
+        async with host_process(place.dying_at(at, 1)) as first:
+            await first.act("filled")
+            with pytest.raises(ConnectionError):
+                await first.act("install")
+        async with host_process(replace(place, settings={"image": Settings().image})) as second:
+            left = await second.act("converged", BOUND_S)
+            assert (list(left["states"].values()), left["wrong"]) == (["running"], [])
+            assert (await second.act("call", "read"))["structured"] == {"result": "data plain"}
+            assert await second.stop() == 0
+    finally:
+        assert await remove_containers(place.host_id) == []
+
+
 async def blanks_of(engine, host_id):
     """Those that were made as nobody's, by their label."""
     return [each.name for each in await engine.of_host(host_id) if each.labels[LABEL_PLUGIN] == ""]

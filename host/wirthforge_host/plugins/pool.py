@@ -11,6 +11,7 @@ never adopted, and go with the first sweep of the next host.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -221,8 +222,10 @@ class Pool:
     async def _round(self) -> float:
         """Removes what is too much, and makes one that lacks; seconds until there may be more to do."""
         memory = await asyncio.to_thread(self.memory)
-        for blank in self._surplus(is_short=memory < MEMORY_FLOOR_BYTES):
-            await self._discard(blank)
+        image = await self.engine.image(self.settings.image_for(Interpreter.PYTHON))
+        for blank in self._surplus(image.id, is_short=memory < MEMORY_FLOOR_BYTES):
+            if blank.is_ready:  # still: while one is removed, another may become somebody's
+                await self._discard(blank)
         lacking = self._lacking()
         if lacking is None and self._uncompiled and not self._starts:
             return await self._compile_next()
@@ -238,18 +241,21 @@ class Pool:
 
     async def _compile_next(self) -> float:
         digest = next(iter(self._uncompiled))
+        blank = next(each for each in self.living.values() if each.is_ready)
+        is_there = await asyncio.to_thread(self._bytecode(blank, digest).is_dir)
+        if not is_there and not blank.is_ready:
+            return 0.0  # it became somebody's meanwhile: first there is to be another
         del self._uncompiled[digest]
         # Once: what does not compile now never will, and a release needs no byte-code.
         self._compiled.add(digest)
-        blank = next((each for each in self.living.values() if each.is_ready), None)
-        if blank is not None:
+        if not is_there:
             try:
                 await self._compile(blank, digest)
             except (WirthForgeError, OSError) as error:
                 log.warning("pool.not_compiled", digest=digest, error=str(error))
         return 0.0
 
-    def _surplus(self, *, is_short: bool) -> list[Blank]:
+    def _surplus(self, image: str, *, is_short: bool) -> list[Blank]:
         """Blanks that nobody asks for any more, or that are no good; all of them when memory is short."""
         wanted, going = Counter(self._demand), []
         for blank in self.living.values():
@@ -257,7 +263,8 @@ class Pool:
                 continue  # about to be somebody's
             wanted[blank.limits] -= 1
             is_silent = blank.waiting is not None and blank.waiting.is_silent
-            if is_short or wanted[blank.limits] < 0 or not is_silent:
+            is_old = blank.sandbox is not None and blank.sandbox.spec.settings.image != image
+            if is_short or wanted[blank.limits] < 0 or is_old or not is_silent:
                 going.append(blank)
         return going
 
@@ -331,9 +338,6 @@ class Pool:
         assert blank.sandbox is not None and blank.waiting is not None  # noqa: S101, PT018 (it is ready)
         blank.is_ready = False
         try:
-            directory = self._bytecode(blank, digest)
-            if await asyncio.to_thread(directory.is_dir):
-                return
             await asyncio.to_thread(self._fill, blank, digest)
             await self.control.thaw(blank.sandbox.container_id, blank.sandbox.pid)
             reader, writer = await asyncio.open_unix_connection(sock=blank.waiting.begin(COMPILE))
@@ -342,7 +346,7 @@ class Pool:
                     made = await bytecode.received(reader, self.releases.path(digest))
             finally:
                 writer.transport.abort()
-            await asyncio.to_thread(bytecode.keep, made, directory)
+            await asyncio.to_thread(bytecode.keep, made, self._bytecode(blank, digest))
         except TimeoutError:
             raise PluginUnavailableError(f"{digest} was not compiled within {COMPILE_S:g} s") from None
         finally:
@@ -370,6 +374,5 @@ def _empty(tree: Path) -> None:
 
 
 def _remove(tree: Path) -> None:
-    directories.sweep(tree, ())
-    with suppress(FileNotFoundError):
-        tree.rmdir()
+    # What is left is told by the sweep that takes it.
+    shutil.rmtree(tree, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
@@ -17,7 +18,7 @@ from wirthforge_host.errors import PluginFailedError
 from wirthforge_host.plugins import bytecode, store, warmth
 from wirthforge_host.plugins import pool as pools
 from wirthforge_host.plugins.models import NOBODY, InstanceRecord
-from wirthforge_host.sandbox.memory_engine import MemoryEngine
+from wirthforge_host.sandbox.memory_engine import IMAGE, MemoryEngine
 from wirthforge_host.sandbox.models import BRIDGE_TARGET, LABEL_PLUGIN
 from wirthforge_sdk.contracts.bridge import BEGIN
 from wirthforge_sdk.contracts.host_api import State
@@ -246,6 +247,16 @@ async def test_when_memory_is_short_the_blanks_go(tmp_path):
         assert await pool_of(host)._round() == pools.PERIOD_S  # neither removes nor makes
         assert (await host.install()).state is State.RUNNING
         assert await start(host) == ("cold", "no blank sandbox with such limits was ready")
+
+
+async def test_blanks_of_an_image_that_was_replaced_go(tmp_path):
+    images = {"old": IMAGE}
+    engine = MemoryEngine(process=run_plugin, images=images)
+    async with world(tmp_path / "h", engine=engine, warm_pool=1, image="old") as host:
+        before = await filled(host)
+        images["old"] = replace(IMAGE, id=f"sha256:{'2' * 64}")
+        pool_of(host).look()
+        assert not await filled(host) & before
 
 
 async def test_no_blank_is_made_while_a_plugin_is_started(tmp_path):
