@@ -14,7 +14,8 @@ import pytest
 
 from tests.fakes.packages import WEATHER, make_package
 from tests.fakes.world import PLUGIN, run_plugin, world
-from wirthforge_host.errors import PluginFailedError
+from wirthforge_host.bridge import Waiting
+from wirthforge_host.errors import PluginFailedError, PluginUnavailableError
 from wirthforge_host.plugins import bytecode, store, warmth
 from wirthforge_host.plugins import pool as pools
 from wirthforge_host.plugins.models import NOBODY, InstanceRecord
@@ -24,7 +25,7 @@ from wirthforge_sdk.contracts.bridge import BEGIN
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.resources import TIERS, Tier
-from wirthforge_sdk.errors import LimitExceededError
+from wirthforge_sdk.errors import ConflictError, LimitExceededError
 
 PATIENCE_S = 9.0
 GONE = "0123456789abcdef"
@@ -106,6 +107,7 @@ async def test_without_a_pool_there_are_no_blanks_and_a_start_says_so(tmp_path):
         assert await start(host) == ("cold", "there is no pool: WIRTHFORGE_HOST_WARM_POOL is 0")
 
 
+@pytest.mark.requirement("RES-11")
 async def test_there_are_as_many_blanks_as_the_operator_says_and_none_is_used_twice(tmp_path):
     async with world(tmp_path / "h", make_package("demo/a"), make_package("demo/b"), warm_pool=2) as host:
         used = set()
@@ -232,6 +234,28 @@ async def test_a_blank_that_speaks_is_not_heard(tmp_path):
         assert (await host.install()).state is State.RUNNING
         assert (await start(host))[0] == "cold"
         assert await host.audited("host_call") == []
+
+
+async def test_another_user_is_not_taken_for_a_blank(tmp_path):
+    waiting = await Waiting.at(tmp_path / "b", 61_000)
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "b" / "bridge.sock")
+    with pytest.raises(PluginUnavailableError):
+        await waiting.connected(timeout_s=0.2)
+    assert await reader.read() == b""
+    assert not waiting.is_silent
+    writer.close()
+    await waiting.close()
+
+
+async def test_an_instance_is_given_away_once(tmp_path):
+    async with world(tmp_path / "h", warm_pool=1) as host:
+        await filled(host)
+        (blank,) = pool_of(host).living.values()
+        roster = pool_of(host).roster
+        given = await roster.give(blank.record, "demo/a", "sha256:a")
+        with pytest.raises(ConflictError):
+            await roster.give(blank.record, "demo/b", "sha256:b")
+        assert given in await host.instances()
 
 
 async def test_when_memory_is_short_the_blanks_go(tmp_path):
