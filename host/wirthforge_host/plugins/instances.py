@@ -99,12 +99,14 @@ class Instances:
         """
         # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
         admit(record.release.manifest, self.policy)
-        _, approved = await asyncio.gather(
-            self.provision.require(record.release.manifest), self.functions.approved(record)
+        _, approved, allowance = await asyncio.gather(
+            self.provision.require(record.release.manifest),
+            self.functions.approved(record),
+            self._allowance(record),
         )
         with self.pool.starting():
             began = time.monotonic()
-            begun = await self._begin(record)
+            begun = await self._begin(record, *allowance)
             try:
                 await self._connect(begun, record, on_lost)
                 greeted = await self._greet(begun, record, approved, self.settings.start_timeout_s)
@@ -247,9 +249,8 @@ class Instances:
                 was_away = True
                 await asyncio.sleep(RESUBSCRIBE_S)
 
-    async def _begin(self, record: PluginRecord) -> Begun:
+    async def _begin(self, record: PluginRecord, limits: Limits, priority: Priority) -> Begun:
         """A blank made this plugin's; else what is to be made, written down."""
-        limits, priority = await self._allowance(record)
         digest = record.release.digest
         blank, why = await self.pool.take(record, limits)
         start = Start(is_warm=blank is not None, why=why)

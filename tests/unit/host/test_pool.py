@@ -26,6 +26,7 @@ from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 from wirthforge_sdk.errors import ConflictError, LimitExceededError
+from wirthforge_sdk.serving.database import Database
 
 PATIENCE_S = 9.0
 GONE = "0123456789abcdef"
@@ -325,10 +326,12 @@ async def test_what_a_killed_host_left_of_blanks_is_swept_and_never_adopted(tmp_
     package, directory, engine = make_package(), tmp_path / "h", MemoryEngine(process=run_plugin)
     async with world(directory, package) as host:
         await host.install()
-        left = InstanceRecord(id=GONE, plugin=NOBODY, digest="", uid=61_007, started_at=datetime.now(UTC))
-        async with host.wiring.database.transaction() as tx:
-            await store.add_instance(tx, left)
         wiring = host.wiring
+    left = InstanceRecord(id=GONE, plugin=NOBODY, digest="", uid=61_007, started_at=datetime.now(UTC))
+    database = await asyncio.to_thread(lambda: Database(wiring.settings.database))
+    async with database.transaction() as tx:
+        await store.add_instance(tx, left)
+    await database.dispose()
     spec = await wiring.instances.sandboxes.__class__(engine, "a-test").spec(
         wiring.instances.pool.request(left, TIERS[Tier.SMALL])
     )
