@@ -111,6 +111,24 @@ def functions(ground: Ground) -> Functions:
     )
 
 
+def pool(
+    settings: Settings, engine: ContainerEngine, ground: Ground, sandboxes: Sandboxes, host_id: str
+) -> Pool:
+    """Sandboxes that are made ahead."""
+    return Pool(
+        roster=Roster(database=ground.database, settings=settings, now=ground.now),
+        engine=engine,
+        sandboxes=sandboxes,
+        control=Control(engine),
+        settings=settings,
+        policy=ground.policy,
+        host_id=host_id,
+        bridges=settings.data_dir / "bridges",
+        releases=ground.trees,
+        trees=settings.data_dir / "blanks",
+    )
+
+
 def instances(
     settings: Settings, engine: ContainerEngine, ground: Ground, resources: Resources, egress: Egress
 ) -> Instances:
@@ -129,27 +147,15 @@ def instances(
         requests=ground.requests,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
-    sandboxes, bridges = Sandboxes(engine, host_id, ground.policy), settings.data_dir / "bridges"
-    roster = Roster(database=ground.database, settings=settings, now=ground.now)
-    pool = Pool(
-        roster=roster,
-        engine=engine,
-        sandboxes=sandboxes,
-        control=Control(engine),
-        settings=settings,
-        policy=ground.policy,
-        host_id=host_id,
-        bridges=bridges,
-        releases=ground.trees,
-        trees=settings.data_dir / "blanks",
-    )
+    sandboxes = Sandboxes(engine, host_id, ground.policy)
+    blanks = pool(settings, engine, ground, sandboxes, host_id)
     return Instances(
         engine=engine,
         host_id=host_id,
         sandboxes=sandboxes,
-        roster=roster,
-        pool=pool,
-        directory=bridges,
+        roster=blanks.roster,
+        pool=blanks,
+        directory=blanks.bridges,
         bridge=Bridge(services),
         egress=egress,
         resources=resources,
