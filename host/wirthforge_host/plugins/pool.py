@@ -286,10 +286,13 @@ class Pool:
             made.append(Blank(record=record, limits=limits))
             self.living[record.id] = made[0]
 
+        begun = asyncio.ensure_future(self.roster.begin(NOBODY, "", claim))
         try:
-            await self.roster.begin(NOBODY, "", claim)
+            # Shielded: a connection to the database that is given up while it opens is closed by nobody.
+            await asyncio.shield(begun)
             await self._start(made[0])
         except BaseException:
+            await asyncio.wait([begun])
             for blank in made:
                 await asyncio.shield(self._discard(blank))
             raise
