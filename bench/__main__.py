@@ -32,6 +32,7 @@ from bench import (
     storage,
     stream,
     swap,
+    warm,
 )
 from bench.figures import Figure, table
 from bench.ground import BenchError, Effort, Ground, machine, prepared
@@ -66,6 +67,7 @@ BENCHMARKS = {
         audit,
         revocation,
         stream,
+        warm,
     )
 }
 

@@ -57,6 +57,9 @@ class Settings(ServiceSettings):
     """How long after an upgrade the end of an instance brings the release before back."""
     rollback_kept_s: Annotated[float, Field(ge=0, le=604_800)] = 900.0
     """How long the instances of the release before stay, frozen, to serve again at once."""
+    warm_pool: Annotated[int, Field(ge=0, le=100)] = 0
+    """Blank sandboxes that wait for plugins to be started in them (``docs/sandbox.md``); each takes some 20 MB. None by
+    default: they are containers that nobody asked for."""
     leave_running: bool = False
     """When the host is stopped, let its plugins wait for the next start; for as long as they wait for one that was
     killed (``contracts.bridge.RECONNECT_S``)."""

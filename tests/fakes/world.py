@@ -148,6 +148,7 @@ async def run_plugin(spec: ContainerSpec) -> int:
         sys.executable,
         *("-I", "-B", "-c", BOOT, spec.settings.user.partition(":")[0]),
         *("--socket", str(bridge / "bridge.sock"), "--tree", str(tree)),
+        *(spec.settings.command if "--wait" in spec.settings.command else ()),
         stdin=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
@@ -247,6 +248,10 @@ class World:
         """The newest records, oldest first."""
         await self.wiring.audit.flush()
         return (await self.wiring.audit.page(action=action, plugin=plugin, limit=200))[::-1]
+
+    async def filled(self) -> None:
+        """Returns once there are as many blank sandboxes as there are to be."""
+        await self.wiring.instances.pool.full()
 
     async def containers(self) -> list[str]:
         """The instances that the engine has containers of."""

@@ -8,5 +8,6 @@ from wirthforge_host.bridge.host_calls import Peer, Services
 from wirthforge_host.bridge.replies import ToolResult
 from wirthforge_host.bridge.server import Bridge, Endpoint
 from wirthforge_host.bridge.session import Session
+from wirthforge_host.bridge.waiting import Waiting
 
-__all__ = ["Bridge", "Endpoint", "Peer", "Services", "Session", "ToolResult"]
+__all__ = ["Bridge", "Endpoint", "Peer", "Services", "Session", "ToolResult", "Waiting"]

@@ -51,6 +51,15 @@ class Bridge:
         await endpoint.reopen()
         return endpoint
 
+    def take(
+        self, peer: Peer, directory: Path, stream: socket.socket, *, on_lost: Callable[[], None]
+    ) -> Endpoint:
+        """As :meth:`listen`, for a ``peer`` that is connected already: ``stream`` is its own, not blocking."""
+        path = directory / Path(SOCKET_PATH).name
+        endpoint = Endpoint(peer, path, self._services, self._deadlines, on_lost)
+        endpoint.connected = stream
+        return endpoint
+
 
 class Endpoint:
     """The host's end of one instance's bridge."""
@@ -69,6 +78,8 @@ class Endpoint:
         self._deadlines = deadlines
         self._on_lost = on_lost
         self._listening: socket.socket | None = None
+        self.connected: socket.socket | None = None
+        """A connection that was made before it was known whose; the next to be accepted."""
         self._connection: Connection | None = None
         self._recording = Recording(services.audit, peer.plugin, peer.instance)
 
@@ -89,15 +100,9 @@ class Endpoint:
         Raises:
             PluginUnavailableError: It did not connect in time.
         """
-        if self._listening is None:
-            raise RuntimeError("the endpoint does not listen")
-        try:
-            async with asyncio.timeout(timeout_s):
-                stream = await self._expected(self._listening)
-        except TimeoutError:
-            raise PluginUnavailableError(f"the plugin did not connect within {timeout_s:g} s") from None
-        finally:
-            self._stop_listening()
+        stream, self.connected = self.connected, None
+        if stream is None:
+            stream = await self._arrived(timeout_s)
         dispatcher = Dispatcher(self._peer, self._services, self._recording)
         subscriber = dispatcher.subscriber
 
@@ -124,6 +129,8 @@ class Endpoint:
     async def leave(self) -> None:
         """Ends the connection and lets the socket lie: an instance waits there for the host that comes next."""
         self._stop_listening()
+        if self.connected is not None:
+            self.connected.close()
         if self._connection is not None:
             await self._connection.close()
         self._recording.close()
@@ -132,6 +139,17 @@ class Endpoint:
         """Ends the connection and removes the socket and its directory. Does not wait for room in the audit log."""
         await self.leave()
         await asyncio.to_thread(remove, self._path)
+
+    async def _arrived(self, timeout_s: float) -> socket.socket:
+        if self._listening is None:
+            raise RuntimeError("the endpoint does not listen")
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._expected(self._listening)
+        except TimeoutError:
+            raise PluginUnavailableError(f"the plugin did not connect within {timeout_s:g} s") from None
+        finally:
+            self._stop_listening()
 
     async def _expected(self, listening: socket.socket) -> socket.socket:
         while True:

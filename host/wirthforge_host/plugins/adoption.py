@@ -21,7 +21,7 @@ from wirthforge_host.plugins import store
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE
-from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
+from wirthforge_host.plugins.models import NOBODY, InstanceRecord, PluginRecord
 from wirthforge_host.plugins.states import HOST
 from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.models import LABEL_INSTANCE, ContainerState
@@ -93,9 +93,10 @@ class Adoption:
         Raises:
             UnavailableError: The engine or the database does not answer.
         """
-        recorded = await self.instances.recorded()
+        recorded = await self.instances.roster.recorded()
         own = {each.id for each in self.instances.begun()}
-        if not (recorded := [each for each in recorded if each.id not in own]):
+        # What was nobody's waited for the host that is gone, and goes with the next sweep.
+        if not (recorded := [each for each in recorded if each.id not in own and each.plugin != NOBODY]):
             return {}
         async with self.database.reading() as tx:
             plugins = await store.all_plugins(tx)

@@ -1,4 +1,4 @@
-"""One instance at work, as everything that acts on it sees it."""
+"""One instance: from its first trace to its last, and at work, as everything that acts on it sees it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from wirthforge_host.bridge import Endpoint, Session
+from wirthforge_host.bridge import Endpoint, Session, Waiting
+from wirthforge_host.egress import EgressEndpoint
 from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.gate import Gate
+from wirthforge_host.plugins.models import InstanceRecord, Start
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.sandbox.service import Sandbox
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.resources import Limits
+from wirthforge_sdk.contracts.resources_api import Priority
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Begun:
+    """An instance from its first trace to its last."""
+
+    record: InstanceRecord
+    limits: Limits
+    priority: Priority
+    lost: asyncio.Event = field(default_factory=asyncio.Event)
+    exited: asyncio.Event = field(default_factory=asyncio.Event)
+    endpoint: Endpoint | None = None
+    egress: EgressEndpoint | None = None
+    sandbox: Sandbox | None = None
+    waiting: Waiting | None = None
+    """Of a sandbox that was a blank: its connection, until it is told to begin."""
+    start: Start
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -34,6 +54,7 @@ class Instance:
     started_at: datetime
     began: float
     """Monotonic seconds."""
+    start: Start
     lost: asyncio.Event
     """Set when its connection is over."""
     gate: Gate

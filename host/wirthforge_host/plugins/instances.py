@@ -7,7 +7,6 @@ is left and removes it.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Sequence
@@ -19,33 +18,35 @@ from typing import Any
 
 import structlog
 
-from wirthforge_host.bridge import Bridge, Endpoint, Peer, Session
+from wirthforge_host.bridge import Bridge, Peer, Session
 from wirthforge_host.configuration import Provision
-from wirthforge_host.egress import Egress, EgressEndpoint
+from wirthforge_host.egress import Egress
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.service import Permissions
-from wirthforge_host.plugins import directories, store
+from wirthforge_host.plugins import directories
 from wirthforge_host.plugins.admission import admit
 from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.examination import connected, examine
 from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.gate import Gate
-from wirthforge_host.plugins.instance import Instance
-from wirthforge_host.plugins.models import InstanceRecord, PluginRecord
+from wirthforge_host.plugins.instance import Begun, Instance
+from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Start
+from wirthforge_host.plugins.pool import Pool, was_blank
+from wirthforge_host.plugins.roster import Roster
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.grade import Grade
 from wirthforge_host.sandbox.hardening import limited
 from wirthforge_host.sandbox.models import ContainerState, EventKind, SandboxRequest
 from wirthforge_host.sandbox.ports import ContainerEngine
-from wirthforge_host.sandbox.service import Inspection, Sandbox, Sandboxes
+from wirthforge_host.sandbox.service import Inspection, Sandboxes
 from wirthforge_host.settings import Settings
+from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.policy import SecurityPolicy, limits_for
 from wirthforge_sdk.contracts.resources import Limits
 from wirthforge_sdk.contracts.resources_api import Priority
 from wirthforge_sdk.errors import LimitExceededError, UnavailableError
-from wirthforge_sdk.serving.database import Database
 
 EXIT_S = 2.0
 """How long after its connection ended a process may take to end itself, before its death is explained without it."""
@@ -59,25 +60,10 @@ ADOPT_S = 5.0
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Begun:
-    """An instance from its first trace to its last."""
-
-    record: InstanceRecord
-    limits: Limits
-    priority: Priority
-    lost: asyncio.Event = field(default_factory=asyncio.Event)
-    exited: asyncio.Event = field(default_factory=asyncio.Event)
-    endpoint: Endpoint | None = None
-    egress: EgressEndpoint | None = None
-    sandbox: Sandbox | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instances:
     """The instances of this host."""
 
-    database: Database
     engine: ContainerEngine
     host_id: str
     sandboxes: Sandboxes
@@ -88,13 +74,15 @@ class Instances:
     functions: Functions
     logs: Logs
     trees: Trees
+    roster: Roster
+    pool: Pool
     settings: Settings
     policy: SecurityPolicy
     provision: Provision
     directory: Path
     """Holds the socket of each instance, in a directory of its own."""
     now: Callable[[], datetime]
-    _begun: dict[str, _Begun] = field(default_factory=dict)
+    _begun: dict[str, Begun] = field(default_factory=dict)
     """By id, from first trace to last."""
 
     async def open(self, record: PluginRecord, *, on_lost: Callable[[], None]) -> Instance:
@@ -111,22 +99,27 @@ class Instances:
         """
         # Not at the install alone: a policy that was narrowed since holds for what is installed, too.
         admit(record.release.manifest, self.policy)
-        await self.provision.require(record.release.manifest)
-        begun = await self._begin(record)
-        began = time.monotonic()
-        try:
-            await self._connect(begun, record, on_lost)
-            greeted = await self._greet(begun, record, connect_s=self.settings.start_timeout_s)
-            return await self._ready(begun, record, greeted, began)
-        except PluginUnavailableError as error:
+        _, approved, allowance = await asyncio.gather(
+            self.provision.require(record.release.manifest),
+            self.functions.approved(record),
+            self._allowance(record),
+        )
+        with self.pool.starting():
+            began = time.monotonic()
+            begun = await self._begin(record, *allowance)
             try:
-                cause = await self._obituary(begun, error.message)
-            finally:
+                await self._connect(begun, record, on_lost)
+                greeted = await self._greet(begun, record, approved, self.settings.start_timeout_s)
+                return await self._ready(begun, record, greeted, began)
+            except PluginUnavailableError as error:
+                try:
+                    cause = await self._obituary(begun, error.message)
+                finally:
+                    await asyncio.shield(self._end(begun))
+                raise PluginUnavailableError(cause, plugin=record.name) from error
+            except BaseException:
                 await asyncio.shield(self._end(begun))
-            raise PluginUnavailableError(cause, plugin=record.name) from error
-        except BaseException:
-            await asyncio.shield(self._end(begun))
-            raise
+                raise
 
     async def adopt(
         self,
@@ -146,12 +139,13 @@ class Instances:
             UnavailableError: The engine does not answer.
         """
         limits, priority = await self._allowance(record)
-        begun = self._begun[left.id] = _Begun(record=left, limits=limits, priority=priority)
+        start = Start(is_warm=was_blank(found), why="by a host before this one, which it outlived")
+        begun = self._begun[left.id] = Begun(record=left, limits=limits, priority=priority, start=start)
         began = time.monotonic() - max(0.0, (self.now() - left.started_at).total_seconds())
         try:
             begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
             await self._listen(begun, record, on_lost)
-            greeted = await self._greet(begun, record, connect_s=ADOPT_S)
+            greeted = await self._greet(begun, record, await self.functions.approved(record), ADOPT_S)
             return await self._ready(begun, record, greeted, began)
         except BaseException:
             await asyncio.shield(self._leave(begun))
@@ -163,12 +157,13 @@ class Instances:
         return await self.resources.limits_of(record.name, base)
 
     async def _ready(
-        self, begun: _Begun, record: PluginRecord, greeted: tuple[Session, Offer], began: float
+        self, begun: Begun, record: PluginRecord, greeted: tuple[Session, Offer], began: float
     ) -> Instance:
         assert begun.sandbox is not None and begun.endpoint is not None  # noqa: S101, PT018 (_connect set them)
-        container = begun.sandbox.container_id
-        state = await self.engine.state(container)
-        if (pid := state.pid if state is not None else None) is not None:
+        container, pid = begun.sandbox.container_id, begun.sandbox.pid
+        if pid is None and (state := await self.engine.state(container)) is not None:
+            pid = state.pid
+        if pid is not None:
             self.resources.watch(
                 begun.record.id,
                 plugin=record.name,
@@ -188,6 +183,7 @@ class Instances:
             started_at=begun.record.started_at,
             began=began,
             lost=begun.lost,
+            start=begun.start,
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
             limits=begun.limits,
             pid=pid,
@@ -210,11 +206,6 @@ class Instances:
         """Those of this process, from their first trace to their last."""
         return [begun.record for begun in self._begun.values()]
 
-    async def recorded(self) -> Sequence[InstanceRecord]:
-        """Every instance that was begun and not ended, by whatever process of this host."""
-        async with self.database.reading() as tx:
-            return await store.all_instances(tx)
-
     async def effective(self, instance: Instance) -> tuple[Inspection, Grade]:
         """What is in force now, by the engine's word and the kernel's, and what it is worth."""
         spec = instance.sandbox.spec
@@ -231,12 +222,14 @@ class Instances:
     async def sweep(self, spared: Iterable[str] = ()) -> None:
         """Removes every trace of instances that are neither of this process nor ``spared``, which are ids."""
         # What lives now and what lived when we began: of an instance that ends meanwhile, only a part is seen.
-        living = ChainMap[str, Any](self._begun, dict.fromkeys((*self._begun, *spared)))
+        own = (self._begun, self.pool.living)
+        living = ChainMap[str, Any](*own, dict.fromkeys((*self._begun, *self.pool.living, *spared)))
         stuck = await self.sandboxes.sweep(living)
         await asyncio.to_thread(directories.sweep, self.directory, living)
-        for record in await self.recorded():
+        await self.pool.sweep(living)
+        for record in await self.roster.recorded():
             if record.id not in living and record.id not in stuck:
-                await self._forget(record.id)
+                await self.roster.forget(record.id)
 
     async def watch(self, on_return: Callable[[], None]) -> None:
         """Notes exits of containers, until cancelled; calls ``on_return`` whenever the engine is back."""
@@ -256,39 +249,34 @@ class Instances:
                 was_away = True
                 await asyncio.sleep(RESUBSCRIBE_S)
 
-    async def _begin(self, record: PluginRecord) -> _Begun:
-        """Takes a user id that no other instance has, and writes the instance down."""
-        limits, priority = await self._allowance(record)
-        async with self.database.transaction() as tx:
-            taken = {other.uid for other in await store.all_instances(tx)}
-            if len(taken) >= self.settings.max_instances:
-                raise LimitExceededError(
-                    f"the host runs {len(taken)} instances and may run no more: disable some, or raise "
-                    "WIRTHFORGE_HOST_MAX_INSTANCES"
-                )
-            base = self.settings.uid_base
-            uid = next(uid for uid in range(base, base + self.settings.uid_count) if uid not in taken)
-            begun = _Begun(
-                record=InstanceRecord(
-                    id=secrets.token_hex(8),
-                    plugin=record.name,
-                    digest=record.release.digest,
-                    uid=uid,
-                    started_at=self.now(),
-                ),
-                limits=limits,
-                priority=priority,
-            )
-            await store.add_instance(tx, begun.record)
-            # Before the commit: a sweep must not take what is written down for what was left behind.
-            self._begun[begun.record.id] = begun
-        return begun
+    async def _begin(self, record: PluginRecord, limits: Limits, priority: Priority) -> Begun:
+        """A blank made this plugin's; else what is to be made, written down."""
+        digest = record.release.digest
+        blank, why = await self.pool.take(record, limits)
+        start = Start(is_warm=blank is not None, why=why)
 
-    async def _connect(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
+        def claim(own: InstanceRecord) -> None:
+            self._begun[own.id] = Begun(record=own, limits=limits, priority=priority, start=start)
+
+        if blank is not None:
+            claim(blank.record)
+            begun = self._begun[blank.record.id]
+            begun.sandbox, begun.waiting = blank.sandbox, blank.waiting
+            return begun
+        try:
+            own = await self.roster.begin(record.name, digest, claim)
+        except LimitExceededError:
+            if not await self.pool.give_way():
+                raise
+            own = await self.roster.begin(record.name, digest, claim)
+        return self._begun[own.id]
+
+    async def _connect(self, begun: Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         await self._listen(begun, record, on_lost)
-        begun.sandbox = await self.sandboxes.open(self._request(begun, record))
+        if begun.sandbox is None:
+            begun.sandbox = await self.sandboxes.open(self._request(begun, record))
 
-    async def _listen(self, begun: _Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
+    async def _listen(self, begun: Begun, record: PluginRecord, on_lost: Callable[[], None]) -> None:
         own = begun.record
 
         def lost() -> None:
@@ -305,12 +293,19 @@ class Instances:
             configuration=record.release.manifest.configuration,
             subscriptions=record.release.manifest.events.subscriptions,
         )
+        if begun.waiting is not None:
+            begun.endpoint = self.bridge.take(
+                peer, self.directory / own.id, begun.waiting.begin(), on_lost=lost
+            )
+            return
         begun.endpoint = await self.bridge.listen(peer, self.directory / own.id, on_lost=lost)
         if record.release.manifest.destinations():
             begun.egress = await self.egress.listen(peer, self.directory / own.id)
 
-    def _request(self, begun: _Begun, record: PluginRecord) -> SandboxRequest:
+    def _request(self, begun: Begun, record: PluginRecord) -> SandboxRequest:
         own, manifest = begun.record, record.release.manifest
+        if begun.start.is_warm:
+            return self.pool.request(own, begun.limits)
         return SandboxRequest(
             instance_id=own.id,
             plugin=own.plugin,
@@ -326,12 +321,13 @@ class Instances:
             destinations=manifest.destinations(),
         )
 
-    async def _greet(self, begun: _Begun, record: PluginRecord, *, connect_s: float) -> tuple[Session, Offer]:
+    async def _greet(
+        self, begun: Begun, record: PluginRecord, approved: Sequence[Function], connect_s: float
+    ) -> tuple[Session, Offer]:
         """The session of an instance that is ready, and its offer. One deadline for all that a plugin can draw out."""
         assert begun.endpoint is not None  # noqa: S101 (_listen made it)
         timeout_s = self.settings.start_timeout_s
         deadline = asyncio.get_running_loop().time() + timeout_s
-        approved = await self.functions.approved(record)
         session = await connected(begun.endpoint, begun.exited, timeout_s=connect_s)
         try:
             async with asyncio.timeout_at(deadline):
@@ -341,7 +337,7 @@ class Instances:
                 f"it was not ready within {timeout_s:g} s: connecting, handshake and self-test share them"
             ) from None
 
-    async def _obituary(self, begun: _Begun, what: str) -> str:
+    async def _obituary(self, begun: Begun, what: str) -> str:
         """``what`` happened, with what the engine and the plugin's own log know of it."""
         parts = [what]
         if begun.sandbox is not None:
@@ -359,7 +355,7 @@ class Instances:
             parts.append(f"its last error: {last[:300]}")
         return "; ".join(parts)
 
-    async def _end(self, begun: _Begun) -> None:
+    async def _end(self, begun: Begun) -> None:
         """Removes container, socket and record, in this order: a user id is free only when nobody has it."""
         try:
             self.resources.forget(begun.record.id)
@@ -368,15 +364,17 @@ class Instances:
                     await self.sandboxes.close(begun.sandbox.container_id)
             finally:
                 # Also when the engine does not answer: what goes on running then can ask nothing of us.
-                for endpoint in (begun.egress, begun.endpoint):
+                for endpoint in (begun.egress, begun.endpoint or begun.waiting):
                     if endpoint is not None:
                         await endpoint.close()
-            await self._forget(begun.record.id)
+            if begun.start.is_warm:
+                await self.pool.remove(begun.record.id)
+            await self.roster.forget(begun.record.id)
         finally:
             # What could not be removed is nobody's from here on, and the next sweep takes it.
             self._begun.pop(begun.record.id, None)
 
-    async def _leave(self, begun: _Begun) -> None:
+    async def _leave(self, begun: Begun) -> None:
         self.resources.forget(begun.record.id)
         try:
             if begun.egress is not None:
@@ -385,7 +383,3 @@ class Instances:
                 await begun.endpoint.leave()
         finally:
             self._begun.pop(begun.record.id, None)
-
-    async def _forget(self, instance_id: str) -> None:
-        async with self.database.transaction() as tx:
-            await store.remove_instance(tx, instance_id)

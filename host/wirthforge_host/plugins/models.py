@@ -9,6 +9,9 @@ from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Manifest
 from wirthforge_sdk.contracts.upgrades_api import UpgradeState
 
+NOBODY = ""
+"""Whose an instance is that waits for a plugin to be started in it; also in the labels of its container, for good."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
@@ -65,6 +68,17 @@ class InstanceRecord:
 
     id: str
     plugin: str
+    """:data:`NOBODY` while it is a blank."""
     digest: str
     uid: int
     started_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How an instance was started."""
+
+    is_warm: bool
+    """In a sandbox that was made ahead."""
+    why: str
+    """Of warm or cold, in a few words."""

@@ -59,7 +59,7 @@ class Reconciler:
         signals: Signals,
         swaps: Swaps,
     ) -> None:
-        self._database = instances.database
+        self._database = swaps.database
         self._instances = instances
         self._adoption = adoption
         self._knows_left = False

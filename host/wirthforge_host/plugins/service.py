@@ -219,6 +219,8 @@ class Plugins:
         return EffectiveOut(
             plugin=name,
             instance=instance.id,
+            start="warm" if instance.start.is_warm else "cold",
+            start_reason=instance.start.why,
             settings=found.settings.as_dict(),
             kernel=found.kernel.as_dict() if found.kernel else None,
             kernel_path="proc" if found.kernel else "not visible",

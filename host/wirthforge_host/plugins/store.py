@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 from wirthforge_host.database import metadata
-from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Release
+from wirthforge_host.plugins.models import NOBODY, InstanceRecord, PluginRecord, Release
 from wirthforge_host.plugins.upgrades import store as upgrade_store
 from wirthforge_sdk.contracts.functions_api import FunctionApprovalIn
 from wirthforge_sdk.contracts.host_api import State
@@ -306,6 +306,21 @@ async def add_instance(tx: Transaction, record: InstanceRecord) -> None:
             started_at=record.started_at,
         )
     )
+
+
+async def give_instance(tx: Transaction, record: InstanceRecord) -> None:
+    """Writes whose an instance is that was nobody's.
+
+    Raises:
+        ConflictError: It is somebody's already, or gone.
+    """
+    given = await tx.execute(
+        update(instances)
+        .where(instances.c.id == record.id, instances.c.uid == record.uid, instances.c.plugin == NOBODY)
+        .values(plugin=record.plugin, digest=record.digest, started_at=record.started_at)
+    )
+    if given.rowcount != 1:
+        raise ConflictError(f"instance {record.id} is somebody's, or gone")
 
 
 async def remove_instance(tx: Transaction, instance_id: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Container, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
 from wirthforge_host.errors import (
+    CgroupMissingError,
     CgroupUnreachableError,
     EngineUnsuitableError,
     PolicyViolationError,
@@ -68,6 +69,8 @@ class Sandbox:
     """None where the kernel's files about it cannot be seen from here."""
     cpu_share: float = 1.0
     """Of its quota, what it may use: one that was adopted may be throttled."""
+    pid: int | None = None
+    """Of its first process, where that was asked for already; it is the same for as long as the sandbox runs."""
 
 
 class Sandboxes:
@@ -156,6 +159,25 @@ class Sandboxes:
         # The host before this one may have moved its weight, and lowered its quota.
         inspected = await self._checked(found.id, spec, now=limited(spec, request.limits))
         return Sandbox(found.id, request.instance_id, spec, inspected.settings, inspected.kernel, share)
+
+    async def fit(self, sandbox: Sandbox, limits: Limits) -> Sandbox:
+        """Puts other limits in force on a sandbox that ``open`` made, and reads back what is in force now.
+
+        By the kernel's word where that can be had: what the engine recorded was compared when the sandbox was made.
+
+        Raises:
+            ConflictError: They cannot be changed while it runs, or not from here; or it does not run any more.
+            SandboxMismatchError: What is in force is not what it was made as, with these limits.
+            UnavailableError: The engine does not answer.
+        """
+        spec, now, able = sandbox.spec, limited(sandbox.spec, limits), await self._able()
+        facts = await asyncio.to_thread(_fitted, sandbox, now, limits)
+        if facts is None:
+            await self._hold_to(sandbox.container_id, spec, limits)
+            found = await self._checked(sandbox.container_id, spec, now=now)
+            return replace(sandbox, effective=found.settings, kernel=found.kernel)
+        _require_none(spec, kernel.compare(now, facts, able))
+        return replace(sandbox, kernel=facts)
 
     async def inspect(
         self, container_id: str, spec: ContainerSpec, *, now: ContainerSpec | None = None
@@ -299,6 +321,23 @@ class Sandboxes:
         # the error that led here says more than this one would.
         with suppress(WirthForgeError):
             await self._engine.remove(spec.name)
+
+
+def _fitted(sandbox: Sandbox, now: ContainerSpec, limits: Limits) -> KernelFacts | None:
+    """Does it with the kernel's files alone; None where they are not to be seen. Blocking."""
+    if sandbox.pid is None:
+        return None
+    try:
+        cgroup = Cgroup.of_process(sandbox.pid, container=sandbox.container_id)
+    except (CgroupMissingError, CgroupUnreachableError):
+        return None
+    try:
+        _held_to(cgroup, sandbox.spec, limits)
+        return kernel.observe(now, sandbox.pid, sandbox.container_id)
+    except (CgroupMissingError, ProcessLookupError) as error:
+        raise ConflictError("its process ended") from error
+    finally:
+        cgroup.close()
 
 
 def _held_to(cgroup: Cgroup, made: ContainerSpec, limits: Limits) -> float:

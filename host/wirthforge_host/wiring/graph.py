@@ -98,6 +98,7 @@ class Wiring(Ground):
             await stack.enter_async_context(self.audit.running())
             await stack.enter_async_context(self.enforcer.running())
             stack.push_async_callback(self.bus.close)
+            stack.push_async_callback(self.instances.pool.close)
             stack.push_async_callback(
                 self.reconciler.leave if self.settings.leave_running else self.reconciler.shut_down
             )
@@ -105,6 +106,7 @@ class Wiring(Ground):
                 "reconciler": self.reconciler.run(),
                 "functions": self.instances.functions.run(),
                 "permissions": self.permissions.run(),
+                "pool": self.instances.pool.run(),
                 "exits": self.instances.watch(self.reconciler.engine_returned),
                 "resources": self.resources.run(),
                 "events": self.bus.run(),

@@ -25,10 +25,12 @@ from wirthforge_host.plugins.faults import Faults
 from wirthforge_host.plugins.fleet import Fleet
 from wirthforge_host.plugins.functions import Functions
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.pool import Pool
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.readiness import Readiness
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.removal import Removal
+from wirthforge_host.plugins.roster import Roster
 from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
@@ -116,6 +118,24 @@ def functions(ground: Ground) -> Functions:
     )
 
 
+def pool(
+    settings: Settings, engine: ContainerEngine, ground: Ground, sandboxes: Sandboxes, host_id: str
+) -> Pool:
+    """Sandboxes that are made ahead."""
+    return Pool(
+        roster=Roster(database=ground.database, settings=settings, now=ground.now),
+        engine=engine,
+        sandboxes=sandboxes,
+        control=Control(engine),
+        settings=settings,
+        policy=ground.policy,
+        host_id=host_id,
+        bridges=settings.data_dir / "bridges",
+        releases=ground.trees,
+        trees=settings.data_dir / "blanks",
+    )
+
+
 def instances(
     settings: Settings, engine: ContainerEngine, ground: Ground, resources: Resources, egress: Egress
 ) -> Instances:
@@ -134,12 +154,15 @@ def instances(
         requests=ground.requests,
     )
     host_id = settings.host_id or own_id(settings.data_dir / "host.id")
+    sandboxes = Sandboxes(engine, host_id, ground.policy)
+    blanks = pool(settings, engine, ground, sandboxes, host_id)
     return Instances(
-        database=ground.database,
         engine=engine,
         host_id=host_id,
-        sandboxes=Sandboxes(engine, host_id, ground.policy),
-        directory=settings.data_dir / "bridges",
+        sandboxes=sandboxes,
+        roster=blanks.roster,
+        pool=blanks,
+        directory=blanks.bridges,
         bridge=Bridge(services),
         egress=egress,
         resources=resources,

@@ -254,6 +254,7 @@ def effective(one: EffectiveOut) -> RenderableType:
         else facts((name, _shown(value)) for name, value in sorted(one.kernel.items()))
     )
     settings = Group(
+        text(f"Started {one.start}: {one.start_reason}."),
         recorded,
         titled("By the kernel's own files", kernel),
         titled(f"Grade {one.grade.points} of 100", _grade(one.grade)),

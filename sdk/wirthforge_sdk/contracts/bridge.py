@@ -44,6 +44,14 @@ def egress_addresses(destinations: Iterable[str]) -> dict[str, str]:
 CODE_DIRECTORY: Final = "/plugin"
 """Where the instance sees its verified package tree, read-only."""
 
+BEGIN: Final = b'{"jsonrpc":"2.0","method":"wf/begin"}\n'
+"""The first that a host sends to an instance that was started with ``--wait begin``, before it was decided of which
+plugin: the tree is there now. Nothing is sent before it, by either side."""
+COMPILE: Final = b'{"jsonrpc":"2.0","method":"wf/compile"}\n'
+"""The same, of an instance that shall run nothing: it sends byte-code of the tree and ends."""
+ROOTS: Final = ("src", "vendor")
+"""The directories of a tree that modules are looked for in."""
+
 MODERN: Final = "2026-07-28"
 """MCP revision without handshake or session; asked for first, with ``server/discover``."""
 LEGACY: Final = "2025-11-25"

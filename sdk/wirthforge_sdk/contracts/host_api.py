@@ -212,6 +212,9 @@ class EffectiveOut(Shape):
 
     plugin: PluginName
     instance: str
+    start: Literal["warm", "cold"]
+    """``warm``: its sandbox was made ahead, for whatever plugin would be next. It is locked down as any other."""
+    start_reason: str
     settings: dict[str, Any]
     """By the engine's word."""
     kernel: dict[str, Any] | None

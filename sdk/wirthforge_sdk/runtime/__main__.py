@@ -3,7 +3,8 @@
 Process 1 throws away what is written to the inherited standard streams (an engine reads them outside the
 sandbox's CPU limit, so a flood there would be free of charge), closes itself to other processes, forks the worker
 that runs the plugin (and before it, with ``--egress``, the process that joins its connections to the host's relay),
-and then only reaps: orphans too, which nobody else would.
+and then only reaps: orphans too, which nobody else would. With ``--wait begin`` the worker loads what plugins need,
+connects, and reads nothing of the tree before the host's word (``bridge.BEGIN``).
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, EGRESS_PATH, EGRESS_
 from wirthforge_sdk.runtime.lockdown import hide
 
 USAGE = (
-    "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] [--egress HOST:PORT,…]"
+    "usage: python -m wirthforge_sdk.runtime [--socket PATH] [--tree PATH] [--egress HOST:PORT,…] [--wait begin]"
     " | --describe TREE | --describe-server TREE"
 )
-OPTIONS = {"--socket", "--tree", "--egress", "--describe", "--describe-server"}
+OPTIONS = {"--socket", "--tree", "--egress", "--wait", "--describe", "--describe-server"}
 MISUSED = 64
 
 
 def main(arguments: Sequence[str]) -> int:
     """Does what the arguments say; returns the exit code."""
     options = dict(zip(arguments[::2], arguments[1::2], strict=False))
-    if len(arguments) % 2 or not options.keys() <= OPTIONS:
+    if len(arguments) % 2 or not options.keys() <= OPTIONS or options.get("--wait", "begin") != "begin":
         sys.stderr.write(f"{USAGE}\n")
         return MISUSED
     for option in ("--describe", "--describe-server"):
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     worker = os.fork()
     if worker == 0:
         ports = ports_of(options.get("--egress"))
-        work(socket_path, options.get("--tree", CODE_DIRECTORY), ports)
+        work(socket_path, options.get("--tree", CODE_DIRECTORY), ports, waits="--wait" in options)
     try:
         return reap(worker)
     finally:
@@ -79,13 +80,13 @@ def ports_of(destinations: str | None) -> frozenset[int]:
     return frozenset({EGRESS_PROXY[1], *(int(each.rpartition(":")[2]) for each in destinations.split(","))})
 
 
-def work(socket_path: str, tree: str, ports: Collection[int]) -> None:
+def work(socket_path: str, tree: str, ports: Collection[int], *, waits: bool) -> None:
     """Runs the plugin and ends the process, whatever threads of the plugin are still at."""
     code = 1
     try:
         from wirthforge_sdk.runtime.worker import run  # noqa: PLC0415 - the reaper stays small without it
 
-        code = run(socket_path, tree, ports)
+        code = run(socket_path, tree, ports, waits=waits)
     finally:
         os._exit(code)
 

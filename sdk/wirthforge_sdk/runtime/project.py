@@ -7,6 +7,7 @@ import tomllib
 from importlib import import_module
 from typing import Any
 
+from wirthforge_sdk.contracts.bridge import ROOTS
 from wirthforge_sdk.runtime.plugin import Plugin
 from wirthforge_sdk.runtime.session import About
 
@@ -39,7 +40,7 @@ class Project:
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"plugin.toml does not say what to run: {error} is missing or wrong") from error
         self.tree = tree
-        self.path = [f"{tree}/src", f"{tree}/vendor"]
+        self.path = [f"{tree}/{root}" for root in ROOTS]
 
     def load(self) -> Plugin:
         """Imports the entry of a Python plugin.

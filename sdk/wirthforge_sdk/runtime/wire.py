@@ -180,6 +180,13 @@ class Connection:
             if complete := frames.feed(data):
                 yield complete
 
+    def word(self, most: int) -> bytes:
+        """The next line, with its newline, and no byte more; less when the other side closes, or sends a longer one."""
+        line = b""
+        while len(line) < most and not line.endswith(b"\n") and (byte := self._receive(1)):
+            line += byte
+        return line
+
     def _receive(self, size: int) -> bytes:
         try:
             return self._stream.recv(size)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Collection, Iterator
+from importlib import import_module
 from itertools import chain
 
-from wirthforge_sdk.contracts.bridge import Exit
+from wirthforge_sdk.contracts.bridge import BEGIN, COMPILE, Exit
 from wirthforge_sdk.contracts.framing import LineTooLongError
 from wirthforge_sdk.runtime.connecting import NoHostError, connections
 from wirthforge_sdk.runtime.host import Host, Line, Log
@@ -16,17 +17,71 @@ from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
 from wirthforge_sdk.runtime.wire import Connection
 
+LOADED_AHEAD = (
+    *(
+        "asyncio",
+        "base64",
+        "collections.abc",
+        "contextlib",
+        "csv",
+        "dataclasses",
+        "datetime",
+        "decimal",
+        "email.message",
+    ),
+    *(
+        "enum",
+        "hashlib",
+        "importlib.resources",
+        "inspect",
+        "json",
+        "logging",
+        "pathlib",
+        "random",
+        "re",
+        "shutil",
+    ),
+    *(
+        "statistics",
+        "string",
+        "tempfile",
+        "textwrap",
+        "traceback",
+        "typing",
+        "unicodedata",
+        "urllib.parse",
+        "uuid",
+    ),
+    "zoneinfo",
+)
+"""What plugins use most: who waits for one has the time. All of the standard library, whose names no release that is
+started so may have (the host sees to it: a module of its own would not be found any more)."""
 
-def run(socket_path: str, tree: str, ports: Collection[int] = ()) -> int:
+MAX_WORD_BYTES = 64
+"""Of what the host says first."""
+
+
+def run(socket_path: str, tree: str, ports: Collection[int] = (), *, waits: bool = False) -> int:
     """Runs the plugin in ``tree`` until the host ends the instance; returns the exit code (see ``bridge.Exit``).
 
-    It may connect to these TCP ``ports``, where the runtime leads to what the release asked for.
+    It may connect to these TCP ``ports``, where the runtime leads to what the release asked for. When it ``waits``,
+    nothing is read of the tree before the host says that it is there.
     """
+    if waits:
+        for name in LOADED_AHEAD:
+            import_module(name)
+        gc.freeze()
     line = Line()
     ways = _heard(line, connections(socket_path))
     try:
         # Before anything of the plugin is read: whatever is wrong with it can then be told.
-        return _run(chain([next(ways)], ways), Log(line), tree, ports)
+        first = next(ways)
+        word = first.word(MAX_WORD_BYTES) if waits else BEGIN
+        if word == COMPILE:
+            return _compile(first, Log(line), tree)
+        if word != BEGIN:
+            return Exit.NO_HOST
+        return _run(chain([first], ways), Log(line), tree, ports)
     except NoHostError:
         return Exit.NO_HOST
     except LineTooLongError:
@@ -39,6 +94,18 @@ def _heard(line: Line, ways: Iterator[Connection]) -> Iterator[Connection]:
         line.host = Host(connection)
         yield connection
         line.host = None
+
+
+def _compile(connection: Connection, log: Log, tree: str) -> int:
+    from wirthforge_sdk.runtime.compiling import compile_tree  # noqa: PLC0415 - no plugin ever needs it
+
+    try:
+        lock(tree)
+    except OSError as error:
+        log.write("error", f"the runtime cannot lock itself down: {error}", {})
+        return Exit.NOT_LOCKED_DOWN
+    compile_tree(tree, connection)
+    return 0
 
 
 def _run(ways: Iterator[Connection], log: Log, tree: str, ports: Collection[int]) -> int:

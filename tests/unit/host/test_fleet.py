@@ -15,6 +15,7 @@ from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.fleet import Fleet, least_loaded, standing, surplus
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.instance import Instance
+from wirthforge_host.plugins.models import Start
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 
@@ -41,6 +42,7 @@ def made(name="a", *, inside=0, began=0.0, monotonic=time.monotonic, calls_per_s
         offer=Offer(),
         started_at=datetime.now(UTC),
         began=began,
+        start=Start(is_warm=False, why="a test"),
         lost=asyncio.Event(),
         gate=gate,
         limits=TIERS[Tier.SMALL],

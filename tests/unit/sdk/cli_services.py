@@ -387,6 +387,8 @@ def host_answers() -> dict[str, Any]:
         "instance": "i1",
         "settings": {"network_mode": "none", "pids": 64},
         "kernel": {"uids": [61000]},
+        "start": "warm",
+        "start_reason": "a blank sandbox was ready",
         "kernel_path": "proc",
         "mismatches": [],
         "grade": {

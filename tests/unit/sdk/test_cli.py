@@ -396,6 +396,7 @@ def test_the_effective_sandbox_is_shown_and_a_difference_exits_with_1(
 ) -> None:
     shown = run("inspect", "acme/weather", "--effective").stdout
     assert "network_mode" in shown
+    assert "Started warm: a blank sandbox was ready." in shown
     assert "Grade 12 of 100" in shown
     assert "no AppArmor profile" in shown
     at = "GET /v1/plugins/acme/weather/effective"
