@@ -529,4 +529,4 @@ async def test_events_are_neither_lost_nor_doubled_by_swaps(tmp_path):
             assert [line for line in heard if line.startswith(topic)] == [
                 f"{topic} {number}" for number in range(1, published + 1)
             ]
-        assert published > 50
+        assert published > 20
