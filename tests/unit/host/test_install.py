@@ -93,7 +93,7 @@ async def test_another_version_of_what_is_installed_is_a_conflict_that_names_the
     host.source.put(package(version="1.0.0"))
     await host.install()
     host.source.put(package(version="2.0.0"))
-    with pytest.raises(ConflictError, match="wirthforge upgrade demo/hello@2.0.0"):
+    with pytest.raises(ConflictError, match=r"wirthforge upgrade demo/hello@2\.0\.0"):
         await host.install(f"{PLUGIN}@2")
     assert (await host.plugin()).version == "1.0.0"
     assert len(host.directories("releases")) == 1
