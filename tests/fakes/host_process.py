@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 from pydantic import BaseModel
 
 from tests.fakes.host import verification
@@ -164,6 +165,8 @@ async def host_process(place: Place, *prefix: str) -> AsyncIterator[HostProcess]
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
+    if isinstance(value, msgspec.Struct):
+        return msgspec.to_builtins(value)
     return [_plain(each) for each in value] if isinstance(value, list | tuple | set) else value
 
 

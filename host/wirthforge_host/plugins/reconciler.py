@@ -40,7 +40,6 @@ from wirthforge_sdk.serving.errors import DatabaseUnavailableError
 
 PERIOD_S = 10.0
 """How long a difference that no event told can last."""
-
 SHORTEST_S = 0.05
 """Between two rounds: what is due is started by a task of its own, which may not have begun."""
 
@@ -64,8 +63,7 @@ class Reconciler:
         self._adoption = adoption
         self._knows_left = False
         self._left: dict[str, list[Left]] = {}
-        """Of a plugin, what a host before this one left and nothing is decided about; an empty list: it did not fit,
-        and is to be swept."""
+        """Of a plugin, what a host before this one left and is undecided; empty: it did not fit, and is swept."""
         self._states = states
         self._control = control
         self._most = instances.policy.cap.instances
@@ -76,6 +74,7 @@ class Reconciler:
         self.faults = swaps.departures.faults
         self.retries = Retries(time.monotonic)
         self._settling: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
         self.starts = Starts(self._wake.set)
@@ -91,7 +90,9 @@ class Reconciler:
                 self._wake.clear()
                 await self.faults.survive(self._converge())
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_pause_s(self.retries.next_in_s())):
+                    due_s = self.retries.next_in_s()
+                    next_s = PERIOD_S if due_s is None else max(SHORTEST_S, due_s)
+                    async with asyncio.timeout(min(PERIOD_S, next_s)):
                         await self._wake.wait()
         finally:
             for task in self._settling.values():
@@ -235,6 +236,7 @@ class Reconciler:
             self._left = await self._adoption.left()
             self._knows_left = True
         swept = [plugin for plugin, undecided in self._left.items() if not undecided]
+        self._again |= self._left.keys() & self._settling.keys()
         self._begin(self._left.keys() - swept, self._take_over)
         spared = {each.instance.id for undecided in self._left.values() for each in undecided}
         # By itself: what cannot be swept now keeps its user id, and keeps nobody from running.
@@ -259,7 +261,9 @@ class Reconciler:
         finally:
             del self._settling[plugin]
             # One ended after it was looked at, and nobody was free to look again; or what was left did not fit.
-            if any(each.lost.is_set() for each in self.fleet.of(plugin)) or self._left.get(plugin) == []:
+            lost = any(each.lost.is_set() for each in self.fleet.of(plugin))
+            if lost or self._left.get(plugin) == [] or plugin in self._again:
+                self._again.discard(plugin)
                 self._wake.set()
 
     async def _without_instance(self, record: PluginRecord) -> None:
@@ -390,10 +394,6 @@ def _signal(noticed: Noticed, plugin: str, **detail: object) -> Signal:
 async def _record(database: Database, plugin: str) -> PluginRecord | None:
     async with database.reading() as tx:
         return await store.find_plugin(tx, plugin)
-
-
-def _pause_s(next_in_s: float | None) -> float:
-    return PERIOD_S if next_in_s is None else min(PERIOD_S, max(SHORTEST_S, next_in_s))
 
 
 def _wanted(record: PluginRecord | None) -> TypeGuard[PluginRecord]:
