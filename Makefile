@@ -3,6 +3,9 @@
 
 # ensure-tools puts uv here when the machine has none.
 export PATH := $(CURDIR)/.cache/tools/bin:$(PATH)
+# Tests start hundreds of interpreters: each reads the byte-code that the first one kept.
+unexport PYTHONDONTWRITEBYTECODE
+export UV_COMPILE_BYTECODE := 1
 PYTHON := uv run --frozen python
 MAKEFLAGS += --no-print-directory
 

@@ -21,12 +21,15 @@ from bench import (
     balance,
     bridge,
     cold_start,
+    density,
     events,
     http,
+    idle,
     kill,
     monitoring,
     neighbour,
     package,
+    repair,
     revocation,
     rpc,
     storage,
@@ -68,6 +71,9 @@ BENCHMARKS = {
         revocation,
         stream,
         warm,
+        idle,
+        density,
+        repair,
     )
 }
 

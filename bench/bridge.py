@@ -11,6 +11,7 @@ before the peer's turn, so that the peer has the machine for itself. Both have t
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import socket
 import time
@@ -19,13 +20,17 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from bench.figures import Figure, alone, at_least, at_most, beside, percentile
 from bench.ground import OPERATOR, PATIENCE_S, BenchError, Ground
 from tests.fakes.packages import make_package
 from wirthforge_host.plugins.instance import Instance
+from wirthforge_sdk.contracts.bodies import bytes_of
 from wirthforge_sdk.contracts.host_api import CallIn
 from wirthforge_sdk.contracts.manifest import Function
 from wirthforge_sdk.contracts.resources import MIB, Tier
+from wirthforge_sdk.serving.memory import keep_large_blocks
 
 NAME = "bridge"
 PLUGIN = "demo/echo"
@@ -52,23 +57,36 @@ def inline(text: str) -> str:
 def pooled(text: str) -> str:
     """Gives back what it got."""
     return text
+
+
+@plugin.function(inline=True)
+def raw(data: bytes) -> bytes:
+    """Gives back what it got."""
+    return data
 '''
 
-Call = Callable[[str], Awaitable[object]]
+Call = Callable[[], Awaitable[object]]
 
 
 def packages() -> list[bytes]:
     """What the host's shelf must hold."""
     text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     result = {"type": "object", "properties": {"result": {"type": "string"}}, "required": ["result"]}
+    data = {"type": "string", "contentEncoding": "base64"}
+    raw_in = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    raw_out = {"type": "object", "properties": {"result": data}, "required": ["result"]}
     functions = [
         Function(
             name=name,
             description="Gives back what it got.",
-            input_schema={**text, "additionalProperties": False},
-            output_schema=result,
+            input_schema={**taken, "additionalProperties": False},
+            output_schema=given,
         )
-        for name in ("inline", "pooled")
+        for name, taken, given in (
+            ("inline", text, result),
+            ("pooled", text, result),
+            ("raw", raw_in, raw_out),
+        )
     ]
     limits = f'[resources]\ntier = "{TIER}"'
     return [make_package(PLUGIN, functions=functions, source=SOURCE, extra=limits)]
@@ -80,6 +98,7 @@ async def measure(ground: Ground) -> list[Figure]:
         await ground.wiring.installer.install(PLUGIN, OPERATOR)
         gc.collect()
         gc.freeze()  # as the host's program does
+        keep_large_blocks()
         with Echo.running(ground) as echo:
             return [
                 *await _one_in_flight(ground, echo),
@@ -116,21 +135,21 @@ class Echo:
 
 
 async def _one_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
+    text = "x" * SMALL
     calls = {
-        "inline": partial(mediated, ground, "inline"),
-        "pooled": partial(mediated, ground, "pooled"),
-        "session": partial(_bare, live(ground)),
+        "inline": partial(mediated, ground, "inline", text),
+        "pooled": partial(mediated, ground, "pooled", text),
+        "session": partial(_bare, live(ground), text),
     }
     ours: dict[str, list[float]] = {name: [] for name in calls}
     peers: list[float] = []
-    text = "x" * SMALL
     with echo.connected(SMALL) as raw:
         raw(BLOCK)
         for call in calls.values():
-            await times_of(call, text, BLOCK)
+            await times_of(call, BLOCK)
         for _ in ground.rounds(f"{NAME}, one in flight", ROUNDS):
             for name, call in calls.items():
-                ours[name] += await times_of(call, text, BLOCK)
+                ours[name] += await times_of(call, BLOCK)
                 await ground.wiring.audit.flush()
                 peers += raw(BLOCK)
     targets = {"inline": at_most(2.5), "pooled": at_most(4), "session": None}
@@ -146,7 +165,7 @@ async def _one_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
 
 
 async def _many_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
-    call = partial(mediated, ground, "inline")
+    call = partial(mediated, ground, "inline", "x" * SMALL)
     answered: list[float] = []
     written: list[float] = []
     peers: list[float] = []
@@ -181,19 +200,34 @@ async def _many_in_flight(ground: Ground, echo: Echo) -> list[Figure]:
 
 
 async def _large_bodies(ground: Ground, echo: Echo) -> list[Figure]:
-    call = partial(mediated, ground, "inline")
-    ours: list[float] = []
+    """1 MiB of raw bytes, beside a raw echo, and beside the same bytes as base64 in JSON."""
+    body = b"x" * LARGE
+    text = base64.b64encode(body).decode()
+    calls = {
+        "inline": partial(mediated_bytes, ground, body),
+        "session": partial(_bare_bytes, live(ground), body),
+        "base64": partial(_as_base64, ground, text),
+    }
+    ours: dict[str, list[float]] = {name: [] for name in calls}
     peers: list[float] = []
-    text = "x" * LARGE
     with echo.connected(LARGE) as raw:
         raw(LARGE_BLOCK)
-        await times_of(call, text, LARGE_BLOCK)
+        for call in calls.values():
+            await times_of(call, LARGE_BLOCK)
         for _ in ground.rounds(f"{NAME}, 1 MiB", LARGE_ROUNDS):
-            ours += await times_of(call, text, LARGE_BLOCK)
-            await ground.wiring.audit.flush()
-            peers += raw(LARGE_BLOCK)
-    figure = alone(f"{NAME}.inline.1MiB.p50", 1e6 * percentile(ours, 50), "us", n=len(ours))
-    return [beside(figure, PEER, 1e6 * percentile(peers, 50), at_most(1.7))]
+            for name, call in calls.items():
+                ours[name] += await times_of(call, LARGE_BLOCK)
+                await ground.wiring.audit.flush()
+                peers += raw(LARGE_BLOCK)
+    peer = 1e6 * percentile(peers, 50)
+    p50 = {name: 1e6 * percentile(times, 50) for name, times in ours.items()}
+    figures = {name: alone(f"{NAME}.{name}.1MiB.p50", p50[name], "us", n=len(ours[name])) for name in ours}
+    against = alone(f"{NAME}.inline.1MiB.p50", p50["inline"], "us", n=len(ours["inline"]))
+    return [
+        beside(figures["inline"], PEER, peer, at_most(1.7)),
+        beside(figures["session"], PEER, peer),
+        beside(against, "the same as base64 in JSON", p50["base64"]),
+    ]
 
 
 async def mediated(ground: Ground, function: str, text: str) -> None:
@@ -204,28 +238,48 @@ async def mediated(ground: Ground, function: str, text: str) -> None:
         raise BenchError(f"the plugin answered that it failed: {answer.content}")
 
 
+async def mediated_bytes(ground: Ground, body: bytes) -> None:
+    """As :func:`mediated`, of raw bytes."""
+    asked = CallIn.model_construct(plugin=PLUGIN, function="raw", arguments={"data": body}, timeout_s=None)
+    answer = await ground.wiring.calls.call(asked, OPERATOR)
+    if len(bytes_of(answer.structured) or b"") != len(body):
+        raise BenchError(f"the plugin did not answer with its bytes: {answer.content}")
+
+
+async def _as_base64(ground: Ground, text: str) -> None:
+    """The same function, called as who knows JSON alone calls it; what it returns is encoded for them, too."""
+    answer = await ground.wiring.calls.call(
+        CallIn(plugin=PLUGIN, function="raw", arguments={"data": text}), OPERATOR
+    )
+    if len(msgspec.json.encode(answer)) < len(text):
+        raise BenchError(f"the plugin did not answer with its bytes: {answer.content}")
+
+
+async def _bare_bytes(instance: Instance, body: bytes) -> None:
+    await instance.session.call("raw", {"data": body}, timeout_s=PATIENCE_S, call_id="bench")
+
+
 async def _bare(instance: Instance, text: str) -> None:
     """The bridge without what the host does around it."""
     await instance.session.call("inline", {"text": text}, timeout_s=PATIENCE_S, call_id="bench")
 
 
-async def times_of(call: Call, text: str, count: int) -> list[float]:
+async def times_of(call: Call, count: int) -> list[float]:
     """The seconds of each of ``count`` calls, one after the other."""
     times: list[float] = []
     for _ in range(count):
         began = time.perf_counter()
-        await call(text)
+        await call()
         times.append(time.perf_counter() - began)
     return times
 
 
 async def together(call: Call, count: int, in_flight: int = IN_FLIGHT) -> None:
     """``count`` calls of 100 B, so many of them at a time."""
-    text = "x" * SMALL
 
     async def some() -> None:
         for _ in range(count // in_flight):
-            await call(text)
+            await call()
 
     await asyncio.gather(*(some() for _ in range(in_flight)))
 

@@ -139,7 +139,14 @@ async def _crowd(ground: Ground, count: int) -> AsyncIterator[list[_Busy]]:
         for number in range(count):
             plugin, directory = f"bench/p{number}", ground.directory / f"p{number}"
             rights = wiring.permissions.of(plugin, DIGEST)
-            peer = Peer(instance=f"p{number}", plugin=plugin, uid=os.getuid(), rights=rights, storage_bytes=0)
+            peer = Peer(
+                instance=f"p{number}",
+                plugin=plugin,
+                digest="sha256:1",
+                uid=os.getuid(),
+                rights=rights,
+                storage_bytes=0,
+            )
             endpoint = await bridge.listen(peer, directory, on_lost=lambda: None)
             stack.push_async_callback(endpoint.close)
             accepting = asyncio.create_task(endpoint.accept(timeout_s=10))

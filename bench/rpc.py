@@ -22,9 +22,20 @@ from typing import TYPE_CHECKING
 import grpc
 
 from bench import bridge
-from bench.bridge import BLOCK, LARGE, LARGE_BLOCK, LARGE_ROUNDS, SMALL, mediated, times_of, together
+from bench.bridge import (
+    BLOCK,
+    LARGE,
+    LARGE_BLOCK,
+    LARGE_ROUNDS,
+    SMALL,
+    mediated,
+    mediated_bytes,
+    times_of,
+    together,
+)
 from bench.figures import Figure, alone, at_most, beside, percentile
 from bench.ground import OPERATOR, PATIENCE_S, BenchError, Ground
+from wirthforge_sdk.serving.memory import keep_large_blocks
 
 NAME = "rpc"
 PEER = "gRPC over a Unix socket"
@@ -45,35 +56,38 @@ async def measure(ground: Ground) -> list[Figure]:
         await ground.wiring.installer.install(bridge.PLUGIN, OPERATOR)
         gc.collect()
         gc.freeze()  # as the host's program does
+        keep_large_blocks()
         options = [("grpc.max_receive_message_length", -1)]
         with grpc.insecure_channel(address, options=options) as channel:
             echo: Echo = channel.unary_unary("/bench/echo")
             return [
-                await _round_trips(ground, echo, "100B", SMALL, (ROUNDS, BLOCK), 1 / 20),
-                await _round_trips(ground, echo, "1MiB", LARGE, (LARGE_ROUNDS, LARGE_BLOCK), 1 / 5),
+                await _round_trips(ground, echo, "100B", (ROUNDS, BLOCK), 1 / 20),
+                await _round_trips(ground, echo, "1MiB", (LARGE_ROUNDS, LARGE_BLOCK), 1 / 5),
                 await _processor_time(ground, echo, server),
             ]
 
 
 async def _round_trips(
-    ground: Ground, echo: Echo, size: str, count: int, effort: tuple[int, int], target: float
+    ground: Ground, echo: Echo, size: str, effort: tuple[int, int], target: float
 ) -> Figure:
-    call, text = partial(mediated, ground, "inline"), "x" * count
+    body = b"x" * (SMALL if size == "100B" else LARGE)
+    small = partial(mediated, ground, "inline", body.decode())
+    call = small if size == "100B" else partial(mediated_bytes, ground, body)
     rounds, block = effort
     ours: list[float] = []
     peers: list[float] = []
-    await times_of(call, text, block)
-    _echo_times(echo, text.encode(), block)
+    await times_of(call, block)
+    _echo_times(echo, body, block)
     for _ in ground.rounds(f"{NAME}, {size}", rounds):
-        ours += await times_of(call, text, block)
+        ours += await times_of(call, block)
         await ground.wiring.audit.flush()
-        peers += _echo_times(echo, text.encode(), block)
+        peers += _echo_times(echo, body, block)
     figure = alone(f"{NAME}.inline.{size}.p50", 1e6 * percentile(ours, 50), "us", n=len(ours))
     return beside(figure, PEER, 1e6 * percentile(peers, 50), at_most(target))
 
 
 async def _processor_time(ground: Ground, echo: Echo, server: Process) -> Figure:
-    call = partial(mediated, ground, "inline")
+    call = partial(mediated, ground, "inline", "x" * SMALL)
     container = bridge.live(ground).container_id
     processes = [int(row[1]) for row in ground.client.top(container)["Processes"]]
     ours: list[float] = []

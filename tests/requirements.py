@@ -53,7 +53,33 @@ STREAM_ATTACKS = (
     "test_a_lie_about_the_bytes_that_follow_ends_the_connection",
     "test_the_host_sends_no_more_than_the_plugin_takes",
     "test_a_stream_that_nobody_takes_costs_the_window_and_no_more",
-    "test_frames_do_not_depend_on_how_the_stream_was_cut",
+)
+BODIES = tuple(
+    f"tests/{name}"
+    for name in (
+        "contract/test_bodies.py::test_bytes_go_and_come_as_they_are",
+        "integration/test_raw_calls.py::test_a_body_is_an_argument_and_the_answer_is_what_the_function_returned",
+        "security/test_framing.py::test_frames_do_not_depend_on_how_the_stream_was_cut",
+        "security/test_bridge_bodies.py::test_raw_bytes_come_with_an_answer_and_go_with_a_call",
+        "security/test_bridge_bodies.py::test_a_lie_about_the_bytes_of_an_answer_ends_the_connection",
+        "security/test_bridge_bodies.py::test_bytes_that_are_announced_and_never_come_end_the_connection",
+        "security/test_bridge_bodies.py::test_what_is_announced_costs_its_bound_and_no_more_however_often_it_is_sent",
+    )
+)
+
+IDLE = (
+    "test_who_is_not_called_for_a_minute_stands_still_and_goes_on_with_the_next_call",
+    "test_a_call_that_enters_while_it_is_frozen_is_answered",
+    "test_a_pause_outlasts_a_wake_that_nobody_waits_for_any_more",
+    "test_a_new_configuration_wakes_who_sleeps_and_is_read_by_who_was_stopped",
+    "test_an_event_wakes_a_subscriber_and_a_subscriber_is_not_stopped",
+    "test_who_is_not_called_for_an_hour_is_stopped_and_still_listed",
+    "test_many_callers_at_once_start_it_once",
+    "test_a_call_that_comes_while_it_is_being_stopped_waits_for_the_next_start",
+    "test_when_the_start_fails_each_caller_is_told_why",
+    "test_an_operator_who_ends_it_ends_the_waiting_for_its_start",
+    "test_what_rested_rests_on_in_the_next_host_and_a_call_starts_it",
+    "test_a_release_on_probation_does_not_rest_and_one_that_sleeps_is_replaced",
 )
 
 REQUIREMENTS: tuple[Requirement, ...] = (
@@ -131,6 +157,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             *(f"tests/contract/test_streams.py::{name}" for name in STREAMED),
             *(f"tests/integration/test_streaming.py::{name}" for name in STREAMED_OVER_HTTP),
             *(f"tests/security/test_bridge_streams.py::{name}" for name in STREAM_ATTACKS),
+            *BODIES,
         ),
     ),
     Requirement(
@@ -203,7 +230,21 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/security/test_secrets_nowhere.py::test_a_secret_is_found_nowhere_outside_its_plugin",
         ),
     ),
-    Requirement("CORE-10", "performance optimisation"),
+    Requirement(
+        "CORE-10",
+        "performance optimisation",
+        "done",
+        tests=(
+            "tests/unit/host/test_profiles.py::test_a_profile_has_the_functions_the_calls_and_what_was_used_and_is_on_record",
+            "tests/unit/host/test_profiles.py::test_what_is_no_profile_is_refused",
+            "tests/unit/host/test_profiles.py::test_a_program_that_is_no_plugin_of_ours_says_that_it_cannot_be_profiled",
+            "tests/unit/sdk/test_cli_profile.py::test_a_function_has_a_share_of_its_own_and_one_with_all_it_called",
+            "tests/unit/sdk/test_runtime_profiling.py::test_who_works_and_who_waits_are_told_apart",
+            "tests/unit/sdk/test_runtime_profiling.py::test_the_host_is_answered_once_at_a_time_and_calls_go_on_meanwhile",
+            "tests/integration/test_profile_over_http.py::test_it_takes_the_scope_to_operate",
+            "tests/unit/host/test_resources.py::test_suggestions_are_made_of_history_and_applied_in_one_call",
+        ),
+    ),
     # Isolation
     Requirement(
         "ISO-1",
@@ -440,7 +481,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="history of each function",
     ),
-    Requirement("RES-4", "profiling"),
+    Requirement(
+        "RES-4",
+        "profiling",
+        "partial",
+        tests=(
+            "tests/unit/host/test_profiles.py::test_a_profile_has_the_functions_the_calls_and_what_was_used_and_is_on_record",
+            "tests/unit/sdk/test_cli_profile.py::test_a_function_has_a_share_of_its_own_and_one_with_all_it_called",
+        ),
+        lacks="profiles of the heap",
+    ),
     Requirement(
         "RES-5",
         "recommendations",
@@ -504,6 +554,17 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/integration/test_recovery.py::test_a_full_disk_is_told_and_nothing_is_lost_once_there_is_room_again",
             "tests/integration/test_adoption.py::test_what_does_not_fit_is_removed_and_what_is_wanted_started_anew",
             "tests/integration/test_runtime_process.py::test_a_plugin_outlives_its_host_and_remembers",
+            "tests/integration/test_repair_on_engine.py::test_what_comes_after_a_crash_is_walled_in_as_what_came_before_and_finds_nothing_of_it",
+            "tests/integration/test_repair_on_engine.py::test_a_signal_a_last_error_and_full_memory_are_told_as_causes",
+            "tests/integration/test_repair_on_engine.py::test_a_call_that_may_run_again_is_answered_by_the_process_that_comes_next",
+            "tests/integration/test_repair_on_engine.py::test_a_plugin_that_crashes_in_every_call_ends_in_a_crash_loop",
+            "tests/integration/test_repair_on_engine.py::test_nothing_of_the_plugin_runs_where_its_next_process_cannot_be_locked_down",
+            "tests/integration/test_repair_on_engine.py::test_the_end_of_its_first_process_is_the_end_of_the_instance",
+            "tests/integration/test_repair_on_engine.py::test_a_plugin_that_was_started_warm_is_repaired_too_and_as_nobody_elses",
+            "tests/integration/test_repair_process.py::test_whoever_comes_next_says_how_the_one_before_ended_and_finds_nothing_of_it",
+            "tests/integration/test_repair_process.py::test_after_so_many_repairs_the_sandbox_ends_with_the_last_crash",
+            "tests/unit/host/test_bridge_repairs.py::test_breaches_of_the_protocol_stay_counted",
+            "tests/unit/host/test_bridge_repairs.py::test_events_that_come_meanwhile_wait_for_whoever_comes_next",
         ),
     ),
     Requirement(
@@ -532,6 +593,11 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/sdk/test_cli.py::test_every_instance_is_shown_where_one_is_looked_at",
             "tests/integration/test_adoption.py::test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have",
             "tests/integration/test_balancing_on_engine.py::test_real_instances_share_calls_and_one_that_is_killed_loses_none",
+            "tests/unit/host/test_capacity.py::test_more_calls_start_more_within_seconds_and_as_many_as_it_takes",
+            "tests/unit/host/test_capacity.py::test_fewer_calls_stop_one_at_a_time_and_each_only_after_the_long_window",
+            "tests/unit/host/test_balancing.py::test_the_number_follows_the_load_between_its_bounds_and_says_why",
+            "tests/unit/host/test_balancing.py::test_one_that_is_too_many_for_the_load_ends_its_calls_first",
+            "tests/integration/test_idle_on_engine.py::test_a_real_load_starts_more_and_its_end_stops_them_without_an_error",
         ),
     ),
     Requirement(
@@ -540,7 +606,16 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "done",
         tests=("tests/unit/host/test_calls.py::test_a_cacheable_function_runs_once_for_the_same_arguments",),
     ),
-    Requirement("RES-14", "memory and CPU optimisation"),
+    Requirement(
+        "RES-14",
+        "memory and CPU optimisation",
+        "done",
+        tests=(
+            "tests/unit/host/test_capacity.py::test_who_hears_events_or_is_throttled_is_not_stopped_and_what_does_not_run_is_left_alone",
+            *(f"tests/unit/host/test_idle.py::{name}" for name in IDLE),
+            "tests/integration/test_idle_on_engine.py::test_a_real_plugin_sleeps_answers_is_stopped_and_answers",
+        ),
+    ),
     # Hot loading
     Requirement(
         "HOT-1",
@@ -557,7 +632,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     Requirement(
         "HOT-2",
         "rollback",
-        "partial",
+        "done",
         tests=(
             "tests/unit/host/test_upgrades.py::test_back_and_forth_under_load_and_no_call_fails",
             "tests/unit/host/test_upgrades.py::test_a_release_that_sickens_in_its_probation_is_rolled_back",
@@ -565,8 +640,12 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_upgrades.py::test_without_its_old_instances_the_release_before_starts_again",
             "tests/unit/host/test_upgrades.py::test_a_rollback_without_old_instances_is_a_swap",
             "tests/integration/test_upgrades_on_engine.py::test_real_releases_are_swapped_under_load_and_no_call_fails",
+            "tests/unit/host/test_canary.py::test_a_release_that_fails_is_rolled_back_for_what_it_did_and_the_other_was_never_touched",
+            "tests/unit/host/test_canary.py::test_one_that_dies_is_rolled_back_at_once_and_what_may_run_again_runs_where_it_serves",
+            "tests/unit/host/test_probation.py::test_one_that_is_busy_is_tested_too",
+            "tests/unit/host/test_probation.py::test_without_old_instances_the_release_before_starts_beside_the_one_that_is_not_well",
+            "tests/integration/test_canary_on_engine.py::test_real_releases_are_tried_under_load_and_what_they_do_decides",
         ),
-        lacks="a verdict of a canary",
     ),
     Requirement(
         "HOT-3",
@@ -581,6 +660,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/unit/host/test_upgrades_hostile.py::test_a_grant_that_was_taken_back_is_not_there_after_a_rollback",
             "tests/unit/host/test_upgrades_hostile.py::test_a_denial_outlives_a_rollback_and_the_next_upgrade",
             "tests/unit/host/test_upgrades_hostile.py::test_what_is_decided_while_an_upgrade_waits_holds_for_it_unless_it_was_decided_on_later",
+            "tests/unit/host/test_canary.py::test_what_is_taken_from_the_release_that_serves_is_taken_from_the_one_that_is_tried",
         ),
     ),
     # Marketplace
@@ -720,8 +800,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         "DEV-5",
         "debugging and profiling",
         "partial",
-        tests=("tests/integration/test_host_on_engine.py::test_the_log_of_a_plugin_is_streamed",),
-        lacks="live reload, replay, profile",
+        tests=(
+            "tests/integration/test_host_on_engine.py::test_the_log_of_a_plugin_is_streamed",
+            "tests/unit/host/test_profiles.py::test_a_profile_has_the_functions_the_calls_and_what_was_used_and_is_on_record",
+            "tests/unit/sdk/test_cli_profile.py::test_a_function_has_a_share_of_its_own_and_one_with_all_it_called",
+            "tests/unit/sdk/test_runtime_profiling.py::test_who_works_and_who_waits_are_told_apart",
+        ),
+        lacks="live reload, replay",
     ),
     Requirement(
         "DEV-6",
@@ -787,7 +872,6 @@ REQUIREMENTS: tuple[Requirement, ...] = (
             "tests/security/test_bridge_abuse.py::test_one_plugins_flood_does_not_keep_another_from_being_answered",
             "tests/security/test_hostile_packages.py::test_an_archive_that_our_builder_would_not_write_is_refused",
             "tests/security/test_attacks.py::test_an_attack_is_stopped_by_a_layer_and_is_on_record",
-            "tests/security/test_api_fuzz.py::test_nothing_that_is_asked_of_the_admin_api_breaks_it",
         ),
     ),
     Requirement(
@@ -848,7 +932,28 @@ REQUIREMENTS: tuple[Requirement, ...] = (
         ),
         lacks="bundles of a catalogue",
     ),
-    Requirement("BEY-3", "canary with a verdict"),
+    Requirement(
+        "BEY-3",
+        "canary with a verdict",
+        "done",
+        tests=(
+            "tests/unit/host/test_canary.py::test_a_good_release_is_tried_on_a_share_and_promoted_and_no_call_fails",
+            "tests/unit/host/test_canary.py::test_a_release_that_fails_is_rolled_back_for_what_it_did_and_the_other_was_never_touched",
+            "tests/unit/host/test_canary.py::test_a_shadow_answers_nobody_and_is_rolled_back_for_what_it_would_have_answered",
+            "tests/unit/host/test_canary.py::test_a_shadow_that_answers_the_same_is_promoted_with_an_instance_that_may_write",
+            "tests/unit/host/test_canary.py::test_a_shadow_that_answers_otherwise_is_rolled_back",
+            "tests/unit/host/test_canary.py::test_a_shadow_changes_nothing_that_the_host_keeps",
+            "tests/unit/host/test_canary.py::test_who_is_to_stay_where_he_is_stays",
+            "tests/unit/host/test_canary.py::test_one_that_dies_is_rolled_back_at_once_and_what_may_run_again_runs_where_it_serves",
+            "tests/unit/sdk/test_cli.py::test_how_a_release_is_tried_is_sent_and_how_it_does_is_shown",
+            "tests/unit/host/test_verdict.py::test_looking_again_and_again_rolls_no_more_good_releases_back_than_stated",
+            "tests/unit/host/test_verdict.py::test_were_every_look_to_use_the_whole_chance_more_good_releases_would_be_rolled_back",
+            "tests/unit/host/test_verdict.py::test_a_release_that_is_worse_than_allowed_is_promoted_no_more_often_than_stated",
+            "tests/unit/host/test_verdict.py::test_a_release_that_is_truly_worse_is_found_in_nine_trials_of_ten",
+            "tests/unit/host/test_verdict.py::test_a_release_that_never_fails_and_is_as_fast_is_promoted_in_nine_trials_of_ten",
+            "tests/integration/test_canary_on_engine.py::test_real_releases_are_tried_under_load_and_what_they_do_decides",
+        ),
+    ),
     Requirement(
         "BEY-4",
         "least privilege proved",

@@ -70,6 +70,12 @@ class PluginLacksPermissionError(PermissionDeniedError):
     code = "plugin_lacks_permission"
 
 
+class ShadowError(ConflictError):
+    """A plugin that works on copies of calls asked for what would change something."""
+
+    code = "shadow"
+
+
 class FunctionMissingError(NotFoundError):
     """The plugin has no such function."""
 

@@ -27,6 +27,7 @@ from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.identifiers import parse_reference
 from wirthforge_sdk.contracts.marketplace_api import ResolvedRelease, ResolveOut
 from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.contracts.upgrades_api import CanaryIn
 from wirthforge_sdk.contracts.versions import Version, VersionRange
 from wirthforge_sdk.errors import (
     ConflictError,
@@ -113,10 +114,13 @@ class Installer:
         await self.plugins.settle(brought)
         return wanted.plugin
 
-    async def upgrade(self, plugin: str, requirement: str, operator: Operator) -> None:
+    async def upgrade(
+        self, plugin: str, requirement: str, operator: Operator, canary: CanaryIn | None = None
+    ) -> None:
         """Brings another release of an installed plugin, which then takes the place of the present one.
 
-        Returns when it serves, waits for an approval, or did not come to serve: :class:`Upgrades` tells which.
+        With ``canary`` it is tried first. Returns when it serves, is tried, waits for an approval, or did not come to
+        serve: :class:`Upgrades` tells which.
 
         Raises:
             NotFoundError: The plugin is not installed.
@@ -127,7 +131,7 @@ class Installer:
         VersionRange.parse(requirement)
         try:
             async with self._one_at_a_time:
-                brought = await self._upgrade(plugin, requirement, operator)
+                brought = await self._upgrade(plugin, requirement, operator, canary)
         except WirthForgeError as error:
             await self._record_failure(plugin, error, operator)
             raise
@@ -142,7 +146,9 @@ class Installer:
             await self.plugins.admit(brought, operator)
         return [release.manifest.name for release in brought]
 
-    async def _upgrade(self, plugin: str, requirement: str, operator: Operator) -> list[str]:
+    async def _upgrade(
+        self, plugin: str, requirement: str, operator: Operator, canary: CanaryIn | None
+    ) -> list[str]:
         """Registers the release, and what it needs beside what is installed; returns the names of the latter."""
         installed = {record.name: record for record in await self.plugins.records()}
         present, named = installed.pop(plugin, None), requirement
@@ -155,7 +161,7 @@ class Installer:
             (release,) = [each for each in brought if each.manifest.name == plugin]
             needed = [each for each in brought if each is not release]
             await self.plugins.admit(needed, operator)
-            await self.plugins.upgrades.begin(release, operator)
+            await self.plugins.upgrades.begin(release, operator, canary)
         return [each.manifest.name for each in needed]
 
     @asynccontextmanager

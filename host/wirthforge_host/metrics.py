@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, generate_latest
@@ -15,6 +16,11 @@ from prometheus_client.utils import floatToGoString
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _BOUNDS = (*map(floatToGoString, SECONDS), "+Inf")
 
+
+MOST_WATCHED = 50_000
+"""Calls that are kept one by one, for who looks at a plugin closely."""
+Ended = tuple[str, str, float]
+"""One of them: its function, how it ended (``ok``, ``function_failed`` or an error's code), seconds."""
 
 PLUGIN_FAMILIES: dict[str, tuple[type[CounterMetricFamily | GaugeMetricFamily], str]] = {
     "cpu_seconds": (CounterMetricFamily, "Time of processors that a plugin's instance used."),
@@ -63,8 +69,11 @@ class _Calls(Collector):
 
     def __init__(self) -> None:
         self._series: defaultdict[tuple[str, str, str], _Series] = defaultdict(_Series)
+        self.watches: dict[str, list[Ended]] = {}
 
     def add(self, plugin: str, function: str, code: str, seconds: float) -> None:
+        if self.watches and (seen := self.watches.get(plugin)) is not None and len(seen) < MOST_WATCHED:
+            seen.append((function, code, seconds))
         series = self._series[plugin, function, code]
         series.seconds += seconds
         series.buckets[bisect_left(SECONDS, seconds)] += 1
@@ -118,6 +127,15 @@ class Metrics:
     def called(self, plugin: str, function: str, code: str, seconds: float) -> None:
         """Counts one call. The labels are bounded: installed plugins, their functions, our error codes."""
         self._calls.add(plugin, function, code, seconds)
+
+    @contextmanager
+    def watched(self, plugin: str) -> Iterator[list[Ended]]:
+        """The calls of a plugin that end while the context lasts, the first :data:`MOST_WATCHED`; one at a time."""
+        seen = self._calls.watches[plugin] = []
+        try:
+            yield seen
+        finally:
+            del self._calls.watches[plugin]
 
     def egress_asked(self, plugin: str, outcome: str) -> None:
         """Counts a connection to the outside: ``allowed``, ``denied`` or ``failed``."""

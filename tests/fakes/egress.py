@@ -188,6 +188,7 @@ async def relay_of(
     peer = Peer(
         instance="i1",
         plugin="acme/courier",
+        digest="sha256:1",
         uid=os.getuid() if uid is None else uid,
         rights=rights,
         storage_bytes=0,

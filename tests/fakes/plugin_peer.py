@@ -204,6 +204,7 @@ def peer_of() -> Callable[..., Peer]:
         values = {
             "instance": INSTANCE,
             "plugin": PLUGIN,
+            "digest": "sha256:1",
             "uid": os.getuid(),
             "rights": Rights(),
             "storage_bytes": QUOTA,

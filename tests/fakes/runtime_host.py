@@ -20,6 +20,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.bridge import Bridge, Endpoint, Peer, Services, Session
 from wirthforge_host.bridge.calls import Progress, ReplyError
 from wirthforge_host.bridge.exchange import Exchange
+from wirthforge_host.bridge.messages import Carrying
 from wirthforge_host.bridge.stream import Item, Stream
 from wirthforge_host.bus import Bus
 from wirthforge_host.configuration import Configurations, Secrets
@@ -30,6 +31,7 @@ from wirthforge_host.logs import Logs
 from wirthforge_host.permissions.requests import Requests
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_host.storage.service import Storage
+from wirthforge_sdk.contracts.bodies import lifted
 from wirthforge_sdk.contracts.bridge import MAX_VALUE_BYTES
 from wirthforge_sdk.contracts.manifest import parse_manifest
 from wirthforge_sdk.contracts.permissions import PermissionSet
@@ -60,11 +62,13 @@ class RuntimeHost:
 
     async def call(self, function: str, /, **arguments: Any) -> Any:
         """The structured result of a function; a refusal is raised as the plugin answered it."""
-        params = {
-            "name": function,
-            "arguments": arguments,
-            "_meta": {**self.session._meta, "wf/timeout_ms": WAIT_S * 1000},
-        }
+        raw = lifted(arguments)
+        meta = {**self.session._meta, "wf/timeout_ms": WAIT_S * 1000, "wf/body": {}}
+        params: Any = {"name": function, "arguments": arguments, "_meta": meta}
+        if raw is not None:
+            params["arguments"] = raw.others
+            meta |= {"wf/body": {"input": raw.name}, "wf/bytes": len(raw.body)}
+            params = Carrying(params, raw.body)
         calls = self.session._connection.calls
         try:
             answer = await calls.request(
@@ -72,7 +76,7 @@ class RuntimeHost:
             )
         except ReplyError as error:
             raise CallRefusedError(error.failure.message, **error.failure.data) from None
-        return answer["structuredContent"]
+        return {"result": bytes(answer.body)} if isinstance(answer, Carrying) else answer["structuredContent"]
 
     @asynccontextmanager
     async def stream(self, function: str, /, **arguments: Any) -> AsyncIterator[RuntimeStream]:
@@ -230,6 +234,7 @@ async def _connected(
     peer = Peer(
         instance="i",
         plugin=PLUGIN,
+        digest="sha256:1",
         uid=os.getuid(),
         rights=rights,
         storage_bytes=4 * MAX_VALUE_BYTES,

@@ -4,17 +4,14 @@ import json
 import os
 import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import zoneinfo
 from pathlib import Path
 
 from tests.integration import sandbox_probe
 from tests.integration.sandbox_probe import errno_of, errno_of_call
-from wirthforge_sdk.runtime import lockdown
 
 OUTSIDE_THE_LIST = (
     "/",
@@ -118,21 +115,3 @@ def works() -> dict[str, str]:
         "the null device": errno_of(lambda: Path("/dev/null").write_text("gone")),
     }
     return {**own, **{name: str(answer) for name, answer in sandbox_probe.work().items()}}
-
-
-def costs() -> float:
-    """Milliseconds of processor time that locking down takes, measured in children: one layer more each."""
-    taken = []
-    for _ in range(15):
-        reading, writing = os.pipe()
-        child = os.fork()
-        if child == 0:
-            began = time.process_time_ns()
-            lockdown.lock("/plugin")
-            os.write(writing, str(time.process_time_ns() - began).encode())
-            os._exit(0)
-        os.close(writing)
-        taken.append(int(os.read(reading, 32)))
-        os.close(reading)
-        os.waitpid(child, 0)
-    return statistics.median(taken) / 1e6

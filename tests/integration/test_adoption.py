@@ -97,7 +97,7 @@ async def test_all_instances_of_a_plugin_go_on_and_no_more_than_it_is_to_have(ag
         assert sorted([await count(host) for _ in range(3)]) == [2, 2, 2]
         assert [each.outcome for each in await host.audited("instance.adopt")] == ["allowed"] * 3
     with sqlite3.connect(tmp_path / "h" / "wirthforge.sqlite3") as database:
-        database.execute("UPDATE plugins SET scale = 2")
+        database.execute("UPDATE plugins SET scale = 2, scale_most = 2")
     database.close()
     async with again() as host:
         await adopted(host, 2)

@@ -73,15 +73,15 @@ async def test_a_paused_plugin_takes_no_calls_until_it_goes_on(host):
 
 
 async def test_a_pause_that_nobody_waited_for_can_be_resumed(host, monkeypatch):
-    frozen, freeze = asyncio.Event(), Control.freeze
+    frozen, answered, freeze = asyncio.Event(), asyncio.Event(), Control.freeze
 
-    async def without_an_answer(control, container, pid=None):
+    async def answers_late(control, container, pid=None):
         await freeze(control, container, pid)
         frozen.set()
-        await asyncio.Event().wait()
+        await answered.wait()
 
     with monkeypatch.context() as patched:
-        patched.setattr(Control, "freeze", without_an_answer)
+        patched.setattr(Control, "freeze", answers_late)
         pausing = asyncio.create_task(host.wiring.containment.pause(PLUGIN, cause=WHY, actor=ME))
         async with asyncio.timeout(BOUND_S):
             await frozen.wait()
@@ -89,7 +89,9 @@ async def test_a_pause_that_nobody_waited_for_can_be_resumed(host, monkeypatch):
         await asyncio.wait([pausing])
     with pytest.raises(PluginUnavailableError):
         await host.call("echo", text="x")
-    await host.wiring.containment.resume(PLUGIN, cause="looked", actor=ME)
+    resuming = asyncio.create_task(host.wiring.containment.resume(PLUGIN, cause="looked", actor=ME))
+    answered.set()
+    await asyncio.wait_for(resuming, BOUND_S)
     assert (await host.call("echo", text="again")).structured == {"result": "again"}
 
 

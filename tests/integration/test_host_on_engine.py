@@ -81,15 +81,18 @@ async def test_a_plugin_is_installed_approved_called_and_removed_without_a_trace
         ("gorge", {"size": 1024**3}, "ran out of memory"),
     ],
 )
-async def test_a_plugin_that_ends_says_why_and_is_started_again(tmp_path, function, arguments, why):
+async def test_a_plugin_that_ends_says_why_and_goes_on_in_its_sandbox(tmp_path, function, arguments, why):
     package = worker(source=GREEDY, functions=offered(GREEDY))
     async with world_on_engine(tmp_path / "h", package) as host:
         first = (await host.install()).instance
-        with pytest.raises(PluginUnavailableError):
-            await asyncio.wait_for(host.call(function, **arguments), BOUND_S)
-        assert why in (await host.until(State.UNHEALTHY)).cause
-        again = await host.until(State.RUNNING)
-        assert again.instance.id != first.id
+        async with host.wiring.events.subscribe() as events, asyncio.timeout(BOUND_S):
+            with pytest.raises(PluginUnavailableError):
+                await host.call(function, **arguments)
+            while (event := await anext(events)).type != "plugin.repaired":
+                pass
+        assert why in event.data["cause"]
+        again = await host.plugin()
+        assert (again.state, again.instance.id) == (State.RUNNING, first.id)
         assert await host.containers() == [again.instance.id]
         assert (await host.call("echo", text="hi")).structured == {"result": "hi"}
 

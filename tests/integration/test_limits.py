@@ -178,9 +178,12 @@ async def flooded(flood: Awaitable[Any], process: int) -> dict[str, Any]:
 async def gorged(host: World) -> dict[str, Any]:
     """The worker itself takes too much: what becomes of it, and of another plugin."""
     quiet = await host.plugin(QUIET)
-    with pytest.raises(PluginUnavailableError):
-        await asyncio.wait_for(probed(host, "gorge"), BOUND_S)
-    cause = (await host.until(State.UNHEALTHY, plugin=GREEDY)).cause
+    async with host.wiring.events.subscribe() as events, asyncio.timeout(BOUND_S):
+        with pytest.raises(PluginUnavailableError):
+            await probed(host, "gorge")
+        while (event := await anext(events)).type != "plugin.repaired":
+            pass
+    cause = event.data["cause"]
     again = await host.until(State.RUNNING, plugin=GREEDY)
     answer = (await host.call(plugin=QUIET, name="Ada")).structured
     same = (await host.plugin(QUIET)).instance == quiet.instance

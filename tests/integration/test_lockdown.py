@@ -39,7 +39,6 @@ def probe(task: str) -> str:
     return json.dumps(getattr(lockdown_probe, task)())
 """
 CALL_S = 60.0
-MOST_MS = 1.5
 
 OUTSIDE = """
 import ctypes, os, socket, sys
@@ -105,7 +104,7 @@ async def report(directory: Path) -> dict[str, Any]:
         [worker] = children_of(first)
         found = {}
         with listener_beside(first):
-            for task in ("tries", "works", "costs"):
+            for task in ("tries", "works"):
                 answer = (await host.call("probe", task=task)).structured
                 assert answer is not None
                 found[task] = json.loads(answer["result"])
@@ -163,8 +162,3 @@ def test_the_runtime_has_nothing_to_complain_about(inside: dict[str, Any]) -> No
 
 def test_the_engine_can_still_start_its_health_probe_beside_it(inside: dict[str, Any]) -> None:
     assert inside["exec"] == 0
-
-
-def test_it_costs_little(inside: dict[str, Any]) -> None:
-    print(f"\nlocking down takes {inside['costs']:.2f} ms")  # noqa: T201 - a figure to read
-    assert inside["costs"] < MOST_MS

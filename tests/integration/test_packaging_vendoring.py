@@ -110,6 +110,14 @@ def test_requirements_are_vendored_with_what_they_need(index: Path, project: Pat
     assert (winds.name, winds.version, winds.sha256) == ("winds", "1.0", [digest])
 
 
+def test_an_author_who_has_uv_compile_byte_code_gets_none_of_it_vendored(
+    index: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UV_COMPILE_BYTECODE", "1")
+    add_wheel(index, "winds", "1.0")
+    assert not any(name.endswith(".pyc") for name in vendor(["winds"], project, TARGET).files)
+
+
 def test_a_lock_file_keeps_the_versions_when_newer_ones_appear(index: Path, project: Path) -> None:
     add_wheel(index, "winds", "1.0")
     first = vendor(["winds>=1"], project, TARGET)

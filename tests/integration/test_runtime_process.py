@@ -62,6 +62,7 @@ server.run()
 
 LASTING = """
 import asyncio
+import threading
 from wirthforge_sdk.runtime import HostUnavailableError, Plugin
 
 plugin = Plugin()
@@ -69,6 +70,7 @@ counted = 0
 lock = asyncio.Lock()
 loops = []
 seen = []
+told = threading.Event()
 
 @plugin.function
 def count() -> int:
@@ -83,6 +85,7 @@ def wait() -> None:
         plugin.storage.get("k")
     except HostUnavailableError:
         seen.append("no host")
+        told.set()
 
 @plugin.function
 async def hold() -> None:
@@ -93,6 +96,7 @@ async def hold() -> None:
 @plugin.function
 async def held() -> list[str]:
     async with asyncio.timeout(4), lock:
+        await asyncio.to_thread(told.wait, 4)
         return [*seen, "same loop" if asyncio.get_running_loop() is loops[0] else "another loop"]
 """
 
@@ -256,7 +260,7 @@ def test_wrong_arguments_are_answered_with_the_usage():
 def test_children_that_are_not_the_worker_are_reaped_on_the_way():
     code = """
 import os
-from wirthforge_sdk.runtime.__main__ import reap
+from wirthforge_sdk.runtime.keeping import reap
 other = os.fork() or os._exit(1)
 gate, opener = os.pipe()
 worker = os.fork()

@@ -31,6 +31,7 @@ from wirthforge_host.bridge.deadlines import Deadlines
 from wirthforge_host.bridge.dispatcher import _converted, _permission
 from wirthforge_host.bridge.host_calls import TABLE
 from wirthforge_host.bridge.host_calls.log import LOG, OfLine
+from wirthforge_host.bridge.messages import Carrying
 from wirthforge_host.bridge.replies import Content, Tools
 from wirthforge_sdk.contracts.bridge import CREDIT, HOST_CALLS, ITEM, MAX_CALL_ELEMENTS, META_BYTES, PROGRESS
 from wirthforge_sdk.errors import NotFoundError, WirthForgeError
@@ -86,6 +87,8 @@ class Found:
     """That could be read, and would be done."""
     items: int = 0
     """Of streams, that a caller got."""
+    bodies: int = 0
+    """Answers with raw bytes, that a caller got."""
     crashes: list[str] = field(default_factory=list)
     longest_ms: float = 0.0
     warm_kib: int = 0
@@ -199,6 +202,10 @@ def lines() -> list[bytes]:
         made.append(
             {"method": PROGRESS, "params": {"progressToken": "#", "progress": number / 4, "message": "m"}}
         )
+    for number in range(OF_FORM // 4):
+        meta = {"_meta": {META_BYTES: number % 5}}
+        made.append({"id": "#", "result": {"content": [], **meta}})
+        made.append({"id": 1, "method": "host/config.get", "params": meta})
     made.append({"method": "notifications/cancelled", "params": {"requestId": 1}})
     made.append({"method": "notifications/tools/list_changed"})
     return [json.dumps({"jsonrpc": "2.0", **each}, separators=(",", ":")).encode() + b"\n" for each in made]
@@ -233,6 +240,7 @@ class Bridged:
         self.connection = Connection(Reader(found), deadlines, report=_ignore, on_lost=_ignore)  # type: ignore[arg-type]
         self.connection.connection_made(self)  # type: ignore[arg-type]
         self.unary = self.connection.calls.begin("tools/call", {}, timeout_s=60, label=None, cancellable=True)
+        self.unary.takes_bytes = True
         params: dict[str, Any] = {"name": "f", "arguments": {}, "_meta": {}}
         self.stream = self.connection.streams.begin(
             params, timeout_s=60, idle_s=60, label=None, ask={"input": "i"}
@@ -245,6 +253,14 @@ class Bridged:
             self.closing = True
         return {"is_closing": lambda: self.closing, "get_write_buffer_size": lambda: 0}.get(name, _ignore)
 
+    def put(self, data: bytes) -> int:
+        """Gives it as much of ``data`` as it has room for; how much that was."""
+        room = self.connection.get_buffer(-1)
+        count = min(len(data), len(room))
+        room[:count] = data[:count]
+        self.connection.buffer_updated(count)
+        return count
+
     async def take(self) -> None:
         """Takes what the stream has."""
         with suppress(WirthForgeError):
@@ -254,6 +270,9 @@ class Bridged:
 
     async def close(self) -> None:
         """Ends all that waits."""
+        future = self.unary.future
+        if future.done() and future.exception() is None:
+            self.found.bodies += isinstance(future.result(), Carrying)
         self.connection.calls.leave(self.unary)
         await self.stream.__aexit__()
         self.connection.connection_lost(None)
@@ -280,8 +299,7 @@ async def case(found: Found, seed: int, corpus: list[bytes], deadlines: Deadline
     try:
         while sent and not bridged.closing:
             size = dice.choice((1, 7, 64, 4_096, len(sent)))
-            bridged.connection.data_received(sent[:size])
-            sent = sent[size:]
+            sent = sent[bridged.put(sent[:size]) :]
         await asyncio.sleep(0)
         await bridged.take()
     finally:

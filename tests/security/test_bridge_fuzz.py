@@ -15,6 +15,7 @@ async def test_no_bytes_of_a_plugin_break_the_bridge():
     assert (found.cases, found.crashes) == (CASES, [])
     assert found.host_calls > CASES / 10, "what is sent gets far enough"
     assert found.items > CASES / 50
+    assert found.bodies > 0
 
 
 async def test_a_fault_in_the_bridge_is_found(monkeypatch):

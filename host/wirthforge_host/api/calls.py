@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi import APIRouter, Header, Path, Query, Request, Response, status
 from fastapi.routing import APIRoute
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
@@ -18,10 +18,12 @@ from starlette.requests import ClientDisconnect
 from wirthforge_host.api.security import Caller, Keeper, Reader, Wired, caller_of, wiring_of
 from wirthforge_host.api.streaming import unless_gone
 from wirthforge_host.tokens.service import Operator
-from wirthforge_sdk.contracts.host_api import ApprovalIn, CallIn, CallOut, GrantOut, PluginOut
+from wirthforge_sdk.contracts.bodies import bytes_of
+from wirthforge_sdk.contracts.host_api import ApprovalIn, CallIn, CallOut, GrantOut, PluginOut, RawCallIn
 from wirthforge_sdk.contracts.identifiers import PluginName
+from wirthforge_sdk.contracts.streams_api import CALL_HEADER, RAW
 from wirthforge_sdk.contracts.wire import Page
-from wirthforge_sdk.errors import PermissionDeniedError, UnauthenticatedError
+from wirthforge_sdk.errors import InvalidInputError, PermissionDeniedError, UnauthenticatedError
 
 router = APIRouter(prefix="/v1")
 
@@ -69,6 +71,65 @@ async def call(request: Request, body: CallIn, operator: Caller) -> Response:
 router.add_api_route(
     "/calls", call, methods=["POST"], tags=["calls"], response_model=CallOut, route_class_override=_Straight
 )
+
+
+_RAW: dict[str, Any] = {
+    "requestBody": {"content": {RAW: {"schema": {"type": "string", "format": "binary"}}}},
+}
+_RAW_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The bytes that the function returned. One that returned anything else, or says that it "
+        "failed, is answered in JSON as by `POST /v1/calls`.",
+        "content": {RAW: {"schema": {"type": "string", "format": "binary"}}},
+        "model": CallOut,
+    }
+}
+
+
+@router.post(
+    "/calls/raw", tags=["calls"], response_class=Response, openapi_extra=_RAW, responses=_RAW_ANSWERS
+)
+async def call_raw(
+    request: Request,
+    operator: Caller,
+    told: Annotated[str, Header(alias=CALL_HEADER, description="The call, `RawCallIn` in JSON of ASCII.")],
+) -> Response:
+    """Calls one function with the body as an argument, and answers with the bytes that it returned."""
+    body = with_body(told, await request.body())
+    answer = await unless_gone(request, wiring_of(request).calls.call(body, operator))
+    result = None if answer.is_error else bytes_of(answer.structured)
+    if result is None:
+        return Response(_encode(answer), media_type="application/json")
+    return Response(result, media_type=RAW, headers={CALL_HEADER: answer.id, "Cache-Control": "no-store"})
+
+
+def with_body(told: str, body: bytes) -> CallIn:
+    """The call that a header tells, with ``body`` as the argument that it names.
+
+    Raises:
+        InvalidInputError: The header tells no call, or the body has no place in it.
+    """
+    try:
+        asked = RawCallIn.model_validate_json(told)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join([CALL_HEADER, *map(str, first["loc"])])
+        raise InvalidInputError(f"{field}: {first['msg']}", field=field) from None
+    arguments = asked.arguments
+    if asked.input is None and body:
+        raise InvalidInputError(
+            f"{CALL_HEADER}.input: name the argument that the body is", field=f"{CALL_HEADER}.input"
+        )
+    if asked.input in arguments:
+        raise InvalidInputError(
+            f"{CALL_HEADER}.input: the argument is there twice, in arguments and as the body",
+            field=f"{CALL_HEADER}.input",
+        )
+    if asked.input is not None:
+        arguments = {**arguments, asked.input: body}
+    return CallIn.model_construct(
+        plugin=asked.plugin, function=asked.function, arguments=arguments, timeout_s=asked.timeout_s
+    )
 
 
 @router.get("/permissions", tags=["permissions"])

@@ -49,8 +49,8 @@ async def disable(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) 
 
 @router.put("/plugins/{namespace}/{name}/instances")
 async def scale(namespace: Slug, name: Slug, body: ScaleIn, operator: Keeper, wiring: Wired) -> PluginOut:
-    """Has that many instances share the plugin's calls; answers when they do, or when one did not start."""
-    await wiring.scaling.scale(f"{namespace}/{name}", body.instances, operator)
+    """Has so many instances share the plugin's calls; answers when the least do, or when one did not start."""
+    await wiring.scaling.scale(f"{namespace}/{name}", body.least, operator, most=body.most)
     return await wiring.plugins.get(f"{namespace}/{name}")
 
 

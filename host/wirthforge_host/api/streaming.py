@@ -19,13 +19,10 @@ from wirthforge_host.bridge.stream import Happening, Item
 from wirthforge_host.plugins.streaming import StreamedCall
 from wirthforge_sdk.contracts.bridge import MAX_CALL_BYTES, too_deep
 from wirthforge_sdk.contracts.problem import problem_of
-from wirthforge_sdk.contracts.streams_api import LINES, RAW, InputOut, StreamIn, StreamLine
+from wirthforge_sdk.contracts.streams_api import CALL_HEADER, LINES, RAW, InputOut, StreamIn, StreamLine
 from wirthforge_sdk.errors import InvalidInputError, UnavailableError, WirthForgeError
 
 router = APIRouter(prefix="/v1")
-
-CALL_HEADER = "WirthForge-Call"
-"""Of the answer: the id of the call, to feed it by."""
 
 INPUT_PATH = "/v1/calls/[0-9a-f]{32}/input"
 """Whose body has no bound: it is read as the plugin takes it."""

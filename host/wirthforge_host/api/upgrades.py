@@ -17,9 +17,9 @@ router = APIRouter(prefix="/v1/plugins/{namespace}/{name}", tags=["upgrades"])
 async def upgrade(
     namespace: Slug, name: Slug, body: UpgradeIn, operator: Keeper, wiring: Wired
 ) -> UpgradeOut:
-    """Brings another release; answers when it serves, waits for an approval, or did not come to serve."""
+    """Brings another release; answers when it serves, is tried, waits for an approval, or did not come to serve."""
     plugin = f"{namespace}/{name}"
-    await wiring.installer.upgrade(plugin, body.requirement, operator)
+    await wiring.installer.upgrade(plugin, body.requirement, operator, body.canary)
     return (await wiring.plugins.upgrades.of_plugin(plugin))[0]
 
 
@@ -35,6 +35,14 @@ async def cancel(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -
     await wiring.plugins.upgrades.cancel(f"{namespace}/{name}", operator)
 
 
+@router.post("/upgrades/open/promote")
+async def promote(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> UpgradeOut:
+    """Has the release that is tried serve, whatever was counted so far."""
+    plugin = f"{namespace}/{name}"
+    await wiring.plugins.upgrades.promote(plugin, operator)
+    return (await wiring.plugins.upgrades.of_plugin(plugin))[0]
+
+
 @router.post("/restart")
 async def restart(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) -> PluginOut:
     """Has fresh instances of the same release take the calls, without a pause."""
@@ -47,7 +55,7 @@ async def restart(namespace: Slug, name: Slug, operator: Keeper, wiring: Wired) 
 async def rollback(
     namespace: Slug, name: Slug, body: RollbackIn, operator: Keeper, wiring: Wired
 ) -> UpgradeOut:
-    """Lets the release serve again that served before the last upgrade."""
+    """Lets the release serve again that served before the last upgrade; ends one that is tried."""
     plugin = f"{namespace}/{name}"
     await wiring.plugins.upgrades.roll_back(plugin, body, operator)
     return (await wiring.plugins.upgrades.of_plugin(plugin))[0]

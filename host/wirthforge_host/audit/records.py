@@ -80,6 +80,8 @@ def _shape(value: Any, keys: tuple[int, ...]) -> Any:
             return f"{'object' if isinstance(value, dict) else 'array'}({len(value)})"
         case str():
             return f"string({len(value)})"
+        case bytes() | memoryview():
+            return f"bytes({len(value)})"
         case bool() | None:
             return "null" if value is None else "boolean"
         case _:

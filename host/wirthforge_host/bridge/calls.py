@@ -16,10 +16,15 @@ from msgspec import UNSET, Raw
 
 from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.deadlines import Deadline, Deadlines
-from wirthforge_host.bridge.messages import Failure, Message
+from wirthforge_host.bridge.messages import Carrying, Failure, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.errors import CallTimedOutError, PluginUnavailableError
-from wirthforge_sdk.contracts.bridge import MAX_IN_FLIGHT, MAX_REPLY_ELEMENTS, META_PROGRESS
+from wirthforge_sdk.contracts.bridge import (
+    MAX_IN_FLIGHT,
+    MAX_REPLY_ELEMENTS,
+    META_BODY,
+    META_PROGRESS,
+)
 from wirthforge_sdk.errors import LimitExceededError, WirthForgeError
 
 MAX_ABANDONED = 4_096
@@ -61,6 +66,8 @@ class OpenCall:
     credit_left: Callable[[], int] | None = None
     """Of a call with a stream: what the plugin may still send."""
     on_progress: OnProgress | None = None
+    takes_bytes: bool = False
+    """Whether its reply may come with raw bytes."""
 
 
 class Calls:
@@ -103,7 +110,8 @@ class Calls:
 
         Args:
             method: Of the plugin.
-            params: JSON.
+            params: JSON, or a :class:`Carrying`. The result is one where raw bytes came with it, as they may if
+                ``_meta`` has ``wf/body``.
             timeout_s: Until when the reply must be there, from now.
             label: The id by which the audit log knows the call; host calls made for it are recorded with it.
             cancellable: Whether the plugin is told when nobody waits any more.
@@ -117,9 +125,10 @@ class Calls:
             InvalidInputError: ``params`` cannot be sent.
         """
         if on_progress is not None:
-            params = {**params, "_meta": {**params["_meta"], META_PROGRESS: self.next_number}}
+            params = _with_token(params, self.next_number)
         call = self.begin(method, params, timeout_s=timeout_s, label=label, cancellable=cancellable)
         call.on_progress = on_progress
+        call.takes_bytes = isinstance(params, Carrying) or META_BODY in params.get("_meta", ())
         try:
             return await call.future
         except asyncio.CancelledError:
@@ -142,9 +151,8 @@ class Calls:
         if len(self._open) >= MAX_IN_FLIGHT:
             raise LimitExceededError(f"{MAX_IN_FLIGHT} calls of the plugin are open: try again later")
         self._last += 1
-        line = messages.request(self._last, method, params)
         future = self._loop.create_future()
-        self._outbox.post(line, lambda: not future.done())
+        self._outbox.post(messages.parts(self._last, method, params), lambda: not future.done())
         deadline = self._deadlines.add(timeout_s, lambda: self._expire(call))
         call = OpenCall(self._last, method, label, cancellable, timeout_s, future, deadline)
         self._open[call.number] = call
@@ -188,8 +196,12 @@ class Calls:
         """Sends a notification."""
         self._outbox.write(messages.notification(method, params))
 
-    def settle(self, reply: Message) -> str | None:
-        """Gives a reply to who waits for it. Returns what is wrong with it, or None."""
+    def settle(self, reply: Message, body: memoryview | None = None) -> str | None:
+        """Gives a reply, and the raw bytes that came with it, to who waits for it.
+
+        Returns:
+            What is wrong with it, or None.
+        """
         number = reply.id
         if type(number) is not int:
             return "a reply has an id that no call of ours had"
@@ -202,11 +214,16 @@ class Calls:
         if (reply.error is UNSET) == (reply.result is UNSET):
             self._fail(call, PluginUnavailableError("the plugin's reply was malformed"))
             return "a reply has not exactly one of result and error"
-        if call.future.done():
-            return None
+        if body is not None and not call.takes_bytes:
+            self._fail(call, PluginUnavailableError("the plugin's reply was malformed"))
+            return "raw bytes came with a reply to who takes none"
+        return None if call.future.done() else self._answer(call, reply, body)
+
+    def _answer(self, call: OpenCall, reply: Message, body: memoryview | None) -> str | None:
         try:
             if reply.error is UNSET:
-                call.future.set_result(messages.decoded(cast("Raw", reply.result), MAX_REPLY_ELEMENTS, Any))
+                result = messages.decoded(cast("Raw", reply.result), MAX_REPLY_ELEMENTS, Any)
+                call.future.set_result(result if body is None else Carrying(result, body))
             else:
                 failure = messages.decoded(reply.error, MAX_REPLY_ELEMENTS, Failure)
                 call.future.set_exception(ReplyError(failure))
@@ -240,3 +257,10 @@ class Calls:
     def _fail(call: OpenCall, error: Exception) -> None:
         if not call.future.done():
             call.future.set_exception(error)
+
+
+def _with_token(params: Any, token: int) -> Any:
+    """``params`` that also ask for progress."""
+    if isinstance(params, Carrying):
+        return params._replace(json=_with_token(params.json, token))
+    return {**params, "_meta": {**params["_meta"], META_PROGRESS: token}}

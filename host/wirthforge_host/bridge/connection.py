@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol, cast
 
@@ -25,9 +25,10 @@ from wirthforge_host.bridge.messages import MalformedLineError, Message
 from wirthforge_host.bridge.outbox import Outbox
 from wirthforge_host.bridge.serving import Serving
 from wirthforge_host.bridge.streams import NOTIFICATIONS, Streams
+from wirthforge_host.errors import CallTimedOutError
 from wirthforge_host.rates import TokenBucket
-from wirthforge_sdk.contracts.bridge import ITEM, MAX_CALL_ELEMENTS
-from wirthforge_sdk.contracts.framing import Frame, Frames, LineTooLongError
+from wirthforge_sdk.contracts.bridge import ITEM, MAX_CALL_ELEMENTS, REPAIRED
+from wirthforge_sdk.contracts.framing import Carried, Frame, Frames, LineTooLongError
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError
 
 MAX_BREACHES = 16
@@ -42,6 +43,8 @@ ASKS_OF_A_LOG_LINE = 4
 DEBT_S = 0.02
 """How much over the rate is let pass before it is waited for, so that one wait pays for many."""
 MAX_ID_CHARACTERS = 128
+ENDINGS = range(-64, 256)
+"""How a process can end: by a signal, where below 0, or with an exit code."""
 TOOLS_CHANGED = "notifications/tools/list_changed"
 
 
@@ -52,7 +55,7 @@ class Report(Protocol):
         """``ended``: it was one too many, and the connection is closed."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """The host's end. Its owner uses :attr:`calls` and :meth:`close`; asyncio calls the rest."""
 
     def __init__(
@@ -73,11 +76,24 @@ class Connection(asyncio.Protocol):
         self._asks = TokenBucket(ASKS_PER_S, 2 * ASKS_PER_S, self._loop.time())
         self._throttle: asyncio.TimerHandle | None = None
         self._breaches = 0
+        self.was_cut = False
+        """The host ended it, for what the plugin did."""
+        self.crash: int | None = None
+        """How the process ended whose place the plugin's took, if it says that it did: a code, or -n for signal n."""
         self._serving = Serving(dispatcher, self.calls, self._outbox, self._steer)
         self._reads = True
+        self.heard_at = self._loop.time()
+        """When it sent something last, in monotonic seconds."""
+        self.rouse: Callable[[], Awaitable[None]] | None = None
+        """Wakes the instance; None while it is awake."""
         self._tools_changed = False
         self._on_tools_changed: Callable[[], None] | None = None
         self.streams = Streams(self.calls, self._outbox, deadlines, self._breach)
+
+    def follow(self, before: Connection) -> None:
+        """It is of an instance that had one before: breaches stay counted, and what was used up of a rate stays so."""
+        self._asks, self._breaches = before._asks, before._breaches
+        self._dispatcher.follow(before._dispatcher)
 
     async def close(self) -> None:
         """Ends the connection, fails open calls, cancels host calls at work; returns when that is over."""
@@ -85,6 +101,33 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
             await self._lost.wait()
         await self._serving.ended()
+
+    async def awake(self, timeout_s: float) -> float:
+        """Wakes the instance if it sleeps; what is left of ``timeout_s``. Whoever asks in the same turn finds it awake.
+
+        Raises:
+            CallTimedOutError: It did not wake in time.
+            UnavailableError: It cannot be woken; says why.
+        """
+        deadline = self._loop.time() + timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self.rouse is not None:
+                    await self.rouse()
+        except TimeoutError:
+            raise CallTimedOutError("the plugin slept, and did not wake in time") from None
+        return deadline - self._loop.time()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is open in either direction, nor half said."""
+        return not (
+            len(self.calls)
+            or len(self._serving)
+            or self._backlog
+            or self._frames.waits
+            or self._throttle is not None
+        )
 
     def when_tools_change(self, told: Callable[[], None]) -> None:
         """Calls ``told`` for each notice that the functions changed, also for one that came before."""
@@ -99,10 +142,15 @@ class Connection(asyncio.Protocol):
         self._outbox.open(self._transport)
         self._dispatcher.open()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, _: int) -> memoryview:
+        """Where what arrives is to be put: raw bytes where they stay, anything else where lines are cut."""
+        return self._frames.room()
+
+    def buffer_updated(self, count: int) -> None:
         """Takes what has arrived, line by line."""
+        self.heard_at = self._loop.time()
         try:
-            frames = self._frames.feed(data)
+            frames = self._frames.filled(count)
         except LineTooLongError as error:
             self._end(str(error))
             return
@@ -156,7 +204,7 @@ class Connection(asyncio.Protocol):
         """Takes what has arrived as far as it may, and then reads on or not."""
         while self._backlog and not self._holds:
             frame = self._backlog.popleft()
-            wrong = self._take_line(frame) if isinstance(frame, bytes) else self.streams.take_chunk(frame)
+            wrong = self._take_frame(frame)
             if wrong is not None:
                 self._breach(wrong)
         transport, reads = self._transport, not self._holds
@@ -164,8 +212,15 @@ class Connection(asyncio.Protocol):
             self._reads = reads
             transport.resume_reading() if reads else transport.pause_reading()
 
-    def _take_line(self, line: bytes) -> str | None:
-        """Acts on a line. Returns how it breaks the protocol, or None."""
+    def _take_frame(self, frame: Frame) -> str | None:
+        """Acts on a line, and on what came with it. Returns how it breaks the protocol, or None."""
+        if isinstance(frame, bytes):
+            return self._take_line(frame)
+        if isinstance(frame, Carried):
+            return self._take_line(frame.line, frame.body)
+        return self.streams.take_chunk(frame)
+
+    def _take_line(self, line: bytes, body: memoryview | None = None) -> str | None:
         try:
             message = messages.read(line)
         except MalformedLineError as error:
@@ -173,7 +228,10 @@ class Connection(asyncio.Protocol):
             self._outbox.write(messages.malformed(error))
             return error.reason
         if message.method is UNSET:
-            return self.calls.settle(message)
+            return self.calls.settle(message, body)
+        if body is not None:
+            self._charge(line, 1 + len(body) // ASK_BYTES)
+            return "raw bytes came with what takes none"
         method = str(message.method)
         if method in NOTIFICATIONS and message.id is UNSET:
             # Items are bounded by their credit; all else is asked of us.
@@ -218,9 +276,19 @@ class Connection(asyncio.Protocol):
             self._tools_changed = True
             if self._on_tools_changed is not None:
                 self._on_tools_changed()
+        elif method == REPAIRED:
+            self._take_crash(params)
         elif method.startswith("host/"):
             self._breach("a host call that needs an answer has no id")
         # Others (progress, log messages, other lists) are MCP's, and nothing here depends on them.
+
+    def _take_crash(self, params: Raw) -> None:
+        with suppress(InvalidInputError, LimitExceededError):
+            code = messages.decoded(params, MAX_CALL_ELEMENTS).get("code")
+            if type(code) is int and code in ENDINGS:
+                self.crash = code
+                return
+        self._breach("how its process ended is told in another form")
 
     def _breach(self, reason: str) -> None:
         self._breaches += 1
@@ -231,6 +299,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, reason: str) -> None:
         if self._transport is not None and not self._transport.is_closing():
+            self.was_cut = True
             self._report(reason, ended=True)
             self._backlog.clear()
             self._transport.abort()

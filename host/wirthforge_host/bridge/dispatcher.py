@@ -21,10 +21,25 @@ from wirthforge_host.bridge import messages
 from wirthforge_host.bridge.host_calls import TABLE, Asker, HostCall, Parameters, Peer, Services
 from wirthforge_host.bridge.host_calls.log import OfLine, write_line
 from wirthforge_host.bridge.recording import Recording
+from wirthforge_host.errors import ShadowError
 from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import HOST_CALLS, MAX_CALL_ELEMENTS, META_CALL
 from wirthforge_sdk.contracts.permissions import Permission
 from wirthforge_sdk.errors import InvalidInputError, NotFoundError, PermissionDeniedError, WirthForgeError
+
+OF_SHADOWS = frozenset(
+    {
+        "host/storage.get",
+        "host/storage.list",
+        "host/config.get",
+        "host/secrets.get",
+        "host/permissions.list",
+        "host/events.subscribe",
+        "host/events.unsubscribe",
+    }
+)
+"""What an instance may ask for that works on copies of calls: what changes nothing but what itself is sent. A host call
+that is not named here is refused, so that a new one is."""
 
 MAX_TEXT = 300
 """Characters of an error message, which may quote what the plugin sent."""
@@ -73,6 +88,10 @@ class Dispatcher:
         self._at_work: dict[asyncio.Task[Any], str] = {}
         """The permission that each host call at work needs."""
         self._cut: set[asyncio.Task[Any]] = set()
+
+    def follow(self, before: Dispatcher) -> None:
+        """Its connection is that of an instance that had one before: what was used up of a rate stays so."""
+        self._asker.event_rate = before._asker.event_rate
 
     def open(self) -> None:
         """Cuts what is at work from now on when the right to it is taken back."""
@@ -153,6 +172,11 @@ class Dispatcher:
     async def _decide_and_run(self, act: _Act, params: dict[str, Any]) -> Any:
         if act.method not in HOST_CALLS:
             raise NotFoundError(f"the host has no call '{act.method[:100]}'")
+        if self._peer.shadows and act.method not in OF_SHADOWS:
+            raise ShadowError(
+                f"{act.method} is refused: the instance works on copies of calls, and changes nothing",
+                plugin=self._peer.plugin,
+            )
         host_call = TABLE[act.method]
         parameters = _converted(params, host_call.parameters)
         act.permission = _permission(HOST_CALLS[act.method], host_call, parameters)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from wirthforge_sdk.contracts.bodies import Bytes
 from wirthforge_sdk.contracts.bridge import (
     INVALID_REQUEST,
     JSONRPC_NUMBER,
     MAX_CALL_BYTES,
+    MAX_HEADER_BYTES,
     MAX_MESSAGE_BYTES,
     PARSE_ERROR,
     REFUSED,
@@ -55,6 +57,13 @@ class Message(Struct):
     params: Raw = Raw(b"{}")
     result: Raw | UnsetType = UNSET
     error: Raw | UnsetType = UNSET
+
+
+class Carrying(NamedTuple):
+    """The params of a request, or the result of a reply, and the raw bytes that come with it."""
+
+    json: Any
+    body: Bytes
 
 
 class _Request(Struct):
@@ -138,6 +147,18 @@ def request(number: Id, method: str, params: Any) -> bytes:
             too deep.
     """
     return _outgoing(_Request(method, params, number))
+
+
+def parts(number: Id, method: str, params: Any) -> tuple[Bytes, ...]:
+    """The line of a request, and the raw bytes after it where ``params`` are :class:`Carrying`; raises as above."""
+    if not isinstance(params, Carrying):
+        return (request(number, method, params),)
+    line = request(number, method, params.json)
+    if len(line) > MAX_HEADER_BYTES:
+        raise InvalidInputError(
+            f"arguments: over {MAX_HEADER_BYTES} bytes as JSON beside raw bytes", field="arguments"
+        )
+    return line, params.body
 
 
 def notification(method: str, params: Any) -> bytes:

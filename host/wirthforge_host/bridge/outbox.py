@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
+from wirthforge_sdk.contracts.bodies import Bytes
 from wirthforge_sdk.contracts.bridge import MAX_MESSAGE_BYTES
 from wirthforge_sdk.errors import LimitExceededError
 
@@ -26,9 +27,9 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self._overflow = overflow
         self._transport: asyncio.Transport | None = None
-        self._turn: list[bytes] = []
+        self._turn: list[Bytes] = []
         self._turn_bytes = 0
-        self._queue: deque[tuple[bytes, Callable[[], bool]]] = deque()
+        self._queue: deque[tuple[tuple[Bytes, ...], Callable[[], bool]]] = deque()
         self._queue_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
@@ -48,28 +49,29 @@ class Outbox:
         """Whether the other side has to catch up."""
         return not self._writable.is_set()
 
-    def write(self, line: bytes) -> None:
-        """Sends ``line`` with the others of this turn of the loop."""
+    def write(self, *parts: Bytes) -> None:
+        """Sends ``parts``, a line and perhaps the bytes that it announces, with the others of this turn of the loop."""
         if not self._turn:
             self._loop.call_soon(self._flush)
-        self._turn.append(line)
-        self._turn_bytes += len(line)
+        self._turn += parts
+        self._turn_bytes += sum(map(len, parts))
         if self._turn_bytes > WRITE_BUFFER_BYTES:
             self._flush()
 
-    def post(self, line: bytes, wanted: Callable[[], bool]) -> None:
-        """Sends ``line`` now, or when the other side has caught up and it is still ``wanted``.
+    def post(self, parts: tuple[Bytes, ...], wanted: Callable[[], bool]) -> None:
+        """Sends ``parts`` now, or when the other side has caught up and they are still ``wanted``.
 
         Raises:
             LimitExceededError: Too much waits already.
         """
         if self._writable.is_set():
-            self.write(line)
+            self.write(*parts)
             return
-        if self._queue_bytes + len(line) > UNREAD_BYTES:
+        size = sum(map(len, parts))
+        if self._queue_bytes + size > UNREAD_BYTES:
             raise LimitExceededError("the plugin does not read its calls: try again later")
-        self._queue.append((line, wanted))
-        self._queue_bytes += len(line)
+        self._queue.append((parts, wanted))
+        self._queue_bytes += size
 
     async def until_writable(self) -> None:
         """Returns when the other side has caught up, or is gone."""
@@ -83,10 +85,10 @@ class Outbox:
         """The transport has room."""
         self._writable.set()
         while self._queue and self._writable.is_set():
-            line, wanted = self._queue.popleft()
-            self._queue_bytes -= len(line)
+            parts, wanted = self._queue.popleft()
+            self._queue_bytes -= sum(map(len, parts))
             if wanted():
-                self.write(line)
+                self.write(*parts)
 
     def close(self) -> None:
         """Forgets what was not sent, and lets go of who waits."""

@@ -8,11 +8,33 @@ from typing import Any, TypeVar
 import msgspec
 from pydantic import ValidationError
 
-from wirthforge_host.errors import PluginFailedError
+from wirthforge_host.bridge.messages import Carrying, Failure
+from wirthforge_host.errors import (
+    CallTimedOutError,
+    FunctionMissingError,
+    PluginFailedError,
+    PluginLacksPermissionError,
+    PluginUnavailableError,
+)
+from wirthforge_sdk.contracts.bridge import INVALID_PARAMS, METHOD_NOT_FOUND, ErrorCode
 from wirthforge_sdk.contracts.manifest import Annotations, Function
+from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
 
 MAX_TEXT = 300
 """Characters of a plugin's words that reach a caller."""
+
+_ERRORS: dict[str, type[WirthForgeError]] = {
+    ErrorCode.INVALID_PARAMETERS: InvalidInputError,
+    ErrorCode.FUNCTION_NOT_FOUND: FunctionMissingError,
+    ErrorCode.RESOURCE_EXHAUSTED: LimitExceededError,
+    ErrorCode.TIMEOUT: CallTimedOutError,
+    ErrorCode.CANCELLED: CallTimedOutError,
+    ErrorCode.PLUGIN_UNAVAILABLE: PluginUnavailableError,
+}
+_CODE_OF_NUMBER = {
+    INVALID_PARAMS: ErrorCode.INVALID_PARAMETERS,
+    METHOD_NOT_FOUND: ErrorCode.FUNCTION_NOT_FOUND,
+}
 
 Form = TypeVar("Form", bound=msgspec.Struct)
 
@@ -24,7 +46,7 @@ class ToolResult:
     is_error: bool
     """The function ran, and says that it failed."""
     structured: Any
-    """``structuredContent``, or None."""
+    """``structuredContent``, or None. What came as raw bytes is in it as it came."""
     content: list[dict[str, Any]]
 
 
@@ -35,6 +57,21 @@ class Content(msgspec.Struct):
     structured: Any = msgspec.field(name="structuredContent", default=None)
     is_error: bool = msgspec.field(name="isError", default=False)
     kind: str = msgspec.field(name="resultType", default="complete")
+
+
+def content_of(reply: Any, plugin: str) -> Content:
+    """The answer to a call; raw bytes that came with it are its result.
+
+    Raises:
+        PluginFailedError: It is none, or says that it failed and comes with bytes.
+    """
+    if not isinstance(reply, Carrying):
+        return read(reply, Content, plugin)
+    answer = read(reply.json, Content, plugin)
+    if answer.is_error:
+        raise PluginFailedError(f"{plugin} answered with bytes, and that it failed")
+    answer.structured = {"result": reply.body}
+    return answer
 
 
 class _Hints(msgspec.Struct, rename="camel"):
@@ -118,6 +155,23 @@ def function_of(tool: Tool, plugin: str) -> Function:
             f"{plugin} lists the function '{clean(tool.name)}' wrongly: "
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
         ) from None
+
+
+def error_of(failure: Failure, plugin: str, what: str, told: str) -> WirthForgeError:
+    """Our error for one of the plugin's.
+
+    Args:
+        failure: As it came.
+        plugin: Whose it is.
+        what: It was asked for.
+        told: What of its message may be shown; of a denial nothing is.
+    """
+    data = failure.data if isinstance(failure.data, dict) else {}
+    code = data.get("code") if isinstance(data.get("code"), str) else _CODE_OF_NUMBER.get(failure.code)
+    if code == ErrorCode.PERMISSION_DENIED:
+        return PluginLacksPermissionError(f"{plugin} lacks a permission it needs for {what}")
+    kind = _ERRORS.get(code or "", PluginFailedError)
+    return kind(f"{plugin}, {what}: {told}", plugin=plugin)
 
 
 def clean(text: str) -> str:

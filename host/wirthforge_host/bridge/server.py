@@ -20,6 +20,7 @@ from wirthforge_host.bridge.host_calls import Peer, Services
 from wirthforge_host.bridge.recording import Recording
 from wirthforge_host.bridge.session import Session
 from wirthforge_host.bridge.sockets import accepted, listening_at, remove, uid_of
+from wirthforge_host.bus import Subscriber
 from wirthforge_host.errors import PluginUnavailableError
 from wirthforge_host.signals import Noticed, Signal
 from wirthforge_sdk.contracts.bridge import SOCKET_PATH
@@ -81,18 +82,40 @@ class Endpoint:
         self.connected: socket.socket | None = None
         """A connection that was made before it was known whose; the next to be accepted."""
         self._connection: Connection | None = None
+        self._subscribers: list[Subscriber] = []
+        """Of all connections; those that are over are so, or rest."""
         self._recording = Recording(services.audit, peer.plugin, peer.instance)
 
     async def reopen(self) -> None:
         """Listens again, for an instance whose process restarted and connects anew.
 
+        What the connection before asked for is over when this returns.
+
         Raises:
             RuntimeError: Its connection is still open.
+            UnavailableError: The socket cannot be made.
         """
-        if self._connection is not None and self._connection.calls.is_open:
-            raise RuntimeError("an instance has one connection at a time")
+        if self._connection is not None:
+            if self._connection.calls.is_open:
+                raise RuntimeError("an instance has one connection at a time")
+            await self._connection.close()
         self._stop_listening()
         self._listening = await listening_at(self._path, self._peer.uid)
+
+    @property
+    def listens(self) -> bool:
+        """Whether the instance can connect."""
+        return self._listening is not None
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the host ended the connection, for what the plugin did."""
+        return self._connection is not None and self._connection.was_cut
+
+    @property
+    def crash(self) -> int | None:
+        """How the process before ended, as the plugin says: an exit code, or -n for signal n; None: it says nothing."""
+        return None if self._connection is None else self._connection.crash
 
     async def accept(self, *, timeout_s: float) -> Session:
         """Waits for the instance to connect. Once it has, nobody else can. Cancel it before :meth:`close`.
@@ -107,10 +130,12 @@ class Endpoint:
         subscriber = dispatcher.subscriber
 
         def lost() -> None:
-            subscriber.close()
+            subscriber.rest()
             self._on_lost()
 
         connection = Connection(dispatcher, self._deadlines, report=self._report, on_lost=lost)
+        if self._connection is not None:
+            connection.follow(self._connection)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, stream)
         except BaseException:
@@ -118,6 +143,7 @@ class Endpoint:
             subscriber.close()
             raise
         self._connection = connection
+        self._subscribers.append(subscriber)
         hide = partial(self._services.secrets.redacted_json, self._peer.plugin)
         return Session(connection, self._peer.plugin, subscriber, hide)
 
@@ -133,6 +159,8 @@ class Endpoint:
             self.connected.close()
         if self._connection is not None:
             await self._connection.close()
+        for subscriber in self._subscribers:
+            subscriber.close()
         self._recording.close()
 
     async def close(self) -> None:

@@ -78,6 +78,9 @@ class Serving:
         self._open_bytes = 0
         self._on_room = on_room
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def __contains__(self, number: Id) -> bool:
         return number in self._tasks
 

@@ -14,6 +14,7 @@ import msgspec
 
 from wirthforge_host.bridge.calls import OnProgress, ReplyError
 from wirthforge_host.bridge.connection import Connection
+from wirthforge_host.bridge.messages import Carrying
 from wirthforge_host.bridge.replies import (
     MAX_TEXT,
     Content,
@@ -22,6 +23,8 @@ from wirthforge_host.bridge.replies import (
     ToolResult,
     Tools,
     clean,
+    content_of,
+    error_of,
     function_of,
     read,
 )
@@ -30,27 +33,26 @@ from wirthforge_host.bus import Subscriber
 from wirthforge_host.configuration.redaction import MARGIN
 from wirthforge_host.errors import (
     CallTimedOutError,
-    FunctionMissingError,
     PluginFailedError,
-    PluginLacksPermissionError,
     PluginUnavailableError,
 )
+from wirthforge_sdk.contracts.bodies import Bytes, lifted
 from wirthforge_sdk.contracts.bridge import (
+    BODIES_CAPABILITY,
     DELIVER,
-    INVALID_PARAMS,
     LEGACY,
+    META_BODY,
+    META_BYTES,
     META_CAPABILITIES,
     META_CLIENT,
     META_PROTOCOL,
     META_TIMEOUT_MS,
-    METHOD_NOT_FOUND,
     MODERN,
     STREAMS_CAPABILITY,
     UNSUPPORTED_VERSION,
-    ErrorCode,
 )
 from wirthforge_sdk.contracts.manifest import MAX_FUNCTIONS_BYTES, Function
-from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, WirthForgeError
+from wirthforge_sdk.errors import InvalidInputError, WirthForgeError
 
 CLIENT = {"name": "wirthforge-host", "version": "1.0.0"}
 DISCOVER_S = 10.0
@@ -61,34 +63,17 @@ MAX_PAGES = 100
 
 _TRACE = "traceparent"
 
-_ERRORS: dict[str, type[WirthForgeError]] = {
-    ErrorCode.INVALID_PARAMETERS: InvalidInputError,
-    ErrorCode.FUNCTION_NOT_FOUND: FunctionMissingError,
-    ErrorCode.RESOURCE_EXHAUSTED: LimitExceededError,
-    ErrorCode.TIMEOUT: CallTimedOutError,
-    ErrorCode.CANCELLED: CallTimedOutError,
-    ErrorCode.PLUGIN_UNAVAILABLE: PluginUnavailableError,
-}
-_CODE_OF_NUMBER = {
-    INVALID_PARAMS: ErrorCode.INVALID_PARAMETERS,
-    METHOD_NOT_FOUND: ErrorCode.FUNCTION_NOT_FOUND,
-}
 """For servers that do not use our codes."""
 
 Hide = Callable[[Any], Any]
 """Takes secrets out of JSON that the plugin wrote."""
 
 
-def _all(value: Any) -> Any:
-    """Hides nothing."""
-    return value
-
-
 class Session:
     """One instance, as its functions' caller sees it. :meth:`open` first."""
 
     def __init__(
-        self, connection: Connection, plugin: str, subscriber: Subscriber, hide: Hide = _all
+        self, connection: Connection, plugin: str, subscriber: Subscriber, hide: Hide = lambda value: value
     ) -> None:
         self._connection = connection
         self._plugin = plugin
@@ -97,13 +82,18 @@ class Session:
         self._meta: dict[str, Any] = {}
         self.protocol = ""
         """The MCP revision spoken, once open."""
-        self.can_stream = False
+        self._can_carry = self.can_stream = False
         """Whether the plugin knows the streams of our bridge; known once open."""
 
     @property
     def is_open(self) -> bool:
         """Whether the instance is connected."""
         return self._connection.calls.is_open
+
+    @property
+    def connection(self) -> Connection:
+        """What it speaks over, for whoever lets the instance sleep."""
+        return self._connection
 
     @property
     def calls_in_flight(self) -> int:
@@ -174,11 +164,11 @@ class Session:
         traceparent: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> ToolResult:
-        """Calls one function.
+        """Calls one function. Of a result that came as raw bytes, ``structured`` is ``{"result": memoryview}``.
 
         Args:
             function: Its name.
-            arguments: JSON; the plugin checks them against its schema.
+            arguments: JSON, with ``bytes`` where it has base64; the plugin checks them against its schema.
             timeout_s: How long the caller waits; the plugin is told, and then told to stop.
             call_id: By which the audit log knows the call, and the host calls made for it.
             traceparent: W3C trace context to pass on.
@@ -196,9 +186,15 @@ class Session:
         meta: dict[str, Any] = {META_TIMEOUT_MS: round(timeout_s * 1000)}
         if traceparent is not None:
             meta[_TRACE] = traceparent
-        params = {"name": function, "arguments": arguments}
+        params = {"name": function, "arguments": arguments, "_meta": meta}
+        body = None
+        if self._can_carry:
+            meta[META_BODY] = {}
+            if (raw := lifted(arguments)) is not None:
+                params["arguments"], body = raw.others, raw.body
+                meta[META_BODY], meta[META_BYTES] = {"input": raw.name}, len(body)
         answer = await self._ask(
-            "tools/call", params, timeout_s, meta=meta, label=call_id, on_progress=on_progress
+            "tools/call", params, timeout_s, label=call_id, on_progress=on_progress, body=body
         )
         return self._result(function, answer)
 
@@ -250,7 +246,7 @@ class Session:
             raise self._translated(error, function) from None
 
     def _result(self, function: str, reply: Any) -> ToolResult:
-        answer = read(reply, Content, self._plugin)
+        answer = content_of(reply, self._plugin)
         if answer.kind != "complete":
             raise PluginFailedError(
                 f"{self._plugin} answered {function} with '{clean(answer.kind)}', not a result"
@@ -271,6 +267,15 @@ class Session:
         """
         await self._subscriber.begin(self._deliver)
 
+    async def go_on(self, old: Session) -> None:
+        """As :meth:`subscribe`, with what waits for a connection of the same instance that is over.
+
+        Raises:
+            PluginUnavailableError: The instance is gone.
+            DatabaseUnavailableError: As :meth:`subscribe`.
+        """
+        await self._subscriber.go_on(old._subscriber, self._deliver)
+
     async def take_over(self, old: Session) -> None:
         """As :meth:`subscribe`, in the place of all instances of ``old``'s release, which are sent no event more.
 
@@ -290,26 +295,24 @@ class Session:
         Raises:
             WirthForgeError: As :meth:`call`; PluginFailedError also when the handler says that it failed.
         """
-        params = {"name": pattern, "arguments": {"event": event}}
         meta = {META_TIMEOUT_MS: round(timeout_s * 1000)}
+        params = {"name": pattern, "arguments": {"event": event}, "_meta": meta}
         label = f"event:{event['id']}"
-        answer = read(
-            await self._ask(DELIVER, params, timeout_s, meta=meta, label=label), Content, self._plugin
-        )
+        answer = read(await self._ask(DELIVER, params, timeout_s, label=label), Content, self._plugin)
         if answer.is_error:
             said = next((str(part["text"]) for part in answer.content if "text" in part), "")
             raise PluginFailedError(f"{self._plugin} failed at an event of {pattern}: {clean(said)}")
 
-    async def tell(self, method: str, params: dict[str, Any], *, timeout_s: float) -> None:
-        """Tells of a change, and returns when the plugin has taken it.
+    async def tell(self, method: str, params: dict[str, Any], *, timeout_s: float) -> Any:
+        """Tells of a change, or asks of the process what no function is for; what the plugin answers, unchecked.
 
         Raises:
-            FunctionMissingError: The plugin does not listen to such changes.
-            InvalidInputError: It does not take the change; says why.
+            FunctionMissingError: The plugin does not know the method.
+            InvalidInputError: It does not take it; says why.
             CallTimedOutError: No answer in time.
             PluginUnavailableError: The instance is gone.
         """
-        await self._ask(method, params, timeout_s)
+        return await self._ask(method, params, timeout_s)
 
     async def _discover(self, timeout_s: float, *, final: bool) -> bool:
         """Whether the plugin speaks the modern revision; with ``final``, no answer is an error."""
@@ -323,7 +326,7 @@ class Session:
                 raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}") from None
             return False
         discovered = read(answer, Discovered, self._plugin)
-        self.can_stream = STREAMS_CAPABILITY in discovered.capabilities.experimental
+        self._learn(discovered.capabilities.experimental)
         if MODERN not in discovered.supported_versions:
             raise PluginUnavailableError(f"{self._plugin} does not speak MCP {MODERN}")
         self._meta = meta
@@ -341,12 +344,17 @@ class Session:
                 f"{self._plugin} answers no greeting of MCP: {clean(self._hide(str(error)[: MAX_TEXT + MARGIN]))}"
             ) from None
         initialized = read(answer, Initialized, self._plugin)
-        self.can_stream = STREAMS_CAPABILITY in initialized.capabilities.experimental
+        self._learn(initialized.capabilities.experimental)
         version = initialized.protocol_version
         if version not in GREETED:
             raise PluginUnavailableError(f"{self._plugin} speaks MCP {clean(version)}, which we do not")
         self._connection.calls.notify("notifications/initialized", {})
         return version
+
+    def _learn(self, capabilities: dict[str, Any]) -> None:
+        self.can_stream, self._can_carry = (
+            each in capabilities for each in (STREAMS_CAPABILITY, BODIES_CAPABILITY)
+        )
 
     async def _ask(
         self,
@@ -354,28 +362,28 @@ class Session:
         params: dict[str, Any],
         timeout_s: float,
         *,
-        meta: dict[str, Any] | None = None,
         label: str | None = None,
         on_progress: OnProgress | None = None,
+        body: Bytes | None = None,
     ) -> Any:
-        whole = {**params, "_meta": {**self._meta, **(meta or {})}}
+        whole = {**params, "_meta": {**self._meta, **params.get("_meta", {})}}
+        if self._connection.rouse is not None:
+            timeout_s = await self._connection.awake(timeout_s)
         try:
             return await self._connection.calls.request(
-                method, whole, timeout_s=timeout_s, label=label, cancellable=True, on_progress=on_progress
+                method,
+                whole if body is None else Carrying(whole, body),
+                timeout_s=timeout_s,
+                label=label,
+                cancellable=True,
+                on_progress=on_progress,
             )
         except ReplyError as error:
             raise self._translated(error, params.get("name", method)) from None
 
     def _translated(self, error: ReplyError, what: str) -> WirthForgeError:
-        """Our error for one of the plugin's. Its text is cut and cleaned; of a denial nothing is repeated."""
-        failure = error.failure
-        data = failure.data if isinstance(failure.data, dict) else {}
-        code = data.get("code") if isinstance(data.get("code"), str) else _CODE_OF_NUMBER.get(failure.code)
-        if code == ErrorCode.PERMISSION_DENIED:
-            return PluginLacksPermissionError(f"{self._plugin} lacks a permission it needs for {what}")
-        kind = _ERRORS.get(code or "", PluginFailedError)
-        told = clean(str(self._hide(failure.message[: MAX_TEXT + MARGIN])))
-        return kind(f"{self._plugin}, {what}: {told}", plugin=self._plugin)
+        told = clean(str(self._hide(error.failure.message[: MAX_TEXT + MARGIN])))
+        return error_of(error.failure, self._plugin, what, told)
 
 
 def _is_newer(error: ReplyError) -> bool:

@@ -234,9 +234,7 @@ class Stream:
         return False
 
     def _send(self, line: bytes, body: bytes = b"") -> None:
-        self._outbox.write(line)
-        if body:
-            self._outbox.write(body)
+        self._outbox.write(*((line, body) if body else (line,)))
         self._input_seq += 1
         self.sent += 1
         self._input_credit -= len(line) + len(body)

@@ -97,6 +97,8 @@ class Delivery:
         self._tails: dict[str, asyncio.Task[None]] = {}
         """The last event on its way of each topic."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._goes = asyncio.Event()
+        self._goes.set()
 
     async def run(self) -> None:
         """Delivers until cancelled; what is on its way then is cancelled too, and not acknowledged."""
@@ -115,6 +117,10 @@ class Delivery:
             for task in self._tasks:
                 task.cancel()
 
+    def rest(self) -> None:
+        """Sends nothing more until it is handed over."""
+        self._goes.clear()
+
     def hand_over(self, subscription: Subscription, way: Way, allowed: Callable[[str], bool]) -> None:
         """Has all that is not sent yet go another way, under another release's terms, without a break.
 
@@ -122,6 +128,7 @@ class Delivery:
         acknowledged there goes the other way, too.
         """
         self._subscription, self._way, self._allowed = subscription, way, allowed
+        self._goes.set()
 
     def _begin(self, event: BusEvent, missed: int | None) -> None:
         task = asyncio.create_task(self._deliver(event, missed, self._tails.get(event.topic)))
@@ -146,6 +153,7 @@ class Delivery:
         """Returns when it is done with: acknowledged, given up, denied, or lost with the plugin's instance."""
         told = {**event.as_dict(), "missed": missed}
         tries = 0
+        await self._goes.wait()
         while self._allowed(event.topic):
             made = self._attempts[event.id] = self._attempts.get(event.id, 0) + 1
             if made > ATTEMPTS:
@@ -168,4 +176,5 @@ class Delivery:
                 return
             # Of one that is gone, this is cancelled, unless another goes on in its place.
             await asyncio.sleep(PAUSES_S[min(tries, len(PAUSES_S) - 1)])
+            await self._goes.wait()
             tries += 1

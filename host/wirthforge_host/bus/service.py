@@ -119,12 +119,15 @@ class Bus:
         else:
             self._readers.remove(pattern, feed)
 
-    def line_up(self, subscriber: Subscriber, *, after: Rights | None = None) -> list[Subscriber]:
+    def line_up(
+        self, subscriber: Subscriber, *, after: Rights | None = None, instead_of: Subscriber | None = None
+    ) -> list[Subscriber]:
         """It is its turn to have what the manifest subscribes to, or is when those before it are over.
 
         Args:
             subscriber: Whose.
             after: A release whose line ends now, and whose place it takes, the first of its own.
+            instead_of: One in line, whose place it takes.
 
         Returns:
             Those that were in the line that ended.
@@ -137,13 +140,18 @@ class Bus:
             raise PluginUnavailableError("the plugin's instance is not connected")
         if after not in {None, subscriber.rights} and subscriber.rights in self._lines:
             raise RuntimeError("the first of a release takes over")
+        if instead_of is not None:
+            line = self._lines[instead_of.rights]
+            line[line.index(instead_of)] = subscriber
+            return [instead_of]
         before = [] if after is None else self._lines.pop(after, [])
         self._lines[subscriber.rights].append(subscriber)
         return before
 
-    def is_turn_of(self, subscriber: Subscriber) -> bool:
-        """Whether it is."""
-        return self._lines.get(subscriber.rights, [])[:1] == [subscriber]
+    def is_turn_of(self, subscriber: Subscriber, *, alone: bool = False) -> bool:
+        """Whether it is; with ``alone``, whether no other of its release is in line, besides."""
+        line = self._lines.get(subscriber.rights, [])
+        return (line if alone else line[:1]) == [subscriber]
 
     def leave(self, subscriber: Subscriber) -> None:
         """A connection is over."""

@@ -52,6 +52,7 @@ class Subscriber:
         self._active: dict[str, _Active] = {}
         self._watches = False
         self._closed = False
+        self._rests = False
 
     async def begin(self, send: Send) -> None:
         """Has events delivered, of the subscriptions that are granted now and whenever they are.
@@ -96,6 +97,40 @@ class Subscriber:
             self._go_on({pattern: each for _, had in handed for pattern, each in had.items()})
         for way, _ in handed:
             await way.ended()
+
+    def rest(self) -> None:
+        """Its connection is over, and another of its instance may go on for it, with what waits until then.
+
+        Where the plugin has other instances, one of them goes on at once instead.
+        """
+        if not self._shared or not self._bus.is_turn_of(self, alone=True):
+            self.close()
+            return
+        self._rests = True
+        self._own = {}
+        self._settle()
+        for each in self._active.values():
+            each.delivery.rest()
+
+    async def go_on(self, old: Subscriber, send: Send) -> None:
+        """As :meth:`begin`, in the place of a connection of the same instance, which is over.
+
+        Where that one rests, what waits for it comes to this one, and no event is lost or doubled.
+
+        Raises:
+            PluginUnavailableError: This connection is over, too.
+            DatabaseUnavailableError: As :meth:`begin`.
+        """
+        async with self._bus.turns:
+            rested = old._rests and not old._closed
+            if rested:
+                self._bus.line_up(self, instead_of=old)
+                _, handed = old.hand_out()
+                self._open(send)
+                self._go_on(handed)
+        old.close()
+        if not rested:
+            await self.begin(send)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Adds one that lasts as long as the connection. Whether it is granted, the caller asked.
@@ -223,6 +258,8 @@ class Subscriber:
             failed=self._failed,
             attempts=self._bus.attempts[cursor] if subscription.durable else {},
         )
+        if self._rests:
+            delivery.rest()
         task = asyncio.create_task(self._run(cursor, delivery, subscription))
         self._active[pattern] = _Active(feed, delivery, task)
 

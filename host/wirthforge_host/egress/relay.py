@@ -123,6 +123,11 @@ class EgressEndpoint:
         peer.rights.watch(self._cut_revoked)
         self._accepting = asyncio.create_task(self._accept(), name=f"egress {peer.instance}")
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no connection is open."""
+        return not self._visits
+
     async def close(self) -> None:
         """Ends every connection, and removes the socket. Does not wait for room in the audit log."""
         self._peer.rights.unwatch(self._cut_revoked)

@@ -16,12 +16,15 @@ from wirthforge_host.mcp.approvals import Approvals
 from wirthforge_host.mcp.catalogue import Tool, catalogue, changed, decide
 from wirthforge_host.mcp.elicitation import is_yes
 from wirthforge_host.mcp.progress import Teller
+from wirthforge_host.plugins.call import Answer
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.tokens.service import Operator, Scope
+from wirthforge_sdk.contracts.bodies import bytes_of
 from wirthforge_sdk.contracts.host_api import CallIn
 from wirthforge_sdk.contracts.policy import Mcp
+from wirthforge_sdk.contracts.streams_api import RAW
 from wirthforge_sdk.contracts.tool_sets import Decision
 from wirthforge_sdk.errors import ConflictError, UnauthenticatedError, WirthForgeError
 
@@ -57,7 +60,7 @@ class Tools:
         self._approvals = approvals
         self._events = events
         self._policy = policy
-        self._known: Sequence[tuple[str, str, Offer]] = ()
+        self._known: Sequence[tuple[str, str, str, Offer]] = ()
         self._tools: Mapping[str, Tool] = {}
         self._of_patterns: dict[frozenset[str], Mapping[str, Tool]] = {}
         self._listeners: set[Callable[[Sequence[Tool]], None]] = set()
@@ -112,7 +115,7 @@ class Tools:
             return _failure(error, f"{tool.plugin} does not run just now: try again later")
         except WirthForgeError as error:
             return _failure(error, error.message)
-        result: dict[str, Any] = {"content": answer.content, "isError": answer.is_error}
+        result: dict[str, Any] = {"content": _content(answer), "isError": answer.is_error}
         if answer.structured is not None:
             result["structuredContent"] = answer.structured
         return result
@@ -154,9 +157,14 @@ class Tools:
         await self._approvals.approved_by_client(exchange.caller, tool)
 
     def _look(self) -> None:
-        live = [(name, self._reconciler.live(name)) for name in self._reconciler.fleet.plugins()]
+        fleet = self._reconciler.fleet
+        live = [(name, self._reconciler.live(name)) for name in fleet.plugins()]
         open_ones = [(name, one) for name, one in live if one is not None and one.gate.is_open]
-        known = [(name, one.id, one.offer) for name, one in open_ones]
+        known = [(name, one.id, one.digest, one.offer) for name, one in open_ones]
+        # A call starts those that rest.
+        at_work = {name for name, _ in open_ones}
+        rested = [(name, one) for name, one in sorted(fleet.resting.items()) if name not in at_work]
+        known += [(name, "", one.digest, one.offer) for name, one in rested]
         if known == self._known:
             return
         before, self._known = self._tools, known
@@ -165,11 +173,11 @@ class Tools:
             Tool(
                 name,
                 function,
-                one.digest,
+                digest,
                 decide(name, function, self._policy),
             )
-            for name, one in open_ones
-            for function in one.functions.values()
+            for name, _, digest, offer in known
+            for function in offer.functions.values()
         )
         if different := changed(before, self._tools):
             for listener in tuple(self._listeners):
@@ -193,6 +201,15 @@ async def _telling(teller: Teller | None) -> AsyncIterator[None]:
     finally:
         task.cancel()
         teller.begin_anew()
+
+
+def _content(answer: Answer) -> list[dict[str, Any]]:
+    """What a model reads. Bytes are a resource in the answer (MCP, "Embedded resources"), whose blob is base64."""
+    blob = bytes_of(answer.structured)
+    if blob is None or answer.content:
+        return answer.content
+    uri = f"wirthforge://calls/{answer.id}/result"
+    return [{"type": "resource", "resource": {"uri": uri, "mimeType": RAW, "blob": blob}}]
 
 
 def _failure(error: WirthForgeError, text: str) -> dict[str, Any]:

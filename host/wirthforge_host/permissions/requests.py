@@ -31,6 +31,7 @@ PATIENCE_S = 600.0
 class _Request:
     id: str
     plugin: str
+    digest: str
     instance: str
     permission: Permission
     reason: str
@@ -42,6 +43,7 @@ class _Request:
         return RequestOut(
             id=self.id,
             plugin=self.plugin,
+            digest=self.digest,
             instance=self.instance,
             permission=str(self.permission),
             meaning=self.permission.meaning,
@@ -64,12 +66,12 @@ class Requests:
     now: Callable[[], datetime]
     monotonic: Callable[[], float]
     patience_s: float = PATIENCE_S
-    _open: dict[tuple[str, str], _Request] = field(default_factory=dict)
-    """By plugin and permission: who asks for the same waits for the same answer."""
+    _open: dict[tuple[str, str, str], _Request] = field(default_factory=dict)
+    """By plugin, release and permission: who asks for the same waits for the same answer."""
     _rates: dict[str, TokenBucket] = field(default_factory=dict)
 
     async def ask(
-        self, plugin: str, instance: str, rights: Rights, permission: Permission, reason: str
+        self, plugin: str, digest: str, instance: str, rights: Rights, permission: Permission, reason: str
     ) -> None:
         """Returns when ``permission`` is granted, at once if it is already.
 
@@ -81,7 +83,7 @@ class Requests:
         need = str(permission)
         standing = rights.standing(need)
         if standing is Standing.UNDECIDED:
-            granted = await self._answered(plugin, instance, rights, permission, reason)
+            granted = await self._answered(plugin, digest, instance, rights, permission, reason)
         else:
             granted = standing is Standing.GRANTED
         if not granted:
@@ -118,15 +120,15 @@ class Requests:
         request.settle(granted=False)
 
     async def _answered(
-        self, plugin: str, instance: str, rights: Rights, permission: Permission, reason: str
+        self, plugin: str, digest: str, instance: str, rights: Rights, permission: Permission, reason: str
     ) -> bool:
-        key = (plugin, str(permission))
+        key = (plugin, digest, str(permission))
         request = self._open.get(key)
         if request is None:
-            request = self._open[key] = self._begun(plugin, instance, permission, reason)
+            request = self._open[key] = self._begun(plugin, digest, instance, permission, reason)
 
         def look() -> None:
-            standing = rights.standing(key[1])
+            standing = rights.standing(key[2])
             if standing is not Standing.UNDECIDED:
                 request.settle(granted=standing is Standing.GRANTED)
 
@@ -139,23 +141,26 @@ class Requests:
             async with asyncio.timeout(self.patience_s):
                 return await asyncio.shield(request.answer)
         except TimeoutError:
-            raise CallTimedOutError(f"nobody answered the request for {key[1]} in time") from None
+            raise CallTimedOutError(f"nobody answered the request for {key[2]} in time") from None
         finally:
             rights.unwatch(look)
             request.waiting -= 1
             if not request.waiting and self._open.get(key) is request:
                 del self._open[key]
-                self.events.emit("permission.request_ended", plugin=plugin, id=request.id, permission=key[1])
+                self.events.emit("permission.request_ended", plugin=plugin, id=request.id, permission=key[2])
 
-    def _begun(self, plugin: str, instance: str, permission: Permission, reason: str) -> _Request:
+    def _begun(
+        self, plugin: str, digest: str, instance: str, permission: Permission, reason: str
+    ) -> _Request:
         now = self.monotonic()
-        if Counter(each for each, _ in self._open)[plugin] >= OPEN_OF_PLUGIN:
+        if Counter(each for each, *_ in self._open)[plugin] >= OPEN_OF_PLUGIN:
             raise LimitExceededError(f"{OPEN_OF_PLUGIN} requests for permissions wait already")
         if not self._rates.setdefault(plugin, TokenBucket(PER_S, AT_ONCE, now)).take(1, now):
             raise LimitExceededError("too many requests for permissions: ask less often")
         return _Request(
             id=secrets.token_hex(8),
             plugin=plugin,
+            digest=digest,
             instance=instance,
             permission=permission,
             reason=reason,

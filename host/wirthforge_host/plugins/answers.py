@@ -22,10 +22,11 @@ class Answers:
     plugins: Plugins
 
     async def answer(self, request_id: str, answer: AnswerIn, operator: Operator) -> RequestOut:
-        """Decides on a request; the calls that wait for it go on or fail.
+        """Decides on a request, for the release that asked; the calls that wait for it go on or fail.
 
         Raises:
             NotFoundError: Nobody waits for its answer.
+            ConflictError: Another release has taken the place of the one that asked.
         """
         request = self.requests.find(request_id)
         if answer.decision == "deny":
@@ -34,7 +35,7 @@ class Answers:
         decided = [request.permission]
         approval = ApprovalIn(
             plugin=request.plugin,
-            digest=(await self.plugins.get(request.plugin)).digest,
+            digest=request.digest,
             grant=decided if answer.decision == "approve" else [],
             deny=decided if answer.decision == "deny_always" else [],
             reason=answer.reason,

@@ -108,7 +108,15 @@ class Call:
         return told
 
 
-def begun(plugin: str, function: Function, actor: str, timeout_s: float, above: Call | None = None) -> Call:
+def begun(
+    plugin: str,
+    function: Function,
+    actor: str,
+    timeout_s: float,
+    above: Call | None = None,
+    *,
+    asked_at: float,
+) -> Call:
     """A call that begins now.
 
     Args:
@@ -117,6 +125,7 @@ def begun(plugin: str, function: Function, actor: str, timeout_s: float, above: 
         actor: Who calls, for the audit log.
         timeout_s: How long they wait, if the call it stands in does not end before.
         above: The call it is made for.
+        asked_at: Since when they wait, in monotonic seconds: before it began, the plugin may have had to start.
 
     Raises:
         CallCycleError: The function is already being called, by way of others.
@@ -128,15 +137,14 @@ def begun(plugin: str, function: Function, actor: str, timeout_s: float, above: 
         raise CallCycleError(f"{name} would call itself: {' → '.join((*chain, name))}", field="function")
     if len(chain) >= MAX_DEPTH:
         raise LimitExceededError(f"{MAX_DEPTH} calls stand in one another already: {' → '.join(chain)}")
-    now = time.monotonic()
-    deadline = now + timeout_s
+    deadline = asked_at + timeout_s
     return Call(
         id=os.urandom(16).hex(),
         actor=actor,
         plugin=plugin,
         function=function,
         chain=(*chain, name),
-        began=now,
+        began=asked_at,
         deadline=deadline if above is None else min(deadline, above.deadline),
         parent=None if above is None else above.id,
     )

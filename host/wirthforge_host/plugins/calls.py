@@ -17,12 +17,14 @@ from wirthforge_host.errors import (
 from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.cache import Cache, key_of
 from wirthforge_host.plugins.call import Answer, Call, begun
+from wirthforge_host.plugins.idle import Idle
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.targets import function_of, live_instance, take_one
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import CallIn
+from wirthforge_sdk.contracts.streams_api import StreamIn
 from wirthforge_sdk.errors import WirthForgeError
 
 ATTEMPTS = 3
@@ -33,10 +35,18 @@ class Calls:
     """Calls functions on the live instances."""
 
     def __init__(
-        self, plugins: Plugins, reconciler: Reconciler, audit: Audit, metrics: Metrics, cache: Cache
+        self,
+        plugins: Plugins,
+        reconciler: Reconciler,
+        idle: Idle,
+        audit: Audit,
+        metrics: Metrics,
+        cache: Cache,
     ) -> None:
         self._plugins = plugins
         self._reconciler = reconciler
+        self.trials = reconciler.swaps.canaries.trials
+        self._idle = idle
         self._audit = audit
         self._metrics = metrics
         self._cache = cache
@@ -97,10 +107,11 @@ class Calls:
     async def _made(
         self, body: CallIn, actor: str, above: Call | None, on_progress: OnProgress | None = None
     ) -> Answer:
-        instance = await live_instance(self._plugins, self._reconciler, body.plugin)
+        asked_at = time.monotonic()
+        instance = await self.entered(body, actor)
         function = function_of(instance, body.function)
         timeout_s = min(function.timeout_s, body.timeout_s or function.timeout_s)
-        call = begun(body.plugin, function, actor, timeout_s, above)
+        call = begun(body.plugin, function, actor, timeout_s, above, asked_at=asked_at)
         call.on_progress = on_progress
         self.know(call)
         try:
@@ -113,15 +124,15 @@ class Calls:
             self.forget(call)
             seconds = time.monotonic() - call.began
             self._metrics.called(body.plugin, call.function.name, call.code, seconds)
-            await self._audit.enqueue(
-                Record(
-                    actor=actor,
-                    action="call",
-                    outcome=call.outcome,
-                    plugin=body.plugin,
-                    detail=call.detail(body.arguments, seconds),
-                )
+            record = Record(
+                actor=actor,
+                action="call",
+                outcome=call.outcome,
+                plugin=body.plugin,
+                detail=call.detail(body.arguments, seconds),
             )
+            if not self._audit.offer(record):
+                await self._audit.enqueue(record)
         return Answer(
             id=call.id,
             is_error=result.is_error,
@@ -130,6 +141,17 @@ class Calls:
             duration_ms=round(seconds * 1000, 3),
             cached=call.cached,
         )
+
+    async def entered(self, body: CallIn | StreamIn, actor: str) -> Instance:
+        """The instance that takes a call: once it is started, if its plugin rests; drawn, if a release is tried.
+
+        Raises:
+            NotFoundError, FunctionMissingError, PluginUnavailableError, CallTimedOutError: There is none.
+        """
+        if body.plugin in self._reconciler.fleet.resting:
+            await self._idle.started(body.plugin, body.function, body.timeout_s)
+        serving = await live_instance(self._plugins, self._reconciler, body.plugin)
+        return self.trials.drawn(serving, body.function, actor)
 
     def know(self, call: Call) -> None:
         """Knows the call by its id from now on, for the calls that are made for it."""
@@ -162,22 +184,33 @@ class Calls:
             call.attempts += 1
             take_one(instance, call.function)
             with instance.gate:
+                session = instance.session
                 try:
-                    return await instance.session.call(
-                        call.function.name,
-                        arguments,
-                        timeout_s=call.remaining_s(),
-                        call_id=call.id,
-                        on_progress=call.on_progress,
-                    )
+                    return await self._asked(call, instance, arguments)
                 except PluginUnavailableError:
                     if not call.function.may_run_again or call.attempts == ATTEMPTS:
                         raise
-                    ended = instance
-            successor = await self._reconciler.fleet.successor(ended, call.remaining_s())
+            successor = await self._reconciler.fleet.successor(call.plugin, session, call.remaining_s())
             if successor is None:
                 raise PluginUnavailableError(
                     f"{call.plugin} ended during the call, and did not come back in time", plugin=call.plugin
                 )
             instance = successor
             call.function = function_of(instance, call.function.name)
+
+    async def _asked(self, call: Call, instance: Instance, arguments: dict[str, Any]) -> ToolResult:
+        """What one instance answers; a trial that goes on is told."""
+        timeout_s, began = call.remaining_s(), time.monotonic()
+        try:
+            answered = await instance.session.call(
+                call.function.name,
+                arguments,
+                timeout_s=timeout_s,
+                call_id=call.id,
+                on_progress=call.on_progress,
+            )
+        except WirthForgeError as error:
+            self.trials.tell(instance, call, arguments, error, time.monotonic() - began)
+            raise
+        self.trials.tell(instance, call, arguments, answered, time.monotonic() - began)
+        return answered

@@ -17,7 +17,7 @@ from wirthforge_host.audit.service import Audit
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.fleet import standing
 from wirthforge_host.plugins.instance import Instance
-from wirthforge_host.plugins.lifecycle import WANTS_INSTANCE
+from wirthforge_host.plugins.lifecycle import MAY_RUN
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States
 from wirthforge_host.sandbox.control import Control
@@ -65,6 +65,7 @@ class Containment:
         async with self.reconciler.alone_with(plugin):
             await _on_all(await self._live(plugin), self._freeze)
             await self._write(plugin, "plugin.pause", State.PAUSED, cause, actor)
+        self.reconciler.wake()  # what is tried beside them ends by this
 
     async def resume(self, plugin: str, *, cause: str, actor: str) -> None:
         """See the port. One that does not stand still goes on as it is; one that ended meanwhile is started.
@@ -99,7 +100,7 @@ class Containment:
             ConflictError: The plugin has no instance.
             DatabaseUnavailableError: It is ended, and that is not written down.
         """
-        instances = await self._live(plugin)
+        instances = self.reconciler.fleet.at_work(plugin) or await self._live(plugin)
         await _on_all(instances, lambda instance: self._end(instance, cause))
         # What was paused is to start again all the same: that is what was asked for.
         was_paused = standing(instances) is State.PAUSED
@@ -118,12 +119,12 @@ class Containment:
         # An engine that does not answer is no reason not to write it down, and to let nothing start again.
         with suppress(UnavailableError):
             fleet = self.reconciler.fleet
-            at_work = (*fleet.of(plugin), *fleet.parked(plugin))
+            at_work = (*fleet.at_work(plugin), *fleet.parked(plugin))
             await _on_all(at_work, lambda instance: self._end(instance, cause))
         async with self.reconciler.ending(plugin):
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, plugin)
-                if record.state not in WANTS_INSTANCE | {State.QUARANTINED}:
+                if record.state not in MAY_RUN | {State.QUARANTINED}:
                     raise _nothing_runs(plugin, record.state, record.cause)
                 if record.state is not State.QUARANTINED:
                     await self.states.move_in(tx, record, State.QUARANTINED, cause=cause, actor=actor)
@@ -154,7 +155,7 @@ class Containment:
                 records = await store.all_plugins(tx)
         except UnavailableError:
             return []  # those that live are ended all the same
-        return [each.name for each in records if each.enabled and each.state in WANTS_INSTANCE]
+        return [each.name for each in records if each.enabled and each.state in MAY_RUN]
 
     async def _start_again(self, plugin: str, cause: str, actor: str) -> bool:
         """Starts a plugin that was paused when its instance ended; whether it was."""
@@ -179,7 +180,7 @@ class Containment:
         # Before it does: who gives up waiting cannot know whether it stands still, and it can be resumed then.
         instance.paused = True
         try:
-            await self.control.freeze(instance.container_id, instance.pid)
+            await instance.sleep.stand_still()
         except WirthForgeError:
             instance.paused = was_paused
             if was_open:
@@ -188,7 +189,7 @@ class Containment:
 
     async def _thaw(self, instance: Instance) -> None:
         try:
-            await self.control.thaw(instance.container_id, instance.pid)
+            await instance.sleep.go_on()
         except BaseException:
             instance.paused = True
             raise
@@ -208,9 +209,9 @@ class Containment:
             raise
 
     async def _live(self, plugin: str) -> Sequence[Instance]:
-        """Its instances, one at least."""
-        instances = self.reconciler.fleet.of(plugin)
-        if not instances:
+        """Its instances, one at least that serves."""
+        instances = self.reconciler.fleet.at_work(plugin)
+        if not self.reconciler.fleet.of(plugin):
             async with self.database.reading() as tx:
                 record = await store.get_plugin(tx, plugin)
             raise _nothing_runs(plugin, record.state, record.cause)

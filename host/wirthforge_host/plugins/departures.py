@@ -65,14 +65,19 @@ class Departures:
 
     async def end(self, plugin: str) -> None:
         """Ends all of the plugin's, and survives what fails."""
-        await self._all(plugin, self.instances.close)
+        instances = (*self.fleet.at_work(plugin), *self.fleet.unpark(plugin))
+        await self._all(instances, self.instances.close)
 
     async def let_go(self, plugin: str) -> None:
-        """Lets all of the plugin's wait for the next start of this host."""
-        await self._all(plugin, self.instances.leave)
+        """Lets those of the plugin that serve wait for the next start of this host, and ends the others.
 
-    async def _all(self, plugin: str, act: Callable[[Instance], Awaitable[None]]) -> None:
-        instances = (*self.fleet.of(plugin), *self.fleet.unpark(plugin))
+        The next host would not take over one of another release than the database names.
+        """
+        serving = self.fleet.of(plugin)
+        await self._all(serving, self.instances.leave)
+        await self.end(plugin)
+
+    async def _all(self, instances: Sequence[Instance], act: Callable[[Instance], Awaitable[None]]) -> None:
         for each in instances:
             each.gate.close()
             self.fleet.leave(each)

@@ -70,15 +70,18 @@ async def examine(
     return offer
 
 
-async def self_test(session: Session, health: Health) -> None:
-    """Has the plugin test itself.
+async def self_test(session: Session, health: Health, *, patience_s: float = 0.0) -> None:
+    """Has the plugin test itself; it may take ``patience_s`` longer than it says.
 
     Raises:
         PluginUnavailableError: It did not pass, or did not answer.
     """
     try:
         result = await session.call(
-            health.function, health.arguments, timeout_s=health.timeout_s, call_id="self-test"
+            health.function,
+            health.arguments,
+            timeout_s=health.timeout_s + patience_s,
+            call_id="self-test",
         )
     except WirthForgeError as error:
         raise PluginUnavailableError(f"its self-test failed: {error.message}") from error

@@ -12,6 +12,7 @@ from wirthforge_host.egress import EgressEndpoint
 from wirthforge_host.plugins.drift import Offer
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.models import InstanceRecord, Start
+from wirthforge_host.plugins.sleep import Sleep
 from wirthforge_host.rates import TokenBucket
 from wirthforge_host.sandbox.service import Sandbox
 from wirthforge_sdk.contracts.host_api import State
@@ -35,6 +36,8 @@ class Begun:
     waiting: Waiting | None = None
     """Of a sandbox that was a blank: its connection, until it is told to begin."""
     start: Start
+    shadows: bool = False
+    """Whether it is to work on copies of calls."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -53,11 +56,12 @@ class Instance:
     """Replaced whole when what it offers changes."""
     started_at: datetime
     began: float
-    """Monotonic seconds."""
+    """Monotonic seconds; of its process, where another crashed before it."""
     start: Start
     lost: asyncio.Event
     """Set when its connection is over."""
     gate: Gate
+    sleep: Sleep
     limits: Limits
     pid: int | None
     """Of its first process, where the engine tells one."""
@@ -65,7 +69,13 @@ class Instance:
     """Of its quota, what it may use now."""
     rates: dict[str, TokenBucket] = field(default_factory=dict)
     """How often each function that bounds itself may be called."""
+    oom_kills: int = 0
+    """Of its processes, those that the kernel had ended for memory when it was repaired last."""
+    repairs: int = 0
+    """How often its process crashed and another took its place."""
     paused: bool = False
+    parked_at: float = 0.0
+    """Monotonic seconds, when another release took its place."""
     ended_for: str = ""
     """Why the host ended it, where the host did."""
 

@@ -34,6 +34,7 @@ from wirthforge_host.plugins.instance import Begun, Instance
 from wirthforge_host.plugins.models import InstanceRecord, PluginRecord, Start
 from wirthforge_host.plugins.pool import Pool, was_blank
 from wirthforge_host.plugins.roster import Roster
+from wirthforge_host.plugins.sleep import Sleep
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.resources.service import Resources
 from wirthforge_host.sandbox.grade import Grade
@@ -85,8 +86,12 @@ class Instances:
     _begun: dict[str, Begun] = field(default_factory=dict)
     """By id, from first trace to last."""
 
-    async def open(self, record: PluginRecord, *, on_lost: Callable[[], None]) -> Instance:
+    async def open(
+        self, record: PluginRecord, *, on_lost: Callable[[], None], shadows: bool = False
+    ) -> Instance:
         """Starts an instance of the plugin's release. When it fails, nothing is left.
+
+        One that ``shadows`` may change nothing by way of the host, from its first line on.
 
         Raises:
             FunctionDriftError: It offers other functions than those that were signed and approved.
@@ -107,9 +112,10 @@ class Instances:
         with self.pool.starting():
             began = time.monotonic()
             begun = await self._begin(record, *allowance)
+            begun.shadows = shadows
             try:
                 await self._connect(begun, record, on_lost)
-                greeted = await self._greet(begun, record, approved, self.settings.start_timeout_s)
+                greeted = await self.greet(begun, record, approved, self.settings.start_timeout_s)
                 return await self._ready(begun, record, greeted, began)
             except PluginUnavailableError as error:
                 try:
@@ -145,7 +151,7 @@ class Instances:
         try:
             begun.sandbox = await self.sandboxes.adopt(self._request(begun, record), found)
             await self._listen(begun, record, on_lost)
-            greeted = await self._greet(begun, record, await self.functions.approved(record), ADOPT_S)
+            greeted = await self.greet(begun, record, await self.functions.approved(record), ADOPT_S)
             return await self._ready(begun, record, greeted, began)
         except BaseException:
             await asyncio.shield(self._leave(begun))
@@ -185,6 +191,7 @@ class Instances:
             lost=begun.lost,
             start=begun.start,
             gate=Gate(record.name, begun.limits.calls_per_s, time.monotonic),
+            sleep=Sleep(self.pool.control, container, pid, greeted[0].connection, begun.egress),
             limits=begun.limits,
             pid=pid,
             cpu_share=begun.sandbox.cpu_share,
@@ -201,6 +208,10 @@ class Instances:
         """Lets go of an instance that the next host shall adopt."""
         if begun := self._begun.get(instance.id):
             await self._leave(begun)
+
+    def begun_of(self, instance: Instance) -> Begun | None:
+        """What was begun of it; None once that is gone."""
+        return self._begun.get(instance.id)
 
     def begun(self) -> list[InstanceRecord]:
         """Those of this process, from their first trace to their last."""
@@ -286,12 +297,14 @@ class Instances:
         peer = Peer(
             instance=own.id,
             plugin=own.plugin,
+            digest=own.digest,
             uid=await self.sandboxes.machine_uid(own.uid),
             rights=self.permissions.of(own.plugin, own.digest, record.release.manifest.asked()),
             storage_bytes=begun.limits.storage_bytes,
             asks=record.release.manifest.asked(),
             configuration=record.release.manifest.configuration,
             subscriptions=record.release.manifest.events.subscriptions,
+            shadows=begun.shadows,
         )
         if begun.waiting is not None:
             begun.endpoint = self.bridge.take(
@@ -321,7 +334,7 @@ class Instances:
             destinations=manifest.destinations(),
         )
 
-    async def _greet(
+    async def greet(
         self, begun: Begun, record: PluginRecord, approved: Sequence[Function], connect_s: float
     ) -> tuple[Session, Offer]:
         """The session of an instance that is ready, and its offer. One deadline for all that a plugin can draw out."""

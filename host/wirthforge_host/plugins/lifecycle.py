@@ -11,6 +11,8 @@ disabling, out of ``quarantined`` only by disabling, which says that its cause w
 Only what awaits approval, or was running before, can start: whatever stopped or looped is looked at again, and waits
 when meanwhile a permission was taken back. Waiting may follow waiting, for another reason; what waits can be stopped.
 
+A plugin that nobody calls becomes ``idle``: nothing of it runs, and a call starts it, if it lacks nothing by then.
+
 An install that fails leaves no state: nothing was on the host yet, and the audit log keeps why.
 
 ``fetching`` and ``verifying`` are seen as events only: a release is not on the host before it is verified, so a host
@@ -31,9 +33,10 @@ FOLLOWING: dict[State, frozenset[State]] = {
     State.VERIFYING: frozenset({State.AWAITING_APPROVAL}),
     State.AWAITING_APPROVAL: frozenset({State.AWAITING_APPROVAL, State.STARTING, State.STOPPED}),
     State.STARTING: frozenset({State.RUNNING, *_ENDING}),
-    State.RUNNING: frozenset({State.THROTTLED, State.PAUSED, *_ENDING}),
+    State.RUNNING: frozenset({State.THROTTLED, State.PAUSED, State.IDLE, *_ENDING}),
     State.THROTTLED: frozenset({State.RUNNING, State.PAUSED, *_ENDING}),
     State.PAUSED: frozenset({State.RUNNING, State.THROTTLED, *_ENDING}),
+    State.IDLE: frozenset({State.STARTING, State.AWAITING_APPROVAL, State.DRAINING, State.QUARANTINED}),
     State.UNHEALTHY: frozenset({State.STARTING, State.CRASH_LOOP, State.DRAINING, State.QUARANTINED}),
     State.CRASH_LOOP: frozenset({State.AWAITING_APPROVAL, State.STOPPED}),
     State.DRAINING: frozenset({State.STOPPED}),
@@ -47,8 +50,11 @@ HAS_INSTANCE = frozenset({State.RUNNING, State.THROTTLED, State.PAUSED})
 WANTS_INSTANCE = HAS_INSTANCE | {State.STARTING, State.UNHEALTHY}
 """States in which an enabled plugin is meant to have a running sandbox."""
 
+MAY_RUN = WANTS_INSTANCE | {State.IDLE}
+"""States in which an enabled plugin has an instance, or has one without an operator's doing."""
+
 RESTING = frozenset({State.STOPPED, State.AWAITING_APPROVAL, State.CRASH_LOOP, State.QUARANTINED})
-"""States in which nothing of the plugin runs."""
+"""States in which nothing of the plugin runs, or is to."""
 
 MAX_CRASHES = 5
 FIRST_DELAY_S = 0.5

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.manifest import Function, Manifest
-from wirthforge_sdk.contracts.upgrades_api import UpgradeState
+from wirthforge_sdk.contracts.upgrades_api import CanaryIn, EvidenceOut, UpgradeState
 
 NOBODY = ""
 """Whose an instance is that waits for a plugin to be started in it; also in the labels of its container, for good."""
@@ -35,8 +35,10 @@ class PluginRecord:
     changed_at: datetime
     enabled: bool
     """What the operator wants; the reconciler makes it so."""
-    scale: int = 1
-    """How many instances the operator wants; the policy may allow fewer."""
+    least: int = 1
+    """How many instances the operator wants however few calls there are; the policy may allow fewer."""
+    most: int = 1
+    """The same, however many there are."""
 
     @property
     def name(self) -> str:
@@ -58,6 +60,10 @@ class UpgradeRecord:
     began_at: datetime
     changed_at: datetime
     snapshot: int | None = None
+    canary: CanaryIn | None = None
+    """How it is tried first."""
+    evidence: EvidenceOut | None = None
+    """What that showed in the end."""
     id: int = 0
     """Grows; 0 until it is written."""
 

@@ -217,7 +217,7 @@ class Provisioning:
     ) -> DeliveryOut:
         """Tells each instance of a plugin that runs, and ran before what was set could have reached it."""
         outcome, reason = Outcome.APPLIED, ""
-        awake = [each for each in self.reconciler.fleet.of(record.name) if not each.paused]
+        awake = [each for each in self.reconciler.fleet.at_work(record.name) if not each.paused]
         if not awake:
             outcome = Outcome.NOT_RUNNING
         elif ran and _is_foreign(record):

@@ -13,7 +13,8 @@ import contextlib
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeGuard
 
 import structlog
@@ -22,11 +23,14 @@ from wirthforge_host.audit.records import Outcome
 from wirthforge_host.errors import FunctionDriftError, PluginUnavailableError, SandboxMismatchError
 from wirthforge_host.plugins import store
 from wirthforge_host.plugins.adoption import Adoption, Left
+from wirthforge_host.plugins.endings import Endings
 from wirthforge_host.plugins.fleet import least_loaded, standing, surplus
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.lifecycle import HAS_INSTANCE, WANTS_INSTANCE
 from wirthforge_host.plugins.models import PluginRecord
+from wirthforge_host.plugins.numbers import Numbers
+from wirthforge_host.plugins.repairs import Repairs
 from wirthforge_host.plugins.retries import Retries
 from wirthforge_host.plugins.starts import Starts
 from wirthforge_host.plugins.states import States
@@ -66,7 +70,7 @@ class Reconciler:
         """Of a plugin, what a host before this one left and is undecided; empty: it did not fit, and is swept."""
         self._states = states
         self._control = control
-        self._most = instances.policy.cap.instances
+        self.numbers = Numbers(instances.policy.scaling, instances.policy.cap.instances)
         self._signals = signals
         self.swaps = swaps
         self.fleet = swaps.fleet
@@ -78,6 +82,17 @@ class Reconciler:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._wake = asyncio.Event()
         self.starts = Starts(self._wake.set)
+        self._endings = Endings(
+            swaps=swaps,
+            repairs=Repairs(
+                instances=instances, fleet=self.fleet, states=states, signals=signals, control=control
+            ),
+            states=states,
+            signals=signals,
+            retries=self.retries,
+            starts=self.starts,
+            wake=self._wake.set,
+        )
 
     def live(self, plugin: str) -> Instance | None:
         """The instance that answers the next call of ``plugin``, if there is one: the one with the least to do."""
@@ -144,13 +159,16 @@ class Reconciler:
         The caller holds :meth:`alone_with`.
         """
         if lost := [each for each in self.fleet.of(plugin) if each.lost.is_set()]:
-            await self._bury(lost, await _record(self._database, plugin))
+            await self._endings.repairs.expect(lost)
+            record = await _record(self._database, plugin)
+            serves = _wanted(record) and record.state is not State.PAUSED
+            await self._endings.bury(lost, record if serves else None)
         record = await _record(self._database, plugin)
         if record is not None and await self.swaps.righted(record):
             record = await _record(self._database, plugin)
         await self._departures.stop(surplus(self.fleet.of(plugin), self._number(record)))
         if not _wanted(record):
-            await self.swaps.end_old(plugin)
+            await self.swaps.end_others(plugin)
         if self.fleet.of(plugin) and record is not None and record.state is State.STARTING:
             await self._open_gates(plugin)
         if record is not None and not self.fleet.of(plugin):
@@ -158,7 +176,7 @@ class Reconciler:
         while record is not None and self._lacks_some(record) and await self._start(record):
             pass
         if (record := await _record(self._database, plugin)) is not None:
-            await self.swaps.follow(record, self.started)
+            await self.swaps.follow(record, self.started, self._wake.set)
 
     async def cut_off(self, plugin: str) -> None:
         """Ends the plugin's instances at once, and starts none until it is released: for when nothing can be decided.
@@ -203,9 +221,9 @@ class Reconciler:
         if not self.starts.allowed(plugin):
             return False
         record = await _record(self._database, plugin)
-        has_room = len(self.fleet.of(plugin)) < self._number(record)
+        has_room = _wanted(record) and len(self.fleet.of(plugin)) < self.numbers.bounds(record).most
         found = dataclasses.replace(found, plugin=record)
-        taking = self._adoption.take_over(found, has_room=has_room, on_lost=self._wake.set)
+        taking = self._adoption.take_over(found, has_room=has_room, on_lost=partial(self._ended, plugin))
         try:
             instance = await self.starts.run(plugin, taking)
         except FunctionDriftError as error:
@@ -254,6 +272,12 @@ class Reconciler:
                 task = asyncio.create_task(self._alone(plugin, work), name=f"settle {plugin}")
                 self._settling[plugin] = task
 
+    def _ended(self, plugin: str) -> None:
+        """A connection of the plugin is over: of one that serves, what follows cannot wait for the next round."""
+        if self.starts.allowed(plugin) and any(each.lost.is_set() for each in self.fleet.of(plugin)):
+            self._begin((plugin,), self.settle)
+        self._wake.set()
+
     async def _alone(self, plugin: str, work: Callable[[str], Awaitable[None]]) -> None:
         try:
             async with self._locks[plugin]:
@@ -261,7 +285,7 @@ class Reconciler:
         finally:
             del self._settling[plugin]
             # One ended after it was looked at, and nobody was free to look again; or what was left did not fit.
-            lost = any(each.lost.is_set() for each in self.fleet.of(plugin))
+            lost = any(each.lost.is_set() for each in self.fleet.at_work(plugin))
             if lost or self._left.get(plugin) == [] or plugin in self._again:
                 self._again.discard(plugin)
                 self._wake.set()
@@ -290,7 +314,7 @@ class Reconciler:
 
     def _number(self, record: PluginRecord | None) -> int:
         """How many instances are to run."""
-        return min(record.scale, self._most) if record is not None and _wanted(record) else 0
+        return self.numbers.of(record, len(self.fleet.of(record.name))) if _wanted(record) else 0
 
     def _lacks_some(self, record: PluginRecord) -> bool:
         """Whether another instance is to be started now, beside those there are."""
@@ -306,32 +330,29 @@ class Reconciler:
         try:
             instance = await self.starts.run(record.name, self._opened(record, serves=True))
         except (FunctionDriftError, SandboxMismatchError) as error:
-            if isinstance(error, FunctionDriftError):
-                self._signals.notice(
-                    _signal(Noticed.DRIFTED, record.name, differences=error.details["differences"])
-                )
-            await self._states.move(record.name, State.QUARANTINED, cause=error.message)
-            await self._departures.stop(self.fleet.of(record.name))
+            await self._endings.quarantine(record.name, error)
         except PluginUnavailableError as error:
             await self.swaps.failed(record, (), error.message)
-            await self._crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
+            await self._endings.crashed(record.name, cause=error.message, ran_s=time.monotonic() - began)
         except WirthForgeError as error:
             # Engine, image, database or room is missing: not its fault, so it is tried until they are there.
             self.retries.hindered(record.name)
-            await self._without_one(record.name, State.UNHEALTHY, cause=error.message)
+            await self._endings.without_one(record.name, State.UNHEALTHY, cause=error.message)
         else:
             if instance is not None:
                 await self._begin_calls(instance)
             return instance is not None
         return False
 
-    async def started(self, record: PluginRecord) -> Instance | None:
+    async def started(self, record: PluginRecord, *, shadows: bool = False) -> Instance | None:
         """One more instance, which takes no calls and events yet; None when whoever wants it to end interrupted it."""
-        return await self.starts.run(record.name, self._opened(record, serves=False))
+        return await self.starts.run(record.name, self._opened(record, serves=False, shadows=shadows))
 
-    async def _opened(self, record: PluginRecord, *, serves: bool) -> Instance:
+    async def _opened(self, record: PluginRecord, *, serves: bool, shadows: bool = False) -> Instance:
         """One more instance, sent events if it ``serves``; where its fellows are throttled, it is as they are."""
-        instance = await self._instances.open(record, on_lost=self._wake.set)
+        instance = await self._instances.open(
+            record, on_lost=partial(self._ended, record.name), shadows=shadows
+        )
         share = min((each.cpu_share for each in self.fleet.of(record.name)), default=1.0)
         try:
             if share < 1:
@@ -358,37 +379,6 @@ class Reconciler:
         await self._states.move(plugin, State.RUNNING, cause="handshake and self-test passed")
         for instance in self.fleet.of(plugin):
             self.fleet.let_in(instance)
-
-    async def _bury(self, lost: Sequence[Instance], record: PluginRecord | None) -> None:
-        """Instances of one plugin ended unasked: say why, remove what is left, and count it as one crash."""
-        ran_s = time.monotonic() - max(each.began for each in lost)
-        try:
-            runs = record if _wanted(record) and record.state is not State.PAUSED else None
-            if runs is not None and await self.swaps.failed(runs, lost):
-                self._wake.set()
-                return
-            cause = await self._departures.found_dead(lost)
-            if runs is not None:
-                await self._crashed(runs.name, cause=cause, ran_s=ran_s)
-        finally:
-            await self._departures.close(lost)
-
-    async def _crashed(self, plugin: str, *, cause: str, ran_s: float) -> None:
-        self._signals.notice(_signal(Noticed.CRASHED, plugin, cause=cause))
-        again = self.retries.crashed(plugin, ran_s=ran_s)
-        await self._without_one(plugin, State.UNHEALTHY if again else State.CRASH_LOOP, cause=cause)
-
-    async def _without_one(self, plugin: str, after: State, *, cause: str) -> None:
-        """An instance ended or did not start: the plugin stands so, unless another of its instances is there."""
-        if self.fleet.of(plugin):
-            await self._states.note(plugin, "instance.missing", Outcome.FAILED, cause=cause)
-        else:
-            await self._states.move(plugin, after, cause=cause)
-        self._wake.set()
-
-
-def _signal(noticed: Noticed, plugin: str, **detail: object) -> Signal:
-    return Signal(noticed=noticed, plugin=plugin, instance="", at_s=time.monotonic(), detail=detail)
 
 
 async def _record(database: Database, plugin: str) -> PluginRecord | None:

@@ -33,6 +33,7 @@ from wirthforge_sdk.contracts.host_api import (
     GradeOut,
     InstanceOut,
     PluginOut,
+    ScaleOut,
     State,
 )
 from wirthforge_sdk.contracts.permissions import ROLE, Permission
@@ -154,7 +155,7 @@ class Plugins:
                 _check_startable(record)
                 await store.set_enabled(tx, name, enabled=True)
                 await self.audit.append(tx, act_of("plugin.enable", record, operator))
-                if record.state in RESTING:
+                if record.state in RESTING | {State.IDLE}:
                     await self._start_or_wait(tx, record, operator, cause="enabled")
             self.reconciler.starts.release(name)
             self.reconciler.let_go(name)
@@ -193,7 +194,7 @@ class Plugins:
 
     def _hold_to(self, limited: LimitedOut) -> None:
         fleet = self.reconciler.fleet
-        for instance in (*fleet.of(limited.plugin), *fleet.parked(limited.plugin)):
+        for instance in (*fleet.at_work(limited.plugin), *fleet.parked(limited.plugin)):
             # What the kernel did not take holds from the next start on; calls are the gate's own to count.
             now = {
                 name: getattr(limited.limits, name)
@@ -284,12 +285,19 @@ class Plugins:
     def _out(self, record: PluginRecord) -> PluginOut:
         rights = self.permissions.of(record.name, record.release.digest)
         limits = limits_for(record.release.manifest, self.policy)
-        scale = min(record.scale, self.policy.cap.instances)
-        return _plugin_out(record, rights, limits, scale, self.reconciler.fleet.of(record.name))
+        numbers, live = self.reconciler.numbers, self.reconciler.fleet.of(record.name)
+        bounds = numbers.bounds(record)
+        scale = ScaleOut(
+            least=bounds.least,
+            most=bounds.most,
+            now=numbers.of(record, len(live)),
+            reason=numbers.reason(record.name),
+        )
+        return _plugin_out(record, rights, limits, scale, live)
 
 
 def _plugin_out(
-    record: PluginRecord, rights: Rights, limits: Limits, scale: int, live: Sequence[Instance]
+    record: PluginRecord, rights: Rights, limits: Limits, scale: ScaleOut, live: Sequence[Instance]
 ) -> PluginOut:
     manifest = record.release.manifest
     instances = [_instance_out(each) for each in live]
@@ -366,5 +374,7 @@ def _instance_out(instance: Instance) -> InstanceOut:
         started_at=instance.started_at,
         protocol=instance.protocol,
         state=instance.standing,
+        asleep=instance.sleep.is_asleep,
         calls=instance.gate.inside,
+        repairs=instance.repairs,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from wirthforge_host.audit.records import Outcome, Record
 from wirthforge_host.audit.service import Audit
@@ -76,17 +77,24 @@ class States:
         *,
         cause: str,
         actor: str = HOST,
-        snapshot: int | None = None,
     ) -> UpgradeRecord:
-        """Writes, within the caller's transaction, how far an upgrade is; listeners are told once that is committed."""
-        moved = replace(
-            upgrade, state=after, cause=cause, changed_at=self._now(), snapshot=snapshot or upgrade.snapshot
-        )
+        """Writes, within the caller's transaction, how far an upgrade is; listeners are told once that is committed.
+
+        What it is given with the upgrade, a snapshot or evidence, is written with it.
+        """
+        moved = replace(upgrade, state=after, cause=cause, changed_at=self._now())
         if upgrade.id:
             await upgrade_store.change(tx, moved)
         else:
             moved = replace(moved, id=await upgrade_store.add(tx, moved))
-        detail = {"upgrade": moved.id, "before": moved.before, "after": moved.after, "state": after.value}
+        detail: dict[str, Any] = {
+            "upgrade": moved.id,
+            "before": moved.before,
+            "after": moved.after,
+            "state": after.value,
+        }
+        if moved.evidence is not None:
+            detail["evidence"] = moved.evidence.model_dump(mode="json")
         outcome = Outcome.FAILED if after in FAILED else Outcome.ALLOWED
         record = Record(
             actor=actor,

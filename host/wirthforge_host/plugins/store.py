@@ -40,8 +40,9 @@ plugins = Table(
     Column("changed_at", UtcDateTime, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("scale", Integer, nullable=False, server_default="1"),
+    Column("scale_most", Integer, nullable=False, server_default="1"),
 )
-"""``digest`` is of the release that serves, or is to."""
+"""``digest`` is of the release that serves, or is to; ``scale`` is the least."""
 
 releases = Table(
     "releases",
@@ -100,9 +101,7 @@ accepted = Table(
 
 
 _RELEASE = tuple(column for column in releases.c if column.name != "plugin")
-_PLUGIN = select(
-    plugins.c.state, plugins.c.cause, plugins.c.changed_at, plugins.c.enabled, plugins.c.scale, *_RELEASE
-).join_from(
+_PLUGIN = select(*(each for each in plugins.c if each.name not in ("name", "digest")), *_RELEASE).join_from(
     plugins, releases, (releases.c.plugin == plugins.c.name) & (releases.c.digest == plugins.c.digest)
 )
 
@@ -141,7 +140,8 @@ async def add_plugin(tx: Transaction, record: PluginRecord) -> None:
             cause=record.cause,
             changed_at=record.changed_at,
             enabled=record.enabled,
-            scale=record.scale,
+            scale=record.least,
+            scale_most=record.most,
         )
     )
 
@@ -200,9 +200,9 @@ async def set_enabled(tx: Transaction, name: str, *, enabled: bool) -> None:
     await tx.execute(update(plugins).where(plugins.c.name == name).values(enabled=enabled))
 
 
-async def set_scale(tx: Transaction, name: str, scale: int) -> None:
+async def set_scale(tx: Transaction, name: str, least: int, most: int) -> None:
     """Writes how many instances the operator wants."""
-    await tx.execute(update(plugins).where(plugins.c.name == name).values(scale=scale))
+    await tx.execute(update(plugins).where(plugins.c.name == name).values(scale=least, scale_most=most))
 
 
 async def record_transition(
@@ -346,5 +346,6 @@ def _plugin(row: Row[Any]) -> PluginRecord:
         cause=row.cause,
         changed_at=row.changed_at,
         enabled=row.enabled,
-        scale=row.scale,
+        least=row.scale,
+        most=row.scale_most,
     )

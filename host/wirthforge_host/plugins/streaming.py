@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Self
 
@@ -15,23 +15,26 @@ from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.call import Answer, Call, begun
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.instance import Instance
-from wirthforge_host.plugins.reconciler import Reconciler
-from wirthforge_host.plugins.service import Plugins
-from wirthforge_host.plugins.targets import function_of, live_instance, take_one
+from wirthforge_host.plugins.targets import function_of, take_one
+from wirthforge_host.plugins.upgrades.counting import Answered
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.streams_api import DEFAULT_TOTAL_S, InputOut, StreamIn
 from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError, WirthForgeError
+
+Tell = Callable[[Answered], None]
+"""Told of what a call ended with."""
 
 
 class StreamedCall:
     """One call at work: iterate over what happens, then ask for its :meth:`outcome`."""
 
-    def __init__(self, call: Call, session: Session, stream: Stream) -> None:
+    def __init__(self, call: Call, session: Session, stream: Stream, tell: Tell) -> None:
         self.id = call.id
         self.is_fed = False
         self.stream = stream
         self._call = call
         self._session = session
+        self._tell = tell
 
     def __aiter__(self) -> Self:
         return self
@@ -47,7 +50,9 @@ class StreamedCall:
             result = await self._session.outcome(call.function.name, self.stream)
         except WirthForgeError as error:
             call.code = error.code
+            self._tell(error)
             raise
+        self._tell(result)
         call.outcome, call.code = Outcome.ALLOWED, "function_failed" if result.is_error else "ok"
         return Answer(
             id=call.id,
@@ -63,10 +68,11 @@ class Streaming:
     """Calls functions on the live instances and tells what comes."""
 
     def __init__(
-        self, plugins: Plugins, reconciler: Reconciler, calls: Calls, audit: Audit, metrics: Metrics
+        self,
+        calls: Calls,
+        audit: Audit,
+        metrics: Metrics,
     ) -> None:
-        self._plugins = plugins
-        self._reconciler = reconciler
         self._calls = calls
         self._audit = audit
         self._metrics = metrics
@@ -85,15 +91,18 @@ class Streaming:
             InvalidInputError: An argument is to follow, and the plugin takes no streams.
             LimitExceededError: The plugin or the function is called too often, or too many calls or streams are open.
         """
-        instance = await live_instance(self._plugins, self._reconciler, body.plugin)
+        asked_at = time.monotonic()
+        instance = await self._calls.entered(body, caller.actor)
         function = function_of(instance, body.function)
-        call = begun(body.plugin, function, caller.actor, body.timeout_s or DEFAULT_TOTAL_S)
+        total_s = body.timeout_s or DEFAULT_TOTAL_S
+        call = begun(body.plugin, function, caller.actor, total_s, asked_at=asked_at)
         call.code = "abandoned"
         with ExitStack() as inside:
             try:
                 take_one(instance, function)
                 inside.enter_context(instance.gate)
-                streamed = _streamed(call, instance, body)
+                await instance.session.connection.awake(min(call.remaining_s(), function.timeout_s))
+                streamed = self._streamed(call, instance, body)
             except WirthForgeError as error:
                 call.code = error.code
                 await self._record(call, body, {})
@@ -147,15 +156,19 @@ class Streaming:
             Record(actor=call.actor, action="call", outcome=call.outcome, plugin=call.plugin, detail=detail)
         )
 
+    def _streamed(self, call: Call, instance: Instance, body: StreamIn) -> StreamedCall:
+        function = call.function
+        stream = instance.session.stream(
+            function.name,
+            body.arguments,
+            timeout_s=body.timeout_s or DEFAULT_TOTAL_S,
+            idle_s=min(function.timeout_s, body.idle_s or function.timeout_s),
+            call_id=call.id,
+            input_name=body.input,
+        )
 
-def _streamed(call: Call, instance: Instance, body: StreamIn) -> StreamedCall:
-    function = call.function
-    stream = instance.session.stream(
-        function.name,
-        body.arguments,
-        timeout_s=body.timeout_s or DEFAULT_TOTAL_S,
-        idle_s=min(function.timeout_s, body.idle_s or function.timeout_s),
-        call_id=call.id,
-        input_name=body.input,
-    )
-    return StreamedCall(call, instance.session, stream)
+        def tell(answered: Answered) -> None:
+            # How long it takes is as much its reader's doing.
+            self._calls.trials.tell(instance, call, body.arguments, answered, None)
+
+        return StreamedCall(call, instance.session, stream, tell)

@@ -79,6 +79,18 @@ class Control:
         if not await self._directly(container, pid, Cgroup.kill):
             await self._engine.kill(container)
 
+    async def oom_kills(self, container: str, pid: int | None) -> int:
+        """Its processes that the kernel ended for memory until now; 0 where the host cannot see that."""
+        cgroup = None if pid is None else await asyncio.to_thread(_cgroup, pid, container)
+        if cgroup is None:
+            return 0
+        try:
+            return (await asyncio.to_thread(cgroup.usage)).oom_kills
+        except (CgroupMissingError, CgroupUnreachableError):
+            return 0
+        finally:
+            cgroup.close()
+
     async def _directly(self, container: str, pid: int | None, act: Callable[[Cgroup], None]) -> bool:
         """Whether ``act`` was done on the container's cgroup."""
         cgroup = await self.cgroup(container, pid)

@@ -40,10 +40,8 @@ from wirthforge_sdk.contracts.resources import MIB, Limits
 
 UIDS = range(61_000, 65_534)
 """Above what distributions give out, below ``nobody``, and inside a remapped range of 65,536."""
-
 PERIOD_US = 10_000
 """The engine's own 100 ms let a plugin at its limit stand still for 50 ms (p99), five times as long."""
-
 SMALLEST_QUOTA_US = 1_000
 """The kernel takes no smaller one; below a tenth of a core the period grows instead."""
 
@@ -54,8 +52,10 @@ FILES_IN_TMP = 2048
 ENVIRONMENT = (
     ("HOME", "/tmp"),  # noqa: S108 the container's own tmpfs
     ("LANG", "C.UTF-8"),
-    # One arena: the allocator's default of eight a core reserves more than the smallest sandbox has.
+    # One arena: eight a core reserve more than the smallest sandbox has. What a MiB used stays for the next (mallopt).
     ("MALLOC_ARENA_MAX", "1"),
+    ("MALLOC_MMAP_THRESHOLD_", str(4 * MIB)),
+    ("MALLOC_TRIM_THRESHOLD_", str(8 * MIB)),
     ("PATH", "/usr/local/bin:/usr/bin:/bin"),
     ("PYTHONDONTWRITEBYTECODE", "1"),
     ("TMPDIR", "/tmp"),  # noqa: S108

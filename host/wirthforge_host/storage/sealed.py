@@ -6,7 +6,7 @@ snapshot, space and key; a value to plugin, space, key and version. The rows tha
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -76,6 +76,8 @@ class Summary(Struct, array_like=True, frozen=True):
     size_bytes: int
     content: bytes
     """SHA-256 of spots and heads in order: no row can be taken out or put in."""
+    by: Literal["operator", "upgrade"]
+    """Who had it taken."""
 
 
 def encoded(document: Struct) -> bytes:

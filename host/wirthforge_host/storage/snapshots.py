@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +18,7 @@ from wirthforge_host.storage.models import Spot, milliseconds
 from wirthforge_host.storage.sealed import LIVE, Head, Row, Summary, encoded, head_context, summary_context
 from wirthforge_host.storage.service import Writing
 from wirthforge_host.storage.store import SnapshotRow
-from wirthforge_sdk.contracts.storage_api import MAX_SNAPSHOTS, SnapshotOut
+from wirthforge_sdk.contracts.storage_api import MAX_SNAPSHOTS, MAX_UPGRADE_SNAPSHOTS, SnapshotOut
 from wirthforge_sdk.errors import LimitExceededError, NotFoundError
 from wirthforge_sdk.serving.database import Database, Transaction
 
@@ -46,10 +47,11 @@ class _Content:
 
 
 class Snapshots:
-    """The snapshots of every plugin: at most :data:`MAX_SNAPSHOTS` of each, of which the oldest make room.
+    """The snapshots of every plugin: some that an operator keeps, and some that upgrades keep.
 
-    :meth:`take` and :meth:`restore` work in a caller's transaction, so that an upgrade keeps both or neither. The rest
-    is what an operator does, with its record.
+    There are only so many of each kind, and the oldest make room for another of that kind: an upgrade takes no snapshot
+    away from an operator. :meth:`take` and :meth:`restore` work in a caller's transaction, so that an upgrade keeps
+    both or neither. The rest is what an operator does, with its record.
     """
 
     def __init__(
@@ -73,27 +75,25 @@ class Snapshots:
             writing = await Writing.begin(self._keyring, tx, plugin, seals=0)
             return [told(plugin, row.id, summary) for row, summary in await _all(tx, plugin, writing)]
 
-    async def take(self, tx: Transaction, plugin: str, digest: str) -> SnapshotOut:
-        """Keeps what the plugin has stored, as that of the release ``digest``; the oldest snapshots make room.
+    async def take(
+        self, tx: Transaction, plugin: str, digest: str, by: Literal["operator", "upgrade"] = "upgrade"
+    ) -> SnapshotOut:
+        """Keeps what the plugin has stored, as that of the release ``digest``; the oldest of its kind make room.
 
         Raises:
-            LimitExceededError: It alone is over the bound of all.
+            LimitExceededError: There is no room for it beside those of the other kind.
             SealBrokenError: Something was altered, or is missing.
         """
         count = await store.count(tx, plugin, LIVE)
         writing = await Writing.begin(self._keyring, tx, plugin, seals=count + 1)
-        if writing.used_bytes > self._max_bytes:
-            raise LimitExceededError(
-                f"a snapshot of {plugin} would have {writing.used_bytes} bytes, more than {self._max_bytes}"
-            )
-        await self._make_room(tx, plugin, writing)
+        await self._make_room(tx, plugin, writing, by)
         writing.revision += 1
         number = writing.revision
         content = await _moved(tx, plugin, writing, LIVE, number)
         if content.size_bytes != writing.used_bytes:
             raise writing.opened.incomplete(("usage",))
         now_ms = milliseconds(self._now)
-        summary = Summary(digest, now_ms, content.entries, content.size_bytes, content.digest)
+        summary = Summary(digest, now_ms, content.entries, content.size_bytes, content.digest, by)
         sealed = writing.key.seal(summary_context(number), encoded(summary))
         await store.add_snapshot(tx, plugin, SnapshotRow(number, sealed))
         await writing.end()
@@ -120,7 +120,7 @@ class Snapshots:
     async def create(self, plugin: str, digest: str, actor: str) -> SnapshotOut:
         """As :meth:`take`, for an operator."""
         async with self._database.transaction() as tx:
-            taken = await self.take(tx, plugin, digest)
+            taken = await self.take(tx, plugin, digest, "operator")
             await self._record(tx, "storage.snapshot", taken, actor)
         return taken
 
@@ -143,13 +143,21 @@ class Snapshots:
             await store.remove_snapshot(tx, plugin, number)
             await self._record(tx, "storage.snapshot_delete", told(plugin, number, summary), actor)
 
-    async def _make_room(self, tx: Transaction, plugin: str, writing: Writing) -> None:
-        kept = await _all(tx, plugin, writing)
-        total = sum(summary.size_bytes for _, summary in kept) + writing.used_bytes
-        while kept and (len(kept) >= MAX_SNAPSHOTS or total > self._max_bytes):
-            row, summary = kept.pop(0)
-            total -= summary.size_bytes
-            await store.remove_snapshot(tx, plugin, row.id)
+    async def _make_room(self, tx: Transaction, plugin: str, writing: Writing, by: str) -> None:
+        every = await _all(tx, plugin, writing)
+        total = sum(summary.size_bytes for _, summary in every) + writing.used_bytes
+        kept = [(row.id, summary.size_bytes) for row, summary in every if summary.by == by]
+        most = MAX_SNAPSHOTS if by == "operator" else MAX_UPGRADE_SNAPSHOTS
+        while kept and (len(kept) >= most or total > self._max_bytes):
+            number, size_bytes = kept.pop(0)
+            total -= size_bytes
+            await store.remove_snapshot(tx, plugin, number)
+        if total > self._max_bytes:
+            raise LimitExceededError(
+                f"the snapshots of {plugin} would have {total} bytes, more than {self._max_bytes}: delete one that is "
+                f"not needed (`wirthforge storage snapshots {plugin}`)",
+                plugin=plugin,
+            )
 
     async def _record(self, tx: Transaction, action: str, snapshot: SnapshotOut, actor: str) -> None:
         detail = {"snapshot": snapshot.id, "digest": snapshot.digest, "bytes": snapshot.size_bytes}
@@ -165,6 +173,7 @@ def told(plugin: str, number: int, summary: Summary) -> SnapshotOut:
         id=number,
         plugin=plugin,
         digest=summary.digest,
+        by=summary.by,
         created_at=datetime.fromtimestamp(summary.created_ms / 1000, UTC),
         entries=summary.entries,
         size_bytes=summary.size_bytes,

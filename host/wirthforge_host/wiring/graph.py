@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 
 from wirthforge_host.audit.checkpoints import Checkpoints
-from wirthforge_host.configuration import OWNER as SECRETS
 from wirthforge_host.database import metadata
 from wirthforge_host.install import Installer, Marketplace, Source
 from wirthforge_host.mcp.server import Server
@@ -17,7 +16,9 @@ from wirthforge_host.metrics import Metrics
 from wirthforge_host.plugins.answers import Answers
 from wirthforge_host.plugins.calls import Calls
 from wirthforge_host.plugins.containment import Containment
+from wirthforge_host.plugins.idle import Idle
 from wirthforge_host.plugins.instances import Instances
+from wirthforge_host.plugins.profiles import Profiles
 from wirthforge_host.plugins.provisioning import Provisioning
 from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.scaling import Scaling
@@ -62,6 +63,8 @@ class Wiring(Ground):
     installer: Installer
     instances: Instances
     reconciler: Reconciler
+    idle: Idle
+    profiles: Profiles
     scaling: Scaling
     containment: Containment
     resources: Resources
@@ -93,6 +96,7 @@ class Wiring(Ground):
             await self.secrets.load()
             await self.mcp.load()
             await self.plugins.sweep()
+            await self.idle.load()
             # Begun before the log, to sign what it was in the end.
             await stack.enter_async_context(self.checkpoints.running())
             await stack.enter_async_context(self.audit.running())
@@ -104,6 +108,8 @@ class Wiring(Ground):
             )
             tasks = {
                 "reconciler": self.reconciler.run(),
+                "idle": self.idle.run(),
+                "scaling": self.scaling.run(),
                 "functions": self.instances.functions.run(),
                 "permissions": self.permissions.run(),
                 "pool": self.instances.pool.run(),
@@ -161,18 +167,18 @@ def build_wiring(
         metrics=metrics,
         tokens=Tokens(ground.database, ground.audit, now=now),
         snapshots=snapshots,
-        storage_upkeep=Upkeep(
-            ground.database, ground.keyring, now=now, others={SECRETS: ground.secrets.settle}
-        ),
+        storage_upkeep=parts.storage_upkeep(ground),
         plugins=plugins,
         answers=Answers(requests=ground.requests, plugins=plugins),
         provisioning=parts.provisioning(ground, plugins, reconciler),
-        calls=(calls := parts.calls(ground, plugins, reconciler, metrics)),
-        streaming=Streaming(plugins, reconciler, calls, ground.audit, metrics),
+        idle=(idle := parts.idle(ground, states, reconciler, instances)),
+        calls=(calls := parts.calls(ground, plugins, reconciler, idle, metrics)),
+        streaming=Streaming(calls, ground.audit, metrics),
         installer=parts.installer(ground, plugins, source or Marketplace(settings.marketplace_url)),
         instances=instances,
         reconciler=reconciler,
-        scaling=parts.scaling(ground, reconciler),
+        profiles=Profiles(plugins, reconciler, resources, metrics, ground.audit),
+        scaling=parts.scaling(ground, states, reconciler),
         containment=containment,
         resources=resources,
         enforcer=parts.enforcer(ground, containment),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wirthforge_host.audit.checkpoints import Checkpoints, own_key
 from wirthforge_host.bridge import Bridge, Services
+from wirthforge_host.configuration import OWNER as SECRETS
 from wirthforge_host.egress import Egress, MachineNetwork
 from wirthforge_host.install import Installer, Source
 from wirthforge_host.mcp.approvals import Approvals
@@ -24,6 +25,7 @@ from wirthforge_host.plugins.departures import Departures
 from wirthforge_host.plugins.faults import Faults
 from wirthforge_host.plugins.fleet import Fleet
 from wirthforge_host.plugins.functions import Functions
+from wirthforge_host.plugins.idle import Idle
 from wirthforge_host.plugins.instances import Instances
 from wirthforge_host.plugins.pool import Pool
 from wirthforge_host.plugins.provisioning import Provisioning
@@ -34,6 +36,8 @@ from wirthforge_host.plugins.roster import Roster
 from wirthforge_host.plugins.scaling import Scaling
 from wirthforge_host.plugins.service import Plugins
 from wirthforge_host.plugins.states import States
+from wirthforge_host.plugins.upgrades.canary import Canaries
+from wirthforge_host.plugins.upgrades.parking import Parking
 from wirthforge_host.plugins.upgrades.service import Upgrades
 from wirthforge_host.plugins.upgrades.swap import Swaps
 from wirthforge_host.resources.enforcer import Enforcer
@@ -43,7 +47,7 @@ from wirthforge_host.sandbox.control import Control
 from wirthforge_host.sandbox.ports import ContainerEngine
 from wirthforge_host.sandbox.service import Sandboxes
 from wirthforge_host.settings import Settings
-from wirthforge_host.storage import Snapshots
+from wirthforge_host.storage import Snapshots, Upkeep
 from wirthforge_host.threats import rules
 from wirthforge_host.threats.alerts import Alerts
 from wirthforge_host.threats.judging import Judges
@@ -199,26 +203,44 @@ def reconciler(
         faults=Faults(),
         drain_s=instances.settings.drain_timeout_s,
     )
-    swaps = Swaps(
-        database=ground.database,
-        states=states,
-        snapshots=snapshots,
-        control=control,
-        departures=departures,
-        readiness=Readiness(permissions=ground.permissions, provision=ground.provision),
-        now=ground.now,
-        settings=instances.settings,
-    )
+    swaps = _swaps(ground, departures, states, control, snapshots)
     return Reconciler(instances, adoption, states, control, ground.signals, swaps)
 
 
-def scaling(ground: Ground, reconciler: Reconciler) -> Scaling:
+def _swaps(
+    ground: Ground, departures: Departures, states: States, control: Control, snapshots: Snapshots
+) -> Swaps:
+    """What brings another release."""
+    settings = departures.instances.settings
+    readiness = Readiness(permissions=ground.permissions, provision=ground.provision)
+    return Swaps(
+        database=ground.database,
+        states=states,
+        snapshots=snapshots,
+        departures=departures,
+        parking=Parking(departures=departures, control=control, settings=settings),
+        canaries=Canaries(
+            database=ground.database,
+            states=states,
+            departures=departures,
+            readiness=readiness,
+            audit=ground.audit,
+            now=ground.now,
+        ),
+        readiness=readiness,
+        now=ground.now,
+        settings=settings,
+    )
+
+
+def scaling(ground: Ground, states: States, reconciler: Reconciler) -> Scaling:
     """What sets how many instances run."""
     return Scaling(
         database=ground.database,
         audit=ground.audit,
+        states=states,
         reconciler=reconciler,
-        most=ground.policy.cap.instances,
+        cap=ground.policy.cap.instances,
     )
 
 
@@ -308,11 +330,32 @@ def installer(ground: Ground, plugins: Plugins, source: Source) -> Installer:
     )
 
 
-def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, metrics: Metrics) -> Calls:
+def idle(ground: Ground, states: States, reconciler: Reconciler, instances: Instances) -> Idle:
+    """Who puts to rest what nobody calls, listening."""
+    service = Idle(
+        database=ground.database,
+        states=states,
+        reconciler=reconciler,
+        bus=ground.bus,
+        functions=instances.functions,
+        readiness=reconciler.swaps.readiness,
+        policy=ground.policy.idle,
+    )
+    ground.signals.listen(service.judge)
+    ground.events.listen(service.hear)
+    return service
+
+
+def calls(ground: Ground, plugins: Plugins, reconciler: Reconciler, idle: Idle, metrics: Metrics) -> Calls:
     """Who makes calls, also those of plugins."""
-    service = Calls(plugins, reconciler, ground.audit, metrics, ground.cache)
+    service = Calls(plugins, reconciler, idle, ground.audit, metrics, ground.cache)
     ground.exchange.connect(service)
     return service
+
+
+def storage_upkeep(ground: Ground) -> Upkeep:
+    """What seals anew all that is sealed, plugins' secrets with it."""
+    return Upkeep(ground.database, ground.keyring, now=ground.now, others={SECRETS: ground.secrets.settle})
 
 
 def checkpoints(settings: Settings, ground: Ground) -> Checkpoints:

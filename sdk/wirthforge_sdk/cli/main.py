@@ -24,6 +24,7 @@ from wirthforge_sdk.cli import (
     operator,
     permissions,
     policy,
+    profiles,
     resources,
     storage,
     threats,
@@ -81,6 +82,7 @@ _add(
         "scale": operator.scale,
         "restart": upgrades.restart,
         "upgrade": upgrades.upgrade,
+        "promote": upgrades.promote,
         "rollback": upgrades.rollback,
         "upgrades": upgrades.upgrades,
         "disable": operator.disable,
@@ -95,6 +97,7 @@ _add(
         "stats": resources.stats,
         "limit": resources.limit,
         "recommend": resources.recommend,
+        "profile": profiles.profile,
     },
 )
 _add(

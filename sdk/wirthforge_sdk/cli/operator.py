@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -13,6 +14,7 @@ import typer
 
 from wirthforge_sdk.cli import services
 from wirthforge_sdk.cli.output import UNEXPECTED, Answer, can_ask, confirm, say, working
+from wirthforge_sdk.cli.raw import How, called_raw
 from wirthforge_sdk.cli.streaming import streamed
 from wirthforge_sdk.errors import InvalidInputError
 
@@ -99,10 +101,7 @@ def call(
             metavar="KEY=VALUE", help="One argument; the value is JSON where it can be, else a text."
         ),
     ] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.001, max=600, help="Seconds to wait.")] = None,
-    stream: Annotated[  # noqa: FBT002 (an option)
-        bool, typer.Option("--stream", "-s", help="Show items and progress as they come.")
-    ] = False,
+    how: How = How(),  # noqa: B008 (frozen)
 ) -> Awaitable[Answer] | AsyncIterator[Answer]:
     """Call a function of a running plugin.
 
@@ -114,9 +113,13 @@ def call(
             f"'{target}' names no function: write namespace/name.function", field="target"
         )
     given = _object(arguments) | dict(_pair(each) for each in arg or [])
-    if stream:
-        return streamed(plugin, function, given, timeout)
-    return _called(plugin, function, given, timeout)
+    if how.stream and how.is_raw:
+        raise InvalidInputError("--stream shows what comes: leave --body and --output out", field="stream")
+    if how.stream:
+        return streamed(plugin, function, given, how.timeout)
+    if how.is_raw:
+        return called_raw(plugin, function, given, how)
+    return _called(plugin, function, given, how.timeout)
 
 
 async def _called(plugin: str, function: str, given: dict[str, Any], timeout_s: float | None) -> Answer:
@@ -192,18 +195,34 @@ async def enable(name: Name) -> Answer:
 
 async def scale(
     name: Name,
-    instances: Annotated[int, typer.Argument(min=1, max=64, help="How many share its calls.")],
+    instances: Annotated[
+        str, typer.Argument(help="How many share its calls: 3, or 1..4 for as many as the load takes.")
+    ],
 ) -> Answer:
     """Have several instances of a plugin share its calls, each with the plugin's limits.
 
+    With two numbers, more are started within seconds of more calls, and fewer run after a minute of fewer.
     Those that are too many end once their open calls are done. No more than the policy's cap.instances.
     """
     from wirthforge_sdk.cli import views
 
+    least, most = _bounds(instances)
     async with services.host() as host:
         with working(f"Scaling {name}"):
-            plugin = await host.scale(name, instances)
+            plugin = await host.scale(name, least, most)
     return Answer(plugin, lambda: views.scaled(plugin))
+
+
+def _bounds(told: str) -> tuple[int, int]:
+    """``3`` or ``1..4``."""
+    least, _, most = told.partition("..")
+    numbers = [least, most] if most else [least, least]
+    if (".." in told and not most) or not all(re.fullmatch("[1-9][0-9]?", each) for each in numbers):
+        raise InvalidInputError(
+            f"instances: '{told[:40]}' is neither a number from 1 to 64 nor two, such as 1..4",
+            field="instances",
+        )
+    return int(numbers[0]), int(numbers[1])
 
 
 async def disable(name: Name) -> Answer:

@@ -42,7 +42,7 @@ async def approve(
 ) -> Answer:
     """Grant what a running plugin asks for; its call goes on."""
     return await _answered(
-        request, {"decision": "approve", "reason": reason, "expires_in_s": _seconds(lasting)}
+        request, {"decision": "approve", "reason": reason, "expires_in_s": seconds_of(lasting)}
     )
 
 
@@ -188,7 +188,12 @@ def _toml(name: str, wanted: list[dict[str, Any]]) -> str:
     return "\n\n".join(tables)
 
 
-def _seconds(text: str | None) -> float | None:
+def seconds_of(text: str | None) -> float | None:
+    """What stands behind ``--for``, in seconds.
+
+    Raises:
+        InvalidInputError: It is no time.
+    """
     if text is None:
         return None
     found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)

@@ -67,7 +67,7 @@ def _argument(argument: Any) -> str:
 
 
 def _option(option: Any) -> str:
-    names = ", ".join(option.opts)
+    names = ", ".join([*option.opts, *option.secondary_opts])
     if option.is_flag:
         return names
     value = option.metavar or option.name.upper()

@@ -30,15 +30,15 @@ async def snapshots(name: Name) -> Answer:
     async with services.host() as host:
         page = await host.snapshots(name)
     rows = [
-        (each.id, views.moment(each.created_at), each.entries, each.size_bytes, each.digest)
+        (each.id, views.moment(each.created_at), each.entries, each.size_bytes, each.by, each.digest)
         for each in page.items
     ]
-    columns = ("Id", "Taken", "Values", "Bytes", "Of release")
+    columns = ("Id", "Taken", "Values", "Bytes", "By", "Of release")
     return Answer(page, lambda: views.table(columns, rows) if rows else "There are no snapshots.")
 
 
 async def snapshot(name: Name) -> Answer:
-    """Keep what a plugin has stored now; the oldest snapshots make room."""
+    """Keep what a plugin has stored now; the oldest that were kept so make room."""
     async with services.host() as host:
         taken = await host.take_snapshot(name)
     return Answer(taken, lambda: f"Snapshot {_told(taken)}")

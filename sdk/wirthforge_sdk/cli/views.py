@@ -172,8 +172,13 @@ def installed(plugins: Sequence[PluginOut]) -> RenderableType:
     """What is on the host."""
     if not plugins:
         return Text("Nothing is installed. Look around with `wirthforge search`.", style="dim")
-    rows = [(text(each.name, "bold"), each.version, state(each.state), each.cause) for each in plugins]
+    rows = [(text(each.name, "bold"), each.version, state(each.state), _cause(each)) for each in plugins]
     return table(("Plugin", "Version", "State", "Cause"), rows)
+
+
+def _cause(one: PluginOut) -> str:
+    repairs = sum(each.repairs for each in one.instances)
+    return f"{one.cause}; crashed and repaired {repairs} times" if repairs else one.cause
 
 
 def plugin(one: PluginOut) -> RenderableType:
@@ -197,10 +202,19 @@ def plugin(one: PluginOut) -> RenderableType:
         text(one.summary),
         Text(),
         head,
-        titled(f"Instances: {len(one.instances)} of {one.scale}", instances(one.instances)),
+        titled(f"Instances: {number(one)}", instances(one.instances)),
         titled("Permissions", sheet(one.permissions)),
         offered(one),
     )
+
+
+def number(one: PluginOut) -> str:
+    """How many instances run of how many that are to, and why."""
+    scale = one.scale
+    told = f"{len(one.instances)} of {scale.now}"
+    if scale.least == scale.most:
+        return told
+    return f"{told}, {scale.least}..{scale.most} by the load" + (f" ({scale.reason})" if scale.reason else "")
 
 
 def instances(running: Sequence[InstanceOut]) -> RenderableType:
@@ -210,20 +224,21 @@ def instances(running: Sequence[InstanceOut]) -> RenderableType:
     rows = [
         (
             each.id,
-            state(each.state),
+            Text("asleep", style="dim") if each.asleep else state(each.state),
             each.calls,
+            each.repairs,
             each.container[:12],
             f"user {each.uid}",
             moment(each.started_at),
         )
         for each in running
     ]
-    return table(("Instance", "State", "Calls inside", "Container", "Runs as", "Started"), rows)
+    return table(("Instance", "State", "Calls inside", "Repairs", "Container", "Runs as", "Started"), rows)
 
 
 def scaled(one: PluginOut) -> RenderableType:
     """A plugin that is to have another number of instances."""
-    line = text(f"{len(one.instances)} of {one.scale} instances run.")
+    line = text(f"Instances: {number(one)}.")
     return Group(changed(one), line)
 
 

@@ -47,7 +47,7 @@ class Request:
     path: str
     params: Parameters | None = None
     body: BaseModel | None = None
-    content: AsyncIterator[bytes] | None = None
+    content: AsyncIterator[bytes] | bytes | None = None
     headers: Mapping[str, str] | None = None
     timeout_s: float = READ_S
     """Longest silence of the server."""
@@ -99,7 +99,10 @@ class Connection:
 
     async def ask(self, request: Request, shape: type[Answer]) -> Answer:
         """Sends ``request`` and reads the answer as ``shape``."""
-        data = await self._sent(request)
+        return self.shaped(request, await self._sent(request), shape)
+
+    def shaped(self, request: Request, data: bytes, shape: type[Answer]) -> Answer:
+        """The answer to ``request`` as ``shape``."""
         try:
             return shape.model_validate_json(data)
         except ValidationError as error:
@@ -147,9 +150,15 @@ class Connection:
             raise UnavailableError(f"{self._where} did not end its answer in time: {self._remedy}") from error
 
     async def _sent(self, request: Request) -> bytes:
-        async def once() -> bytes:
+        return (await self.answered(request))[1]
+
+    async def answered(self, request: Request) -> tuple[str, bytes]:
+        """The media type of the answer to ``request``, and its body."""
+
+        async def once() -> tuple[str, bytes]:
             async with self.opened(request) as response:
-                return await self._read(response, request.max_bytes or MAX_RESPONSE_BYTES)
+                kind = response.headers.get("content-type", "").partition(";")[0].strip()
+                return kind, await self._read(response, request.max_bytes or MAX_RESPONSE_BYTES)
 
         async with self.within(request.total_s or max(TOTAL_S, request.timeout_s)):
             return await self.repeated(once, attempts=ATTEMPTS if request.repeatable else 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
@@ -31,10 +32,12 @@ from wirthforge_sdk.contracts.host_api import (
     InstallIn,
     LogOut,
     PluginOut,
+    RawCallIn,
     ScaleIn,
     ThrottleIn,
 )
 from wirthforge_sdk.contracts.policy import SecurityPolicy
+from wirthforge_sdk.contracts.profile_api import ProfileIn, ProfileOut
 from wirthforge_sdk.contracts.resources_api import (
     LimitedOut,
     PluginResourcesOut,
@@ -42,6 +45,7 @@ from wirthforge_sdk.contracts.resources_api import (
     ResourcesIn,
     UsagesOut,
 )
+from wirthforge_sdk.contracts.streams_api import CALL_HEADER, RAW
 from wirthforge_sdk.contracts.threats_api import AlertOut, NoteIn, RuleOut
 from wirthforge_sdk.contracts.wire import Page, Shape
 
@@ -50,6 +54,7 @@ INSTALL_S: Final = 300.0
 START_S: Final = 120.0
 CALL_S: Final = 600.0
 """The longest timeout a function may have."""
+PROFILE_GRACE_S: Final = 15.0
 GRACE_S: Final = 10.0
 """What the host may need beyond a call's own timeout to say that it timed out."""
 
@@ -168,6 +173,13 @@ class ResourceUse(Observation, Provisions):
         request = Request("GET", f"{plugin_path(name)}/recommendations", repeatable=True)
         return await self._connection.ask(request, RecommendationsOut)
 
+    async def profile(self, name: str, asked: ProfileIn) -> ProfileOut:
+        """Looks for some seconds where a plugin's time goes; answers when that is over."""
+        request = Request(
+            "POST", f"{plugin_path(name)}/profile", body=asked, timeout_s=asked.seconds + PROFILE_GRACE_S
+        )
+        return await self._connection.ask(request, ProfileOut)
+
     async def follow_recommendations(self, name: str) -> LimitedOut:
         """Makes all that is suggested now the operator's own limits."""
         return await self._connection.ask(
@@ -246,10 +258,10 @@ class HostClient(
             Request("POST", f"{plugin_path(name)}/disable", timeout_s=START_S, repeatable=True), PluginOut
         )
 
-    async def scale(self, name: str, instances: int) -> PluginOut:
-        """Has that many instances share a plugin's calls."""
+    async def scale(self, name: str, least: int, most: int) -> PluginOut:
+        """Has so many instances share a plugin's calls, by the load."""
         with given():
-            body = ScaleIn(instances=instances)
+            body = ScaleIn(least=least, most=most)
         request = Request(
             "PUT", f"{plugin_path(name)}/instances", body=body, timeout_s=START_S, repeatable=True
         )
@@ -296,3 +308,43 @@ class HostClient(
             )
         request = Request("POST", "/v1/calls", body=body, timeout_s=(timeout_s or CALL_S) + GRACE_S)
         return await self._connection.ask(request, CallOut)
+
+    async def call_raw(
+        self,
+        plugin: str,
+        function: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        body: tuple[str, bytes] | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes | CallOut:
+        """Calls a function whose argument or result is bytes, which travel as they are; never repeated.
+
+        Args:
+            plugin: Its name.
+            function: Its name.
+            arguments: All but the one that is bytes.
+            body: The name of that, and the bytes, at most 1 MiB.
+            timeout_s: How long to wait.
+
+        Returns:
+            The bytes that it returned, or the whole answer of one that returned anything else or failed.
+        """
+        with given():
+            told = RawCallIn(
+                plugin=plugin,
+                function=function,
+                arguments=dict(arguments or {}),
+                timeout_s=timeout_s,
+                input=None if body is None else body[0],
+            )
+        header = json.dumps(told.model_dump(mode="json", exclude_none=True))
+        request = Request(
+            "POST",
+            "/v1/calls/raw",
+            content=b"" if body is None else body[1],
+            headers={"Content-Type": RAW, CALL_HEADER: header},
+            timeout_s=(timeout_s or CALL_S) + GRACE_S,
+        )
+        kind, data = await self._connection.answered(request)
+        return data if kind == RAW else self._connection.shaped(request, data, CallOut)

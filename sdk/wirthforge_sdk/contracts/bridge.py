@@ -61,6 +61,13 @@ RECONNECT_S: Final = 60.0
 """How long a plugin whose host died tries to reach the next one, before it ends itself. A socket that refuses says that
 its host died; one that is gone, that the instance is over."""
 
+REPAIRED: Final = "wf/repaired"
+"""Notification of the plugin, the first line of a connection: ``{code: int}``. Its process took the place of one that
+crashed in the same sandbox, with that exit code, or by signal n where it is -n."""
+REPAIRS: Final = 3
+WINDOW_S: Final = 60.0
+"""So often in so many seconds a crashed process is replaced in its sandbox."""
+
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 """A longer line closes the connection."""
 MAX_IN_FLIGHT: Final = 256
@@ -79,8 +86,12 @@ META_CALL: Final = "wf/call"
 META_STREAM: Final = "wf/stream"
 """In ``params._meta`` of a call that may stream: ``{credit: bytes, input?: name of the argument that follows as a
 stream}``. Sent only to plugins whose capabilities have ``experimental["wf/streams"]``."""
+META_BODY: Final = "wf/body"
+"""In ``params._meta`` of a call: ``{input?: name of the argument that is the raw bytes after the line}``. Who sends it
+takes a result that is bytes as raw bytes after the answer. Sent only to plugins whose capabilities have
+``experimental["wf/bodies"]``."""
 META_BYTES: Final = "wf/bytes"
-"""In ``params._meta`` of a stream's item: how many raw bytes follow the line's newline."""
+"""In ``_meta`` of a message's params, or of its result: how many raw bytes follow the line's newline."""
 META_PROGRESS: Final = "progressToken"
 """MCP's own: by which ``notifications/progress`` name the call."""
 META_PROTOCOL: Final = "io.modelcontextprotocol/protocolVersion"
@@ -93,6 +104,8 @@ META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
 
 STREAMS_CAPABILITY: Final = "wf/streams"
 """In ``capabilities.experimental`` of a plugin that streams."""
+BODIES_CAPABILITY: Final = "wf/bodies"
+"""In ``capabilities.experimental`` of a plugin that takes and gives raw bytes in a call that does not stream."""
 ITEM: Final = "wf/item"
 """Notification, both ways: ``{requestId, seq, item}``, or ``{requestId, seq, _meta: {"wf/bytes": n}}`` and n bytes."""
 CREDIT: Final = "wf/credit"
@@ -108,7 +121,7 @@ MAX_CREDIT_BYTES: Final = 16 * 1024 * 1024
 """Credit that a stream may have at a time."""
 MAX_CHUNK_BYTES: Final = 1024 * 1024
 """Raw bytes after one line."""
-MAX_HEADER_BYTES: Final = 1024
+MAX_HEADER_BYTES: Final = 64 * 1024
 """Of a line that raw bytes follow."""
 STREAM_MARK: Final = "x-stream"
 """In a function's schemas, ``true`` on the array (or base64 string) that may travel as a stream."""
@@ -192,6 +205,17 @@ CONFIG_CHANGED: Final = "wf/config.changed"
 """A request of the host: ``{version: int, values: object}`` → ``{}``, or an error that says why they do not suit."""
 SECRETS_CHANGED: Final = "wf/secrets.changed"
 """A request of the host: ``{names: [str]}`` → ``{}``. What they are now is asked for with ``host/secrets.get``."""
+PROFILE: Final = "wf/profile"
+"""A request of the host: ``{seconds, hz}`` → ``{seconds, samples: int, cpu_known: bool, stacks: [[stack, seen: int,
+cpu_us: int]]}``: where the plugin's threads are, looked at so often for so long."""
+MAX_PROFILE_S: Final = 60.0
+MAX_PROFILE_HZ: Final = 250
+MAX_PROFILE_STACKS: Final = 2_000
+"""Different ones."""
+MAX_PROFILE_DEPTH: Final = 64
+"""Frames of a stack: the innermost."""
+MAX_PROFILE_BYTES: Final = 1024 * 1024
+"""Of all stacks together."""
 MAX_SECRET_BYTES: Final = 32 * 1024
 
 MAX_KEY_BYTES: Final = 512

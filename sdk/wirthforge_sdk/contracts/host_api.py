@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from wirthforge_sdk.contracts.functions_api import QuarantinedFunction
 from wirthforge_sdk.contracts.identifiers import TOOL_NAME, Digest, PluginName
@@ -28,6 +28,8 @@ class State(StrEnum):
     RUNNING = "running"
     THROTTLED = "throttled"
     PAUSED = "paused"
+    IDLE = "idle"
+    """Enabled, and stopped for want of calls: the next one starts it."""
     DRAINING = "draining"
     STOPPED = "stopped"
     UNHEALTHY = "unhealthy"
@@ -66,8 +68,24 @@ class InstanceOut(Shape):
     """The MCP revision spoken with it."""
     state: State
     """``running``, ``throttled`` or ``paused``."""
+    asleep: bool = False
+    """It stands still for want of calls; the next one wakes it."""
     calls: int
     """Inside it now."""
+    repairs: int
+    """How often its process crashed and another took its place in the sandbox, since this host has it."""
+
+
+class ScaleOut(Shape):
+    """How many instances run while a plugin runs."""
+
+    least: int
+    """Of what the operator wants, as much as the policy's ``cap.instances`` allows."""
+    most: int
+    now: int
+    """To run now, by the load."""
+    reason: str
+    """Why so many; empty where ``least`` and ``most`` are one."""
 
 
 class PluginOut(Shape):
@@ -94,14 +112,21 @@ class PluginOut(Shape):
     """The first of ``instances``."""
     instances: list[InstanceOut]
     """Those that are there, in the order in which they started."""
-    scale: int
-    """How many are to run while it runs: what the operator wants, and the policy's ``cap.instances`` allows."""
+    scale: ScaleOut
 
 
 class ScaleIn(Body):
-    """How many instances of a plugin are to share its calls."""
+    """How many instances of a plugin are to share its calls, by the load."""
 
-    instances: Annotated[int, Field(ge=1, le=64)]
+    least: Annotated[int, Field(ge=1, le=64)]
+    most: Annotated[int, Field(ge=1, le=64)]
+    """As ``least``: always so many."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.most < self.least:
+            raise ValueError(f"most: {self.most} is fewer than least, {self.least}")
+        return self
 
 
 class ApprovalIn(Body):
@@ -161,6 +186,13 @@ class CallIn(Body):
     arguments: dict[str, Any] = {}
     timeout_s: Annotated[float | None, Field(gt=0, le=600)] = None
     """How long the caller waits; at most the function's own timeout."""
+
+
+class RawCallIn(CallIn):
+    """A call one of whose arguments is the request's body."""
+
+    input: Annotated[str | None, Field(min_length=1, max_length=64)] = None
+    """Which one; left out, there is no body."""
 
 
 class CallOut(Shape):

@@ -35,6 +35,8 @@ class RequestOut(Shape):
 
     id: str
     plugin: PluginName
+    digest: str
+    """Of the release that asks; an answer decides for it alone."""
     instance: str
     permission: str
     meaning: str

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from wirthforge_sdk.contracts import toml
+from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.manifest import Kind, Manifest, Table
 from wirthforge_sdk.contracts.permissions import covered, parse_rule
 from wirthforge_sdk.contracts.resources import MIB, TIERS, Limits, PartialLimits, Tier
@@ -161,6 +162,33 @@ class Egress(Table):
     idle_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
 
 
+class Idle(Table):
+    """``[idle]``: what becomes of a plugin that nobody calls and that does nothing by itself.
+
+    A call wakes or starts it, and waits for that within its own time. 0: never.
+    """
+
+    pause_after_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 60.0
+    """Its processes stand still; to go on takes some milliseconds."""
+    stop_after_s: Annotated[float, Field(ge=0, le=86_400 * 30)] = 3_600.0
+    """Its sandboxes are removed; to start again takes what a start takes."""
+    awake: Annotated[list[PluginName], Field(max_length=256)] = []
+    """Plugins to which neither happens."""
+    awake_kinds: Annotated[list[Kind], Field(max_length=16)] = []
+    """Kinds of plugins to which neither happens."""
+
+
+class Scaling(Table):
+    """``[scaling]``: how the number of instances follows the load, between an operator's bounds."""
+
+    calls_per_instance: Annotated[float, Field(ge=0.1, le=256)] = 6.0
+    """Calls that are to be inside each, on average; our runtime works on eight at a time."""
+    up_window_s: Annotated[float, Field(ge=1, le=600)] = 6.0
+    """More are started for what was seen over this long."""
+    down_window_s: Annotated[float, Field(ge=1, le=3_600)] = 60.0
+    """One is stopped for what was seen over this long, and not sooner after the last change."""
+
+
 class Threat(Table):
     """``[threats.<rule>]``: how much of something within how long is an alert, and what is done then."""
 
@@ -203,6 +231,8 @@ class SecurityPolicy(Table):
     enforcement: Enforcement = Enforcement()
     monitoring: Monitoring = Monitoring()
     egress: Egress = Egress()
+    idle: Idle = Idle()
+    scaling: Scaling = Scaling()
     mcp: Mcp = Mcp()
     threats: Annotated[
         dict[Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")], Threat], Field(max_length=64)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 from wirthforge_sdk.contracts.identifiers import PluginName
 from wirthforge_sdk.contracts.wire import Shape
 
 MAX_SNAPSHOTS: Final = 5
-"""Of one plugin; the oldest makes room for another."""
+"""That an operator keeps of one plugin; the oldest makes room for another."""
+MAX_UPGRADE_SNAPSHOTS: Final = 2
+"""That upgrades keep of one plugin, beside those."""
 
 
 class SnapshotOut(Shape):
@@ -19,6 +21,8 @@ class SnapshotOut(Shape):
     plugin: PluginName
     digest: str
     """Of the release that was installed then."""
+    by: Literal["operator", "upgrade"]
+    """Who had it taken: one makes room only for another of its kind."""
     created_at: datetime
     entries: int
     """How many values it has."""

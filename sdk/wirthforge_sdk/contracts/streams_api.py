@@ -12,6 +12,8 @@ from wirthforge_sdk.contracts.wire import Shape
 
 LINES: Final = "application/x-ndjson"
 RAW: Final = "application/octet-stream"
+CALL_HEADER: Final = "WirthForge-Call"
+"""Of an answer: the id of the call, to feed it by. Of a call whose body is an argument: the rest of it, as JSON."""
 DEFAULT_TOTAL_S: Final = 3_600.0
 MAX_TOTAL_S: Final = 86_400.0
 

@@ -268,9 +268,12 @@ def _uv(arguments: list[str], directory: Path) -> Finished:
         )
     command = [program, "--quiet", "--no-python-downloads", *arguments]
     try:
-        # With the author's environment: it says which index to use and how to get there.
         finished = run(
-            command, directory=directory, environment=None, timeout_s=UV_TIMEOUT_S, most=MAX_UV_OUTPUT_BYTES
+            command,
+            directory=directory,
+            environment=_environment(),
+            timeout_s=UV_TIMEOUT_S,
+            most=MAX_UV_OUTPUT_BYTES,
         )
     except LimitExceededError as error:
         raise UnavailableError(f"uv did not finish: {error.message}", program="uv") from error
@@ -279,6 +282,11 @@ def _uv(arguments: list[str], directory: Path) -> Finished:
     if finished.status not in (0, 1):  # 1: no solution; others: no network, a wrong setting
         raise UnavailableError(f"uv failed: {_last_words(finished)}", program="uv")
     return finished
+
+
+def _environment() -> dict[str, str]:
+    """The author's, which says what index to use and how to get there, without a contradiction of our arguments."""
+    return {name: value for name, value in os.environ.items() if name != "UV_COMPILE_BYTECODE"}  # noqa: TID251
 
 
 def _last_words(finished: Finished) -> str:

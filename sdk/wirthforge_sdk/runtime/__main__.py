@@ -1,21 +1,21 @@
 """``python -I -B -m wirthforge_sdk.runtime``: process 1 of a sandbox, or ``--describe`` of a plugin tree.
 
 Process 1 throws away what is written to the inherited standard streams (an engine reads them outside the
-sandbox's CPU limit, so a flood there would be free of charge), closes itself to other processes, forks the worker
-that runs the plugin (and before it, with ``--egress``, the process that joins its connections to the host's relay),
-and then only reaps: orphans too, which nobody else would. With ``--wait begin`` the worker loads what plugins need,
-connects, and reads nothing of the tree before the host's word (``bridge.BEGIN``).
+sandbox's CPU limit, so a flood there would be free of charge), closes itself to other processes, loads what workers
+need, and keeps one (``keeping``), and before it, with ``--egress``, the process that joins its connections to the
+host's relay. With ``--wait begin`` the first worker loads what plugins need, connects, and reads nothing of the tree
+before the host's word (``bridge.BEGIN``).
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Collection, Sequence
-from types import FrameType
+from functools import partial
 
-from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, EGRESS_PATH, EGRESS_PROXY, SOCKET_PATH, Exit
+from wirthforge_sdk.contracts.bridge import CODE_DIRECTORY, EGRESS_PATH, EGRESS_PROXY, SOCKET_PATH
+from wirthforge_sdk.runtime.keeping import Keeper
 from wirthforge_sdk.runtime.lockdown import hide
 
 USAGE = (
@@ -39,20 +39,18 @@ def main(arguments: Sequence[str]) -> int:
             return describe(options[option], as_server=option == "--describe-server")
     silence()
     hide()
-    socket_path = options.get("--socket", SOCKET_PATH)
-    try:
-        egress = open_egress(options.get("--egress"), socket_path)
-    except OSError:
-        return Exit.EGRESS_FAILED
-    worker = os.fork()
-    if worker == 0:
-        ports = ports_of(options.get("--egress"))
-        work(socket_path, options.get("--tree", CODE_DIRECTORY), ports, waits="--wait" in options)
-    try:
-        return reap(worker)
-    finally:
-        if egress:
-            os.kill(egress, signal.SIGKILL)
+    socket_path, destinations = options.get("--socket", SOCKET_PATH), options.get("--egress")
+    tree, ports = options.get("--tree", CODE_DIRECTORY), ports_of(destinations)
+
+    def start(before: int | None) -> None:
+        # Whoever comes after another is nobody's any more: the host says the word once.
+        work(socket_path, tree, ports, waits="--wait" in options and before is None, before=before)
+
+    # Here and not in the worker: one that takes another's place has it already.
+    import wirthforge_sdk.runtime.worker  # noqa: F401, PLC0415 - not for --describe
+
+    beside = partial(open_egress, destinations, socket_path)
+    return Keeper(beside, start, is_sandboxed="--socket" not in options).run()
 
 
 def silence() -> None:
@@ -64,7 +62,11 @@ def silence() -> None:
 
 
 def open_egress(destinations: str | None, socket_path: str) -> int | None:
-    """Starts what reaches the destinations, where there are any; returns its process id."""
+    """Starts what reaches the destinations, where there are any; returns its process id.
+
+    Raises:
+        OSError: It cannot listen.
+    """
     if not destinations:
         return None
     from wirthforge_sdk.runtime import egress  # noqa: PLC0415 - most plugins never pay for it
@@ -80,31 +82,15 @@ def ports_of(destinations: str | None) -> frozenset[int]:
     return frozenset({EGRESS_PROXY[1], *(int(each.rpartition(":")[2]) for each in destinations.split(","))})
 
 
-def work(socket_path: str, tree: str, ports: Collection[int], *, waits: bool) -> None:
+def work(socket_path: str, tree: str, ports: Collection[int], *, waits: bool, before: int | None) -> None:
     """Runs the plugin and ends the process, whatever threads of the plugin are still at."""
     code = 1
     try:
-        from wirthforge_sdk.runtime.worker import run  # noqa: PLC0415 - the reaper stays small without it
+        from wirthforge_sdk.runtime.worker import run  # noqa: PLC0415 - it is loaded
 
-        code = run(socket_path, tree, ports, waits=waits)
+        code = run(socket_path, tree, ports, waits=waits, before=before)
     finally:
         os._exit(code)
-
-
-def reap(worker: int) -> int:
-    """Waits for every child until the worker ends; returns its exit code, 128 + n if signal n ended it."""
-
-    def forward(number: int, _frame: FrameType | None) -> None:
-        os.kill(worker, number)
-
-    # The kernel gives process 1 no default action: without this a polite stop would be ignored.
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, forward)
-    ended = status = 0
-    while ended != worker:
-        ended, status = os.wait()
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Progress:
 class Call:
     """One ``tools/call`` in flight. Its flags are written by the reader and read by whoever works for it."""
 
-    __slots__ = ("cancelled", "deadline", "id", "input", "output", "progress", "task")
+    __slots__ = ("cancelled", "deadline", "id", "input", "output", "progress", "takes_bytes", "task")
 
     def __init__(self, number: Id, timeout_ms: float | None) -> None:
         self.id = number
@@ -50,6 +50,8 @@ class Call:
         """None: its caller asked for none."""
         self.output: Outgoing | None = None
         self.input: Stream[Any] | None = None
+        self.takes_bytes = False
+        """Whether its caller takes a result that is bytes as they are."""
 
     def cancel(self) -> None:
         """Nobody waits for it any more; code that waits in one of its streams finds out at once."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from wirthforge_sdk.contracts.bridge import RECONNECT_S
 from wirthforge_sdk.runtime.wire import Connection
 
-FIRST_PAUSE_S = 0.01
+FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.5
 """Between two tries: what a host that is back may wait for its plugins."""
 
@@ -18,20 +18,21 @@ class NoHostError(Exception):
     """Nobody listens on the socket, and that was waited for long enough."""
 
 
-def connections(path: str, *, patience_s: float = RECONNECT_S) -> Iterator[Connection]:
+def connections(path: str, *, first_s: float = 0.0, patience_s: float = RECONNECT_S) -> Iterator[Connection]:
     """One connection after another, each when the one before is over, until the host ends the instance.
 
-    The first must be there at once. Afterwards a socket that is gone says that the instance is over; one that
+    Once there was one, a socket that is gone says that the instance is over; one that
     refuses, that its host died and left it for the next (unix(7), ECONNREFUSED).
 
     Args:
         path: Of the socket.
+        first_s: How long the first may take; by default it must be there at once.
         patience_s: How long the next host may take.
 
     Raises:
         NoHostError: None came.
     """
-    stream = _connected(path, 0)
+    stream = _connected(path, first_s)
     if stream is None:
         raise NoHostError
     while stream is not None:

@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import selectors
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -57,6 +58,9 @@ def start(destinations: Sequence[str], relay: str) -> int:
     process = os.fork()
     if process == 0:
         try:
+            # What process 1 does when it is to stop is not for this one to do.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             Joiner(listeners, relay, min(room, MAX_CONNECTIONS)).run()
         finally:
             os._exit(1)

@@ -16,12 +16,15 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from wirthforge_sdk.contracts.bridge import (
     INVALID_REQUEST,
     JSONRPC_NUMBER,
+    MAX_CHUNK_BYTES,
     MAX_IN_FLIGHT,
     MAX_LOG_BYTES,
     MAX_STREAMS,
+    META_BYTES,
     REFUSED,
     ErrorCode,
 )
+from wirthforge_sdk.contracts.framing import Carried
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.calls import CURRENT, Call, Progress
 from wirthforge_sdk.runtime.errors import HostRefusedError
@@ -43,6 +46,11 @@ class _Result(Struct, rename="camel"):
     structured_content: Raw | UnsetType = UNSET
     is_error: bool = False
     result_type: str = field(default="complete")
+    meta: dict[str, int] | UnsetType = field(name="_meta", default=UNSET)
+
+
+Answer = bytes | Carried | None
+"""The line of an answer, perhaps with raw bytes after it; None: nobody waits for one."""
 
 
 class Execution:
@@ -63,8 +71,11 @@ class Execution:
         for number in list(self._open):
             self.cancel(number)
 
-    def accept(self, number: wire.Id, params: wire.Params) -> bytes | None:
-        """Starts a call where its function runs. An answer is returned only if there is one already."""
+    def accept(self, number: wire.Id, params: wire.Params, body: memoryview | None = None) -> Answer:
+        """Starts a call where its function runs. An answer is returned only if there is one already.
+
+        ``body`` is the argument that came as raw bytes.
+        """
         function = self._functions.get(params.name)
         if function is None:
             return _refusal(
@@ -76,11 +87,15 @@ class Execution:
             return _refusal(number, ErrorCode.RESOURCE_EXHAUSTED, f"{MAX_IN_FLIGHT} calls are already open")
         meta = wire.Meta() if params.meta is UNSET else params.meta
         ask = meta.stream
+        came = (
+            None if body is None or meta.body is None or meta.body.input is None else (meta.body.input, body)
+        )
         try:
-            arguments = function.bind(params.arguments, None if ask is None else ask.input)
+            arguments = function.bind(params.arguments, None if ask is None else ask.input, came)
         except InvalidArgumentsError as error:
             return _refusal(number, ErrorCode.INVALID_PARAMETERS, str(error), field=error.field)
         call = Call(number, meta.timeout_ms)
+        call.takes_bytes = meta.body is not None
         if meta.progress_token is not None:
             call.progress = Progress(meta.progress_token)
         self._join(call, function, ask or wire.StreamAsk(), arguments, wanted=ask is not None)
@@ -103,7 +118,7 @@ class Execution:
             call.input = Stream(call, function.read, self._connection)
             arguments[function.takes] = call.input
 
-    def _start(self, call: Call, function: Function, arguments: dict[str, Any]) -> bytes | None:
+    def _start(self, call: Call, function: Function, arguments: dict[str, Any]) -> Answer:
         if function.options.inline:
             return self._run(call, function, arguments)
         if call.input is not None:
@@ -153,7 +168,7 @@ class Execution:
         if self._loop is not None:
             self._loop.cancel(call)
 
-    def _run(self, call: Call, function: Function, arguments: dict[str, Any]) -> bytes | None:
+    def _run(self, call: Call, function: Function, arguments: dict[str, Any]) -> Answer:
         mark = CURRENT.set(call)
         try:
             if (late := _too_late(call)) is not None:
@@ -170,7 +185,7 @@ class Execution:
 
     async def _run_async(self, call: Call, function: Function, arguments: dict[str, Any]) -> None:
         try:
-            answer = _too_late(call)
+            answer: Answer = _too_late(call)
             if answer is None:
                 value = function.body(**arguments)
                 value = await value if isawaitable(value) else value
@@ -182,15 +197,19 @@ class Execution:
         self._open.pop(call.id, None)
         self._send(answer)
 
-    def _send(self, answer: bytes | None) -> None:
-        if answer is not None:
+    def _send(self, answer: Answer) -> None:
+        if isinstance(answer, Carried):
+            self._connection.send_with(answer.line, answer.body)
+        elif answer is not None:
             self._connection.send(answer)
 
-    def _answer(self, call: Call, function: Function, value: Any) -> bytes | None:
+    def _answer(self, call: Call, function: Function, value: Any) -> Answer:
         if call.cancelled:
             return None
         if call.output is not None:
             return wire.answer(call.id, _Result([]))
+        if call.takes_bytes and function.returns_bytes and isinstance(value, bytes | bytearray | memoryview):
+            return _raw(call, memoryview(value).cast("B"))
         structured = function.structured(value)
         line = wire.answer(call.id, _Result([_Text(structured.decode())], Raw(structured)))
         if wire.fits(line):
@@ -212,6 +231,17 @@ class Execution:
         reason = sentence(error)
         self._log.error("".join(traceback.format_exception(error)), function=function.name)
         return wire.answer(call.id, _Result([_Text(reason)], is_error=True))
+
+
+def _raw(call: Call, body: memoryview) -> Answer:
+    """The answer with a result that travels as it is."""
+    if len(body) > MAX_CHUNK_BYTES:
+        return _refusal(
+            call.id,
+            ErrorCode.RESOURCE_EXHAUSTED,
+            f"the result is over {MAX_CHUNK_BYTES} bytes: call it as a stream",
+        )
+    return Carried(wire.answer(call.id, _Result([], meta={META_BYTES: len(body)})), body)
 
 
 def _refusal(request: wire.Id, reason: str, message: str, **data: Any) -> bytes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import msgspec
@@ -83,13 +84,19 @@ class Function(Struct, frozen=True):
     """Makes its items of what comes."""
     yields: Encoding | None = None
     """Of a function whose result is a stream."""
+    raw: dict[str, tuple[Any, bool]] = {}
+    """The type of each parameter that may be bytes, and whether a call without it is refused."""
+    returns_bytes: bool = False
 
-    def bind(self, arguments: Raw, streamed: str | None = None) -> dict[str, Any]:
+    def bind(
+        self, arguments: Raw, streamed: str | None = None, body: tuple[str, memoryview] | None = None
+    ) -> dict[str, Any]:
         """Reads a caller's arguments.
 
         Args:
             arguments: A JSON object, or ``null`` for none.
             streamed: The argument that follows as a stream; it is not in the result.
+            body: The argument that came as raw bytes, and they.
 
         Raises:
             InvalidArgumentsError: One is missing, unknown, of a wrong type or out of its bounds.
@@ -99,7 +106,28 @@ class Function(Struct, frozen=True):
             found = msgspec.structs.asdict(self._arguments.decode(text))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidArgumentsError(str(error)) from error
+        if self.raw or body is not None:
+            self._place(found, body)
         return found if streamed is None and self.takes is None else self._without(found, streamed)
+
+    def _place(self, found: dict[str, Any], body: tuple[str, memoryview] | None) -> None:
+        """Puts what came as raw bytes in its place; of parameters that may be bytes, looks which are missing."""
+        if body is not None:
+            name = body[0]
+            if name not in self.raw:
+                raise InvalidArgumentsError(f"{self.name} takes no bytes - at `$.{name[:64]}`")
+            if found[name] is not UNSET:
+                raise InvalidArgumentsError(f"it came twice, in JSON and as bytes - at `$.{name}`")
+            try:
+                found[name] = msgspec.convert(bytes(body[1]), self.raw[name][0])
+            except msgspec.ValidationError as error:
+                raise InvalidArgumentsError(f"{error} - at `$.{name}`") from error
+        for name, (_, is_needed) in self.raw.items():
+            if found[name] is not UNSET or name == self.takes:
+                continue
+            if is_needed:
+                raise InvalidArgumentsError(f"Object missing required field `{name}`")
+            del found[name]  # its default is the author's
 
     def _without(self, found: dict[str, Any], streamed: str | None) -> dict[str, Any]:
         """The arguments without the one that follows; one that may follow must come in one of the two ways."""
@@ -184,12 +212,10 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
             f"function {name!r}: what is async or streams cannot be inline: remove one of the two"
         )
     plain = {key: hint if (of := items_of(hint)) is None else whole(of[0]) for key, hint in hints.items()}
-    parameters = _parameters(name, body, plain)
-    input_schema = _schema(parameters)
-    input_schema.pop("title", None)
+    raw = _raw(body, plain)
+    input_schema, parameters = _input(name, body, plain, {*raw, takes} - {None})
     if takes is not None:
         input_schema["properties"][takes][STREAM_MARK] = True
-        parameters = _parameters(name, body, plain, takes)
     returns = hints.get("return", Any) if yields is None else whole(yields[0])
     output_schema, wraps = _output(name, returns)
     if yields is not None and output_schema is not None:
@@ -208,6 +234,25 @@ def function_of(body: Callable[..., Any], options: Options) -> Function:
         takes=takes,
         read=None if takes is None else reader(takes, items),
         yields=None if yields is None else Encoding(name, yields[0]),
+        raw=raw,
+        returns_bytes=returns is bytes,
+    )
+
+
+def _raw(body: Callable[..., Any], hints: dict[str, Any]) -> dict[str, tuple[Any, bool]]:
+    """As :attr:`Function.raw`."""
+    return {
+        name: (hints[name], parameter.default is parameter.empty)
+        for name, parameter in inspect.signature(body).parameters.items()
+        if _may_be_bytes(hints.get(name))  # one without a type is refused where its schema is made
+    }
+
+
+def _may_be_bytes(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Annotated:
+        hint = typing.get_args(hint)[0]
+    return hint is bytes or bytes in (
+        typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else ()
     )
 
 
@@ -232,10 +277,20 @@ def _hints(name: str, body: Callable[..., Any]) -> dict[str, Any]:
         raise TypeError(f"function {name!r}: an annotation cannot be read: {error}") from error
 
 
+def _input(
+    name: str, body: Callable[..., Any], hints: dict[str, Any], may_follow: set[str | None]
+) -> tuple[Schema, type[Struct]]:
+    """The input schema, and the form that a caller's arguments are read in."""
+    parameters = _parameters(name, body, hints)
+    schema = _schema(parameters)
+    schema.pop("title", None)
+    return schema, _parameters(name, body, hints, may_follow) if may_follow else parameters
+
+
 def _parameters(
-    name: str, body: Callable[..., Any], hints: dict[str, Any], may_follow: str | None = None
+    name: str, body: Callable[..., Any], hints: dict[str, Any], may_follow: Container[str | None] = ()
 ) -> type[Struct]:
-    """A form for the arguments; the one that ``may_follow`` as a stream need not be there."""
+    """A form for the arguments; those that ``may_follow``, as a stream or as bytes, need not be there."""
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in inspect.signature(body).parameters.values():
         where = f"parameter {parameter.name!r} of function {name!r}"
@@ -246,7 +301,7 @@ def _parameters(
         default = () if parameter.default is parameter.empty else (parameter.default,)
         field = (parameter.name, hints[parameter.name], *default)
         _check(where, _one_field, field)
-        fields.append(field if parameter.name != may_follow else (field[0], field[1] | UnsetType, UNSET))
+        fields.append(field if parameter.name not in may_follow else (field[0], field[1] | UnsetType, UNSET))
     return msgspec.defstruct("Parameters", fields, kw_only=True, forbid_unknown_fields=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypedDict, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
 from wirthforge_sdk.contracts.bridge import CONFIG_CHANGED, PROGRESS, SECRETS_CHANGED
 from wirthforge_sdk.runtime.calls import CURRENT
@@ -17,8 +17,11 @@ from wirthforge_sdk.runtime.plugins import Plugins
 from wirthforge_sdk.runtime.session import About, Session, Work
 from wirthforge_sdk.runtime.settings import Changes, Config, Secrets
 from wirthforge_sdk.runtime.storage import Storage
-from wirthforge_sdk.runtime.wire import Connection
+from wirthforge_sdk.runtime.wire import Connection, Id, Params
 from wirthforge_sdk.runtime.workers import Crew
+
+if TYPE_CHECKING:
+    from wirthforge_sdk.runtime.profiling import Profiler
 
 REQUEST_S = 600.0
 """The longest wait for an operator, outside of calls."""
@@ -73,6 +76,7 @@ class Plugin:
         self.config = Config(self._line)
         self.secrets = Secrets(self._line)
         self._changes = Changes()
+        self._profiler: Profiler | None = None
 
     @property
     def functions(self) -> Mapping[str, Function]:
@@ -223,9 +227,18 @@ class Plugin:
         try:
             deliveries = Execution(self.events.handlers, connection, self.log, crew)
             heard = partial(partial, self._changes.accept, connection, crew.workers)
-            Session(self._functions, about, connection, host, Work(execution, deliveries, heard)).serve()
+            profile = partial(self._profile, connection)
+            work = Work(execution, deliveries, heard, profile)
+            Session(self._functions, about, connection, host, work).serve()
         finally:
             self._line.host = None
+
+    def _profile(self, connection: Connection, number: Id, params: Params) -> bytes | None:
+        if self._profiler is None:
+            from wirthforge_sdk.runtime.profiling import Profiler  # noqa: PLC0415 - not on the way to a cold start
+
+            self._profiler = Profiler()
+        return self._profiler.accept(connection, number, params)
 
 
 def _options(

@@ -22,10 +22,11 @@ from wirthforge_sdk.contracts.bridge import (
     METHOD_NOT_FOUND,
     MODERN,
     PARSE_ERROR,
+    PROFILE,
     UNSUPPORTED_VERSION,
     too_deep,
 )
-from wirthforge_sdk.contracts.framing import Frame
+from wirthforge_sdk.contracts.framing import Carried, Frame
 from wirthforge_sdk.runtime import wire
 from wirthforge_sdk.runtime.execution import Execution
 from wirthforge_sdk.runtime.functions import Function
@@ -37,7 +38,10 @@ FLUSH_BYTES = 64 * 1024
 """Answers of the reader thread are sent together, until there are this many bytes of them."""
 
 
-_CAPABILITIES = {"tools": {"listChanged": False}, "experimental": {bridge.STREAMS_CAPABILITY: {}}}
+_CAPABILITIES = {
+    "tools": {"listChanged": False},
+    "experimental": {bridge.STREAMS_CAPABILITY: {}, bridge.BODIES_CAPABILITY: {}},
+}
 
 
 class About(Struct, frozen=True):
@@ -47,7 +51,9 @@ class About(Struct, frozen=True):
     version: str = ""
 
 
-Accept = Callable[[wire.Id, wire.Params], bytes | None]
+Answer = bytes | Carried | None
+"""A line, perhaps with raw bytes after it; None: there is none yet, or never."""
+Accept = Callable[[wire.Id, wire.Params], Answer]
 
 
 class Work(Struct, frozen=True):
@@ -58,11 +64,13 @@ class Work(Struct, frozen=True):
     """Of events."""
     changed: Callable[[str], Accept]
     """Of a change, by its method."""
+    profile: Accept
 
     def acceptors(self) -> dict[str, Accept]:
         """Who takes a request, by its method; an answer is returned only if there is one already."""
         changes = {method: self.changed(method) for method in CHANGES}
-        return {"tools/call": self.calls.accept, DELIVER: self.deliveries.accept, **changes}
+        own = {DELIVER: self.deliveries.accept, PROFILE: self.profile}
+        return {"tools/call": self.calls.accept, **own, **changes}
 
 
 class Session:
@@ -98,11 +106,15 @@ class Session:
             self._work.calls.abandon()
             self._work.deliveries.abandon()
 
-    def _send(self, answers: Iterator[bytes]) -> None:
+    def _send(self, answers: Iterator[bytes | Carried]) -> None:
         """Sends the answers of one batch in few writes: a write costs more than a short call."""
         waiting: list[bytes] = []
         size = 0
         for answer in answers:
+            if isinstance(answer, Carried):
+                self._connection.send_with(b"\n".join([*waiting, answer.line]), answer.body)
+                waiting, size = [], 0
+                continue
             waiting.append(answer)
             size += len(answer)
             if size >= FLUSH_BYTES:
@@ -111,14 +123,16 @@ class Session:
         if waiting:
             self._connection.send(b"\n".join(waiting))
 
-    def _take(self, frame: Frame) -> bytes | None:
+    def _take(self, frame: Frame) -> Answer:
         if isinstance(frame, bytes):
             return self.receive(frame)
+        if isinstance(frame, Carried):
+            return self.receive(frame.line, frame.body)
         self._work.calls.item(frame.request, frame.body, frame.cost)
         return None
 
-    def receive(self, line: bytes) -> bytes | None:
-        """Acts on one line; returns what is to be answered at once, if anything."""
+    def receive(self, line: bytes, body: memoryview | None = None) -> Answer:
+        """Acts on one line, and the bytes after it; returns what is to be answered at once, if anything."""
         if too_deep(line):
             return wire.refusal(None, INVALID_REQUEST, "the message nests too deep")
         try:
@@ -137,7 +151,7 @@ class Session:
             return None
         if message.id is None:
             return wire.refusal(None, INVALID_REQUEST, "a request's id cannot be null")
-        return self._requested(message.id, message.method, message.params)
+        return self._requested(message.id, message.method, message.params, body)
 
     def _notified(self, method: str, number: wire.Id, params: wire.Params, cost: int) -> None:
         """Acts on what the host says of one of its calls; other notifications are of no concern."""
@@ -152,10 +166,14 @@ class Session:
             case bridge.END:
                 self._work.calls.end_input(number)
 
-    def _requested(self, number: wire.Id, method: str, params: wire.Params) -> bytes | None:
+    def _requested(
+        self, number: wire.Id, method: str, params: wire.Params, body: memoryview | None
+    ) -> Answer:
         refused = self._refused_by_era(number, method, params)
         if refused is not None:
             return refused
+        if body is not None and method == "tools/call":
+            return self._work.calls.accept(number, params, body)
         accept = self._acceptors.get(method)
         if accept is not None:
             return accept(number, params)

@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from wirthforge_sdk.contracts.bridge import (
     MAX_MESSAGE_BYTES,
+    META_BODY,
     META_CAPABILITIES,
     META_PROGRESS,
     META_PROTOCOL,
@@ -60,6 +61,13 @@ class StreamAsk(Struct):
     """The argument that follows as a stream."""
 
 
+class BodyAsk(Struct):
+    """What a caller that takes raw bytes says of them."""
+
+    input: str | None = None
+    """The argument that came after the line."""
+
+
 class Meta(Struct):
     """``params._meta``, as far as the runtime reads it."""
 
@@ -67,6 +75,7 @@ class Meta(Struct):
     capabilities: Any = field(name=META_CAPABILITIES, default=None)
     timeout_ms: float | None = field(name=META_TIMEOUT_MS, default=None)
     stream: StreamAsk | None = field(name=META_STREAM, default=None)
+    body: BodyAsk | None = field(name=META_BODY, default=None)
     progress_token: Id | None = field(name=META_PROGRESS, default=None)
 
 
@@ -80,6 +89,8 @@ class Params(Struct, rename="camel"):
     protocol_version: str = ""
     values: Raw = Raw(b"{}")
     names: list[str] = []
+    seconds: float = 0.0
+    hz: float = 0.0
     item: Raw | UnsetType = UNSET
     bytes: int = 0
 
@@ -176,8 +187,8 @@ class Connection:
             LineTooLongError: The other side broke the bound of a line, or of the bytes after one.
         """
         frames = Frames()
-        while data := self._receive(max(CHUNK_BYTES, frames.missing)):
-            if complete := frames.feed(data):
+        while count := self._receive_into(frames.room()):
+            if complete := frames.filled(count):
                 yield complete
 
     def word(self, most: int) -> bytes:
@@ -188,13 +199,17 @@ class Connection:
         return line
 
     def _receive(self, size: int) -> bytes:
+        room = memoryview(bytearray(size))
+        return bytes(room[: self._receive_into(room)])
+
+    def _receive_into(self, room: memoryview) -> int:
         try:
-            return self._stream.recv(size)
+            return self._stream.recv_into(room)
         except ConnectionError:
-            return b""
+            return 0
         except OSError:
             if self._stream.fileno() < 0:
-                return b""  # closed by ourselves, in another thread
+                return 0  # closed by ourselves, in another thread
             raise
 
     def send(self, line: bytes) -> None:
@@ -208,7 +223,7 @@ class Connection:
             except OSError:
                 return
 
-    def send_with(self, line: bytes, body: memoryview) -> None:
+    def send_with(self, line: bytes, body: bytes | memoryview) -> None:
         """As :meth:`send` one line, and the raw bytes that it announces."""
         head = line + b"\n"
         with self._writing:
@@ -217,7 +232,7 @@ class Connection:
                 if sent < len(head):
                     self._stream.sendall(head[sent:])
                     sent = len(head)
-                self._stream.sendall(body[sent - len(head) :])
+                self._stream.sendall(memoryview(body)[sent - len(head) :])
             except OSError:
                 return
 

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator
 from importlib import import_module
 from itertools import chain
 
-from wirthforge_sdk.contracts.bridge import BEGIN, COMPILE, Exit
+from wirthforge_sdk.contracts.bridge import BEGIN, COMPILE, RECONNECT_S, REPAIRED, Exit
 from wirthforge_sdk.contracts.framing import LineTooLongError
 from wirthforge_sdk.runtime.connecting import NoHostError, connections
 from wirthforge_sdk.runtime.host import Host, Line, Log
 from wirthforge_sdk.runtime.lockdown import lock
 from wirthforge_sdk.runtime.output import Printed
 from wirthforge_sdk.runtime.project import Project
-from wirthforge_sdk.runtime.wire import Connection
+from wirthforge_sdk.runtime.wire import Connection, request
 
 LOADED_AHEAD = (
     *(
@@ -61,21 +61,31 @@ MAX_WORD_BYTES = 64
 """Of what the host says first."""
 
 
-def run(socket_path: str, tree: str, ports: Collection[int] = (), *, waits: bool = False) -> int:
+def run(
+    socket_path: str,
+    tree: str,
+    ports: Collection[int] = (),
+    *,
+    waits: bool = False,
+    before: int | None = None,
+) -> int:
     """Runs the plugin in ``tree`` until the host ends the instance; returns the exit code (see ``bridge.Exit``).
 
     It may connect to these TCP ``ports``, where the runtime leads to what the release asked for. When it ``waits``,
-    nothing is read of the tree before the host says that it is there.
+    nothing is read of the tree before the host says that it is there. Where it takes the place of a worker that
+    crashed, ``before`` says how: its exit code, or -n for signal n. The host is told, and may have gone meanwhile.
     """
     if waits:
         for name in LOADED_AHEAD:
             import_module(name)
         gc.freeze()
     line = Line()
-    ways = _heard(line, connections(socket_path))
+    ways = _heard(line, connections(socket_path, first_s=0 if before is None else RECONNECT_S))
     try:
         # Before anything of the plugin is read: whatever is wrong with it can then be told.
         first = next(ways)
+        if before is not None:
+            first.send(request(REPAIRED, {"code": before}))
         word = first.word(MAX_WORD_BYTES) if waits else BEGIN
         if word == COMPILE:
             return _compile(first, Log(line), tree)

@@ -25,6 +25,7 @@ from fastapi import FastAPI
 
 from wirthforge_sdk.errors import InvalidInputError, WirthForgeError
 from wirthforge_sdk.serving.connections import KEEP_ALIVE_S, BoundedProtocol
+from wirthforge_sdk.serving.memory import keep_large_blocks
 from wirthforge_sdk.serving.settings import ServiceSettings, load
 
 WEBSOCKET_BYTES = 256 * 1024
@@ -112,6 +113,7 @@ class Program(Generic[Settings, Graph]):
             # What start-up made stays: the collector need not look at it again on the path of a request.
             gc.collect()
             gc.freeze()
+            keep_large_blocks()
             await server.serve()
         return 0 if server.started else 1
 

@@ -75,17 +75,18 @@ class PluginHarness:
         return self.host.denials
 
     async def call(self, function: str, /, **arguments: Any) -> dict[str, Any]:
-        """Calls a function.
+        """Calls a function; arguments are JSON, or ``bytes`` for those that it takes as such.
 
         Returns:
-            What its caller sees: the object it returned, or ``{"result": value}`` for anything else.
+            What its caller sees: the object it returned, or ``{"result": value}`` for anything else. What is
+            ``bytes`` is that here too.
 
         Raises:
             FunctionFailedError: It raised.
             CallRefusedError: The call was refused: wrong arguments, no such function, a permission missing.
             TimeoutError: It took longer than the harness's ``timeout_s``.
         """
-        answer = await asyncio.to_thread(self._plugin.begin, "tools/call", _call(function, arguments))
+        answer = await asyncio.to_thread(self._plugin.call, function, arguments)
         return _returned(await asyncio.wait_for(asyncio.wrap_future(answer), self._timeout_s))
 
     async def publish(self, topic: str, data: Any = None, *, publisher: str = "plugin:tests/other") -> int:
@@ -107,7 +108,7 @@ class PluginHarness:
 
     def call_now(self, function: str, /, **arguments: Any) -> dict[str, Any]:
         """As :meth:`call`, for tests without asyncio."""
-        return _returned(self._plugin.ask("tools/call", _call(function, arguments)))
+        return _returned(self._plugin.call(function, arguments).result(self._timeout_s))
 
     def configure(self, **values: Any) -> None:
         """Sets these values and no others, as an operator does, and tells the plugin.
@@ -203,10 +204,6 @@ def _schema_of(subject: Plugin | str | Path) -> Configuration | None:
     data = (Path(subject) / "plugin.toml").read_bytes()
     # A project that is not ready to be built can be tested; one with a configuration has the rest, too.
     return parse_manifest(data).configuration if "configuration" in tomllib.loads(data.decode()) else None
-
-
-def _call(function: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    return {"name": function, "arguments": arguments}
 
 
 def _returned(result: dict[str, Any]) -> dict[str, Any]:

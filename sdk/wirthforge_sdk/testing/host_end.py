@@ -10,10 +10,14 @@ from typing import Any
 import msgspec
 
 from wirthforge_sdk.contracts import bridge
+from wirthforge_sdk.contracts.bodies import Bytes, lifted
 from wirthforge_sdk.contracts.bridge import (
+    BODIES_CAPABILITY,
     INTERNAL_ERROR,
     JSONRPC_NUMBER,
     LEGACY,
+    META_BODY,
+    META_BYTES,
     META_CAPABILITIES,
     META_CLIENT,
     META_PROGRESS,
@@ -26,7 +30,7 @@ from wirthforge_sdk.contracts.bridge import (
     WINDOW_BYTES,
     ErrorCode,
 )
-from wirthforge_sdk.contracts.framing import Chunk, Frame
+from wirthforge_sdk.contracts.framing import Carried, Chunk, Frame
 from wirthforge_sdk.errors import (
     ConflictError,
     InvalidInputError,
@@ -81,7 +85,7 @@ class HostEnd:
         self._number = 0
         self._waiting: dict[int, Future[Any]] = {}
         self._streams: dict[int, PluginStream] = {}
-        self._closed = False
+        self._carries = self._closed = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -93,12 +97,13 @@ class HostEnd:
             TimeoutError: It does not answer in time.
         """
         try:
-            self.ask("server/discover", {})
+            answer = self.ask("server/discover", {})
         except CallRefusedError:
             self._envelope = {}
             hello = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": _ENVELOPE[META_CLIENT]}
-            self.ask("initialize", hello)
+            answer = self.ask("initialize", hello)
             self._connection.send(wire.request("notifications/initialized", {}))
+        self._carries = BODIES_CAPABILITY in answer.get("capabilities", {}).get("experimental", {})
 
     def ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         """Sends a request and waits for its result.
@@ -128,13 +133,32 @@ class HostEnd:
         self.begin("tools/call", {"name": function, "arguments": whole}, join)
         return stream[0]
 
+    def call(self, function: str, arguments: dict[str, Any]) -> Future[Any]:
+        """Calls a function; an argument that is ``bytes`` travels as it is, and so does such a result."""
+        raw = lifted(arguments) if self._carries else None
+        whole = {"name": function, "arguments": arguments if raw is None else raw.others}
+        if not self._carries:
+            return self.begin("tools/call", whole)
+        more = {META_BODY: {}} if raw is None else {META_BODY: {"input": raw.name}, META_BYTES: len(raw.body)}
+        return self.begin(
+            "tools/call", whole, lambda _number, _future: more, None if raw is None else raw.body
+        )
+
     def begin(
         self,
         method: str,
         params: dict[str, Any],
         join: Callable[[int, Future[Any]], dict[str, Any]] = lambda _number, _future: {},
+        body: Bytes | None = None,
     ) -> Future[Any]:
-        """Sends a request; cancelling the future tells the plugin. ``join`` says what more is in its ``_meta``."""
+        """Sends a request; cancelling the future tells the plugin.
+
+        Args:
+            method: Of the plugin.
+            params: JSON.
+            join: Says what more is in its ``_meta``.
+            body: The raw bytes that follow.
+        """
         future: Future[Any] = Future()
         with self._lock:
             self._number += 1
@@ -146,7 +170,8 @@ class HostEnd:
         if closed:
             _settle(future, _gone())
         meta = {**self._envelope, META_TIMEOUT_MS: int(self._timeout_s * 1000), **more}
-        self._connection.send(wire.request(method, {**params, "_meta": meta}, number))
+        line = wire.request(method, {**params, "_meta": meta}, number)
+        self._connection.send(line) if body is None else self._connection.send_with(line, body)
         return future
 
     def join(self, patience_s: float) -> None:
@@ -175,6 +200,11 @@ class HostEnd:
     def _take(self, frame: Frame) -> None:
         if isinstance(frame, Chunk):
             self._streamed(frame.request, lambda stream: stream.items.put(frame.body, frame.cost))
+            return
+        if isinstance(frame, Carried):
+            message = wire.decode(frame.line)
+            message["result"]["structuredContent"] = {"result": bytes(frame.body)}
+            self._answered(message)
             return
         message = wire.decode(frame)
         params = message.get("params") or {}

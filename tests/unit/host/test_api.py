@@ -34,6 +34,7 @@ SCOPES = {
     "upgrade": Scope.OPERATE,
     "upgrades": Scope.READ,
     "cancel": Scope.OPERATE,
+    "promote": Scope.OPERATE,
     "rollback": Scope.OPERATE,
     "disable": Scope.OPERATE,
     "uninstall": Scope.OPERATE,
@@ -55,6 +56,7 @@ SCOPES = {
     "remove_secret": Scope.OPERATE,
     "effective": Scope.READ,
     "call": Scope.CALL,
+    "call_raw": Scope.CALL,
     "stream": Scope.CALL,
     "feed": Scope.CALL,
     "grants": Scope.READ,
@@ -95,6 +97,7 @@ SCOPES = {
     "limit": Scope.OPERATE,
     "recommendations": Scope.READ,
     "follow_recommendations": Scope.OPERATE,
+    "profile": Scope.OPERATE,
     "rotation": Scope.READ,
     "rotate": Scope.OPERATE,
     "snapshots": Scope.READ,
@@ -314,12 +317,13 @@ async def test_a_plugin_is_installed_approved_called_and_removed(api):
     assert (await api.get("/v1/policy")).json()["cap"]["pids"] == 512
     assert (await api.post(f"/v1/plugins/{PLUGIN}/disable")).json()["state"] == "stopped"
     assert (await api.post(f"/v1/plugins/{PLUGIN}/enable")).json()["state"] == "running"
-    scaled = await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 2})
+    scaled = await api.put(f"/v1/plugins/{PLUGIN}/instances", {"least": 2, "most": 2})
     assert (scaled.status_code, len(scaled.json()["instances"])) == (200, 2)
     assert (
-        problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 9})).code == "policy_violation"
+        problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"least": 1, "most": 9})).code
+        == "policy_violation"
     )
-    assert problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"instances": 0})).status == 422
+    assert problem(await api.put(f"/v1/plugins/{PLUGIN}/instances", {"least": 0, "most": 1})).status == 422
     removed = await api.delete(f"/v1/plugins/{PLUGIN}", purge="true")
     assert (removed.status_code, removed.content) == (204, b"")
     assert (await api.get("/v1/plugins")).json() == {"items": [], "next": None}

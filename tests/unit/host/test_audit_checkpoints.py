@@ -252,6 +252,7 @@ def _byte(connection, numbers, table, column, row):
     )
 
 
+@pytest.mark.timeout(60)  # a thousand checks of the whole log
 @pytest.mark.requirement("PERM-5")
 async def test_every_one_of_a_thousand_corruptions_is_found(database, audit, checkpoints, database_url):
     if not database_url.startswith("sqlite"):

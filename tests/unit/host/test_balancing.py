@@ -9,7 +9,7 @@ import pytest
 from tests.fakes.packages import make_package
 from tests.fakes.world import PATIENCE_S, PLUGIN, offered, world
 from wirthforge_host.errors import PluginLacksPermissionError, PluginUnavailableError, PolicyViolationError
-from wirthforge_host.plugins import lifecycle, reconciler
+from wirthforge_host.plugins import lifecycle, reconciler, scaling
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.errors import ConflictError, LimitExceededError
 
@@ -85,8 +85,8 @@ async def host(start):
         yield opened
 
 
-async def scale(host, number):
-    await host.wiring.scaling.scale(PLUGIN, number, host.operator)
+async def scale(host, least, most=None):
+    await host.wiring.scaling.scale(PLUGIN, least, host.operator, most=most)
     return await host.plugin()
 
 
@@ -132,7 +132,7 @@ def let_go(directory):
 @pytest.mark.requirement("RES-12")
 async def test_each_instance_has_a_user_a_socket_and_a_container_of_its_own(host):
     found = await host.plugin()
-    assert (found.state, found.scale, len(found.instances)) == (State.RUNNING, 3, 3)
+    assert (found.state, found.scale.now, len(found.instances)) == (State.RUNNING, 3, 3)
     assert found.instance == found.instances[0]
     assert len({each.uid for each in found.instances}) == 3
     ids = {each.id for each in found.instances}
@@ -141,7 +141,7 @@ async def test_each_instance_has_a_user_a_socket_and_a_container_of_its_own(host
     joined = [record.detail["instance"] for record in await host.audited("instance.joined")]
     assert joined == [each.id for each in found.instances[1:]]
     (scaled,) = await host.audited("plugin.scale")
-    assert (scaled.actor, scaled.detail) == ("operator:me", {"before": 1, "after": 3})
+    assert (scaled.actor, scaled.detail) == ("operator:me", {"before": "1..1", "after": "3..3"})
 
 
 @pytest.mark.requirement("PERM-3")
@@ -216,7 +216,7 @@ async def test_fewer_are_wanted_and_those_that_leave_are_drained(host, tmp_path)
     let_go(tmp_path)
     found = await fewer
     assert [(await call).is_error for call in held] == [False, False]
-    assert (found.scale, len(found.instances), len(await host.containers())) == (1, 1, 1)
+    assert (found.scale.now, len(found.instances), len(await host.containers())) == (1, 1, 1)
     assert (await host.call("who")).structured
 
 
@@ -230,7 +230,7 @@ async def test_it_is_remembered_and_holds_at_the_next_start(host):
 async def test_more_than_the_policy_allows_are_refused(host):
     with pytest.raises(PolicyViolationError, match=r"cap\.instances says at most 8"):
         await scale(host, 9)
-    assert (await host.plugin()).scale == 3
+    assert (await host.plugin()).scale.now == 3
 
 
 async def test_a_policy_that_was_narrowed_since_holds_from_the_next_start_on(start, tmp_path):
@@ -243,7 +243,7 @@ async def test_a_policy_that_was_narrowed_since_holds_from_the_next_start_on(sta
         await until(host, lambda: has(host, 2))
         await host.wiring.plugins.settle([PLUGIN])
         found = await host.plugin()
-        assert (found.scale, len(found.instances)) == (2, 2)
+        assert (found.scale.now, len(found.instances)) == (2, 2)
 
 
 async def test_who_hears_that_it_drains_is_let_in_nowhere(host):
@@ -259,7 +259,7 @@ async def test_where_the_host_has_no_room_those_that_run_go_on(start):
     async with start(max_instances=2) as host:
         await host.install()
         found = await scale(host, 3)
-        assert (found.state, found.scale, len(found.instances)) == (State.RUNNING, 3, 2)
+        assert (found.state, found.scale.now, len(found.instances)) == (State.RUNNING, 3, 2)
         (record,) = await host.audited("instance.missing")
         assert "may run no more" in record.detail["cause"]
         assert await who(host)
@@ -325,3 +325,60 @@ async def test_new_limits_hold_for_each(host):
 async def test_an_uninstall_leaves_nothing_of_any(host):
     await host.uninstall()
     assert (await host.containers(), await host.instances(), host.directories("bridges")) == ([], [], set())
+
+
+async def seconds(host, number, begin):
+    """As many looks at the load, a second apart."""
+    scaling = host.wiring.scaling
+    for second in range(number):
+        object.__setattr__(scaling, "monotonic", lambda at=begin + second: at)
+        await scaling.look()
+
+
+@pytest.mark.requirement("RES-12")
+async def test_the_number_follows_the_load_between_its_bounds_and_says_why(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "LOOK_S", 3600)  # only this test looks
+    async with start() as host:
+        await host.install()
+        assert len((await scale(host, 1, 3)).instances) == 1
+        held = await holding(host, tmp_path / "go", 8)
+        await seconds(host, 6, 1e6)
+        await until(host, lambda: has(host, 2))
+        found = (await host.plugin()).scale
+        assert (found.least, found.most, found.now) == (1, 3, 2)
+        assert found.reason == "8.0 calls were inside, on average over 6 s"
+        held += await holding(host, tmp_path / "go", 4)
+        assert sorted(each.gate.inside for each in fleet(host)) == [4, 8]
+        let_go(tmp_path)
+        assert {(await call).is_error for call in held} == {False}
+        await seconds(host, 130, 1e6 + 6)
+        await until(host, lambda: has(host, 1))
+        told = [record.detail for record in await host.audited("plugin.scaled")]
+        assert [(each["before"], each["after"]) for each in told] == [("1", "2"), ("2", "1")]
+        assert all("calls were inside" in each["cause"] for each in told)
+
+
+@pytest.mark.requirement("RES-12")
+async def test_one_that_is_too_many_for_the_load_ends_its_calls_first(start, tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "LOOK_S", 3600)
+    async with start() as host:
+        await host.install()
+        await scale(host, 2)
+        await scale(host, 1, 2)
+        held = await holding(host, tmp_path / "go", 2, "hold_once")
+        assert [each.gate.inside for each in fleet(host)] == [1, 1]
+        await seconds(host, 130, 1e6)
+        await until(host, lambda: has(host, 1))
+        let_go(tmp_path)
+        assert [(await call).is_error for call in held] == [False, False]
+
+
+async def test_bounds_that_end_the_following_hold_at_once(start, monkeypatch):
+    monkeypatch.setattr(scaling, "LOOK_S", 3600)
+    async with start() as host:
+        await host.install()
+        await scale(host, 3)
+        found = await scale(host, 1, 2)
+        assert (len(found.instances), found.scale.now) == (2, 2)
+        found = await scale(host, 1)
+        assert (len(found.instances), found.scale.reason) == (1, "")

@@ -145,13 +145,18 @@ async def test_no_request_has_the_number_of_one_on_a_connection_before():
     assert max(asked[1]) < 2**53  # what JSON's numbers hold everywhere
 
 
+def arrive(connection, data):
+    connection.get_buffer(-1)[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
 async def test_who_does_not_read_is_not_read_unless_its_reply_is_awaited():
     connection = Connection(Mock(), Deadlines(), report=Mock(), on_lost=Mock())
     transport = Mock(is_closing=Mock(return_value=False), get_write_buffer_size=Mock(return_value=0))
     connection.connection_made(transport)
     connection.pause_writing()
     transport.pause_reading.assert_called_once()
-    connection.data_received(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+    arrive(connection, b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
     assert 1 not in connection._serving
     connection.resume_writing()
     transport.resume_reading.assert_called_once()
@@ -161,6 +166,6 @@ async def test_who_does_not_read_is_not_read_unless_its_reply_is_awaited():
     await asyncio.sleep(0)
     connection.pause_writing()
     transport.pause_reading.assert_called_once()
-    connection.data_received(b'{"jsonrpc":"2.0","id":%d,"result":7}\n' % connection.calls._last)
+    arrive(connection, b'{"jsonrpc":"2.0","id":%d,"result":7}\n' % connection.calls._last)
     assert await waiting == 7
     connection.connection_lost(None)

@@ -5,6 +5,8 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,7 @@ from wirthforge_host.plugins.fleet import Fleet, least_loaded, standing, surplus
 from wirthforge_host.plugins.gate import Gate
 from wirthforge_host.plugins.instance import Instance
 from wirthforge_host.plugins.models import Start
+from wirthforge_host.plugins.sleep import Sleep
 from wirthforge_sdk.contracts.host_api import State
 from wirthforge_sdk.contracts.resources import TIERS, Tier
 
@@ -38,7 +41,8 @@ def made(name="a", *, inside=0, began=0.0, monotonic=time.monotonic, calls_per_s
         uid=0,
         sandbox=nothing,
         endpoint=nothing,
-        session=nothing,
+        session=Mock(),
+        sleep=Sleep(nothing, "", None, SimpleNamespace(rouse=None), None),
         offer=Offer(),
         started_at=datetime.now(UTC),
         began=began,
@@ -136,12 +140,14 @@ async def test_the_calls_of_one_that_ended_go_to_another_at_once_or_to_the_first
     ended, other, late = made("ended"), made("other"), made("late", is_open=False)
     for each in (ended, other):
         fleet.join(each)
-    assert await fleet.successor(ended, 0) is other
+    assert await fleet.successor(PLUGIN, ended.session, 0) is other
     other.lost.set()
-    waiting = asyncio.create_task(fleet.successor(ended, 9))
+    waiting = asyncio.create_task(fleet.successor(PLUGIN, ended.session, 9))
     await asyncio.sleep(0)
     fleet.join(late)
     fleet.let_in(late)
     assert await waiting is late
     late.gate.close()
-    assert await fleet.successor(ended, 0.01) is None
+    assert await fleet.successor(PLUGIN, ended.session, 0.01) is None
+    ended.session = Mock()  # it is back in its sandbox
+    assert await fleet.successor(PLUGIN, Mock(), 0) is ended

@@ -319,6 +319,8 @@ def test_what_the_image_puts_in_the_environment_is_taken_out() -> None:
         "HOME",
         "LANG",
         "MALLOC_ARENA_MAX",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
         "PATH",
         "PYTHONDONTWRITEBYTECODE",
         "TMPDIR",

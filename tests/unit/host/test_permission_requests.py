@@ -11,7 +11,7 @@ from wirthforge_host.permissions.requests import AT_ONCE, OPEN_OF_PLUGIN, Reques
 from wirthforge_host.permissions.rights import Rights
 from wirthforge_sdk.contracts.permissions import Permission, PermissionSet
 from wirthforge_sdk.contracts.permissions_api import AnswerIn
-from wirthforge_sdk.errors import LimitExceededError, NotFoundError, PermissionDeniedError
+from wirthforge_sdk.errors import ConflictError, LimitExceededError, NotFoundError, PermissionDeniedError
 
 NOTIFY = Permission("ui.notify")
 WAIT_S = 5
@@ -27,8 +27,8 @@ def rights():
     return Rights()
 
 
-def asking(requests, rights, permission=NOTIFY, plugin="demo/a"):
-    return asyncio.create_task(requests.ask(plugin, "i", rights, permission, "to tell of rain"))
+def asking(requests, rights, permission=NOTIFY, plugin="demo/a", digest="sha256:1"):
+    return asyncio.create_task(requests.ask(plugin, digest, "i", rights, permission, "to tell of rain"))
 
 
 async def waiting(requests, count=1, calls=None):
@@ -47,6 +47,19 @@ async def test_a_grant_from_anywhere_lets_every_call_that_waits_go_on(requests, 
     await asyncio.wait_for(asyncio.gather(first, second), WAIT_S)
     assert requests.pending() == []
     assert [event.type for event in events.recent()] == ["permission.requested", "permission.request_ended"]
+
+
+async def test_releases_of_one_plugin_are_answered_each_by_itself(requests, rights):
+    other = Rights()
+    first, second = asking(requests, rights), asking(requests, other, digest="sha256:2")
+    asked = await waiting(requests, 2)
+    assert {each.digest for each in asked} == {"sha256:1", "sha256:2"}
+    rights.replace(PermissionSet(frozenset({"ui"})), decided=1)
+    await asyncio.wait_for(first, WAIT_S)
+    [left] = requests.pending()
+    assert left.digest == "sha256:2"
+    assert not second.done()
+    second.cancel()
 
 
 async def test_a_denial_by_rule_ends_the_wait(requests, rights):
@@ -103,7 +116,7 @@ async def test_a_plugin_asks_for_so_much_at_a_time_and_so_often(requests, rights
         await waiting(requests, number + 1)
     clock.advance(100)
     with pytest.raises(LimitExceededError, match="wait already"):
-        await requests.ask("demo/a", "i", rights, NOTIFY, "more")
+        await requests.ask("demo/a", "sha256:1", "i", rights, NOTIFY, "more")
     other = asking(requests, rights, plugin="demo/b")
     await waiting(requests, OPEN_OF_PLUGIN + 1)
     for task in (*asked, other):
@@ -115,7 +128,7 @@ async def test_a_plugin_asks_for_so_much_at_a_time_and_so_often(requests, rights
         once.cancel()
         await waiting(requests, 0)
     with pytest.raises(LimitExceededError, match="less often"):
-        await requests.ask("demo/c", "i", rights, NOTIFY, "again")
+        await requests.ask("demo/c", "sha256:1", "i", rights, NOTIFY, "again")
 
 
 SOURCE = """
@@ -166,6 +179,29 @@ async def test_what_was_denied_always_is_asked_for_no_more(host):
     with pytest.raises(PluginLacksPermissionError):
         await host.call("look")
     assert host.wiring.answers.requests.pending() == []
+
+
+async def test_an_answer_reaches_the_release_that_asked_and_no_other(tmp_path):
+    packages = [
+        make_package(version=version, source=SOURCE, functions=offered(SOURCE), extra=OPTIONAL)
+        for version in ("1.0.0", "2.0.0")
+    ]
+    async with world(tmp_path / "h", packages[0], drain_timeout_s=0.5) as host:
+        before = await host.install()
+        host.source.put(packages[1])
+        call = asyncio.create_task(host.call("look"))
+        answers = host.wiring.answers
+        [request] = await waiting(answers.requests)
+        upgrade = asyncio.create_task(host.wiring.installer.upgrade(PLUGIN, "*", host.operator))
+        async with asyncio.timeout(WAIT_S), host.wiring.events.subscribe() as events:
+            while (await host.plugin()).version != "2.0.0":
+                await anext(events)
+        assert request.digest == before.digest
+        with pytest.raises(ConflictError, match="not the release you looked at"):
+            await answers.answer(request.id, AnswerIn(decision="approve"), host.operator)
+        await upgrade
+        await asyncio.gather(call, return_exceptions=True)
+        assert await host.wiring.permissions.in_force(PLUGIN) == []
 
 
 async def test_an_instance_that_ends_withdraws_what_it_asked_for(host):

@@ -257,7 +257,7 @@ async def test_limits_of_a_plugin_that_does_not_run_wait_for_its_start(watch: Wa
     assert (told.applied, told.at_next_start, told.limits.pids) == ([], [], 10)
 
 
-@pytest.mark.requirement("RES-5")
+@pytest.mark.requirement("RES-5", "CORE-10")
 async def test_suggestions_are_made_of_history_and_applied_in_one_call(watch: Watch) -> None:
     watch.open()
     await watch.seconds(100, memory_bytes=40 * MIB)

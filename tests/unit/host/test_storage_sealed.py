@@ -11,7 +11,7 @@ from wirthforge_host.keyring import store as key_store
 from wirthforge_host.storage import Delete, Get, Set, Snapshots, Storage, Upkeep, Value, store
 from wirthforge_host.storage.models import ENTRY_BYTES
 from wirthforge_host.storage.sealed import owner_of
-from wirthforge_sdk.contracts.storage_api import MAX_SNAPSHOTS
+from wirthforge_sdk.contracts.storage_api import MAX_SNAPSHOTS, MAX_UPGRADE_SNAPSHOTS
 from wirthforge_sdk.errors import InvalidInputError, LimitExceededError, NotFoundError
 
 A, B = "acme/a", "acme/b"
@@ -359,8 +359,26 @@ async def test_the_oldest_snapshots_make_room(database, keyring, audit, clock, s
     another = await small.create(A, RELEASE, "me")
     assert await snapshots.of_plugin(A) == [taken[-1], another]
     await put(storage, "l", b"1" * (ENTRY_BYTES + 200))
-    with pytest.raises(LimitExceededError):
+    with pytest.raises(LimitExceededError, match="delete one"):
         await small.create(A, RELEASE, "me")
+
+
+async def test_upgrades_take_no_snapshot_away_from_an_operator(
+    database, keyring, audit, clock, storage, snapshots
+):
+    await put(storage, "k", b"1" * 99)
+    kept = [await snapshots.create(A, RELEASE, "me") for _ in range(MAX_SNAPSHOTS)]
+    for _ in range(MAX_UPGRADE_SNAPSHOTS + 2):
+        async with database.transaction() as tx:
+            taken = await snapshots.take(tx, A, RELEASE)
+    found = await snapshots.of_plugin(A)
+    assert [each for each in found if each.by == "operator"] == kept
+    assert [each.by for each in found].count("upgrade") == MAX_UPGRADE_SNAPSHOTS
+    assert found[-1] == taken
+    full = Snapshots(database, keyring, audit, now=clock, max_bytes=MAX_SNAPSHOTS * kept[0].size_bytes)
+    async with database.transaction() as tx:
+        with pytest.raises(LimitExceededError, match="delete one"):
+            await full.take(tx, A, RELEASE)
 
 
 @pytest.mark.requirement("CORE-8")

@@ -286,15 +286,15 @@ async def test_what_waits_for_an_approval_that_the_other_release_does_not_need_s
 
 async def test_one_that_ended_before_it_served_does_not_take_over(tmp_path, monkeypatch):
     async with serving(tmp_path, release("1.0.0"), release("1.1.0")) as host:
-        really = Swaps._open_all
+        really = Swaps._opened
 
-        async def open_all(self, record, start, opened):
-            done = await really(self, record, start, opened)
-            await host.engine.kill(opened[0].container_id)
-            await opened[0].lost.wait()
-            return done
+        async def opened(self, record, start, number):
+            found = await really(self, record, start, number)
+            await host.engine.kill(found[0].container_id)
+            await found[0].lost.wait()
+            return found
 
-        monkeypatch.setattr(Swaps, "_open_all", open_all)
+        monkeypatch.setattr(Swaps, "_opened", opened)
         found = await upgraded(host)
         assert (found.state, found.cause) == (UpgradeState.FAILED, "it ended before it served")
         assert await served(host) == "1.0.0"

@@ -63,7 +63,7 @@ WAITING = {
     "functions": [FUNCTION],
     "instance": None,
     "instances": [],
-    "scale": 1,
+    "scale": {"least": 1, "most": 1, "now": 1, "reason": ""},
 }
 INSTANCE = {
     "id": "i1",
@@ -73,11 +73,13 @@ INSTANCE = {
     "protocol": "2026-07-28",
     "state": "running",
     "calls": 0,
+    "repairs": 0,
 }
 SNAPSHOT = {
     "id": 7,
     "plugin": "acme/weather",
     "digest": DIGEST,
+    "by": "upgrade",
     "created_at": AT,
     "entries": 2,
     "size_bytes": 64,
@@ -92,8 +94,35 @@ UPGRADE: dict[str, Any] = {
     "actor": "operator:me",
     "asks": [],
     "snapshot": 3,
+    "canary": None,
     "began_at": AT,
     "changed_at": AT,
+}
+ARM: dict[str, Any] = {"calls": 900, "failures": 9, "refusals": 1, "p50_ms": 1.2, "p95_ms": 3.4}
+TRIED = UPGRADE | {
+    "state": "canary",
+    "snapshot": None,
+    "canary": {
+        "mode": "shadow",
+        "share": 0.1,
+        "sticky": False,
+        "calls": 1000,
+        "for_s": 3600.0,
+        "error_margin": 0.02,
+        "slowdown": 1.25,
+        "agreement": 0.98,
+        "evidence": {
+            "old": ARM,
+            "new": ARM | {"calls": 70, "failures": 0, "p50_ms": None},
+            "pairs": 70,
+            "agreed": 69,
+            "dropped": 5,
+            "looked": 62,
+            "next_look": 125,
+            "told": "that it fails at most 2.0% more often",
+            "ends_at": AT,
+        },
+    },
 }
 ROTATION: dict[str, Any] = {"done": True, "plugins_left": [], "values_sealed": 3, "broken": {}}
 RUNNING = WAITING | {
@@ -122,6 +151,7 @@ LOG = {
 REQUEST = {
     "id": "0a",
     "plugin": "acme/weather",
+    "digest": DIGEST,
     "instance": "i",
     "permission": "storage.read",
     "meaning": "read its own stored values",
@@ -281,6 +311,8 @@ class Services:
         if isinstance(found, WirthForgeError):
             problem = problem_of(found)
             return problem.status, CONTENT_TYPE, problem.model_dump_json().encode()
+        if isinstance(found, bytes):
+            return 200, "application/octet-stream", found
         if isinstance(found, str):
             return 200, "text/event-stream", found.encode()
         return 200, "application/json", json.dumps(found).encode()
@@ -403,7 +435,11 @@ def host_answers() -> dict[str, Any]:
         "GET /v1/plugins": page(RUNNING),
         f"GET {at}": WAITING,
         f"POST {at}/enable": RUNNING,
-        f"PUT {at}/instances": RUNNING | {"instances": [INSTANCE, INSTANCE | {"id": "i9"}], "scale": 3},
+        f"PUT {at}/instances": RUNNING
+        | {
+            "instances": [INSTANCE, INSTANCE | {"id": "i9"}],
+            "scale": {"least": 1, "most": 4, "now": 3, "reason": "busy"},
+        },
         f"POST {at}/disable": RUNNING
         | {"state": "stopped", "cause": "by the operator", "instance": None, "instances": []},
         f"POST {at}/throttle": RUNNING | {"state": "throttled", "cause": "an operator's decision"},
@@ -427,6 +463,7 @@ def host_answers() -> dict[str, Any]:
         f"GET {at}/upgrades": page(UPGRADE),
         f"POST {at}/upgrades": UPGRADE,
         f"DELETE {at}/upgrades/open": {},
+        f"POST {at}/upgrades/open/promote": UPGRADE | {"cause": "promoted by hand"},
         f"POST {at}/rollback": UPGRADE | {"state": "rolled_back", "cause": "rolled back"},
         f"GET {at}/snapshots": page(SNAPSHOT),
         f"POST {at}/snapshots": SNAPSHOT,

@@ -65,6 +65,8 @@ COMMANDS = {
     "restart": ["restart", "acme/weather"],
     "upgrade": ["upgrade", "acme/weather@^1"],
     "upgrade cancel": ["upgrade", "acme/weather", "--cancel"],
+    "upgrade canary": ["upgrade", "acme/weather", "--canary", "10%", "--sticky"],
+    "promote": ["promote", "acme/weather"],
     "rollback": ["rollback", "acme/weather", "--restore"],
     "upgrades": ["upgrades", "acme/weather"],
     "storage snapshots": ["storage", "snapshots", "acme/weather"],
@@ -338,6 +340,46 @@ def test_a_function_that_says_it_failed_exits_with_1_and_is_still_shown(
     result = run("call", "acme/weather.forecast", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["is_error"] is True
+
+
+def test_bytes_go_from_a_file_and_come_to_a_file(run: Any, services: fake.Services, tmp_path: Path) -> None:
+    services.answers["POST /v1/calls/raw"] = lambda asked: asked.body[::-1]
+    source, target = tmp_path / "in", tmp_path / "out"
+    source.write_bytes(b"\x00\xff\n")
+    words = ("call", "acme/weather.forecast", '{"days": 1}', "--body", f"data={source}")
+    result = run(*words, "--output", str(target), "--json")
+    assert json.loads(result.stdout) == {"bytes": 3, "output": str(target)}
+    assert target.read_bytes() == b"\n\xff\x00"
+    told = json.loads(services.sent_to("POST /v1/calls/raw").headers["WirthForge-Call"])
+    assert told == {
+        "plugin": "acme/weather",
+        "function": "forecast",
+        "arguments": {"days": 1},
+        "input": "data",
+    }
+    assert "3 bytes" in run(*words, "--output", str(target)).stdout
+    assert json.loads(run(*words, "--json").stdout) == {"bytes": 3, "base64": "Cv8A"}
+    assert "(3 bytes" in run(*words).stdout
+
+
+@pytest.mark.parametrize("is_error", [False, True])
+def test_an_answer_that_is_no_bytes_is_shown_as_of_any_call(
+    run: Any, services: fake.Services, tmp_path: Path, *, is_error: bool
+) -> None:
+    services.answers["POST /v1/calls/raw"] = fake.CALLED | {"is_error": is_error}
+    result = run("call", "acme/weather.forecast", "--output", str(tmp_path / "out"), "--json")
+    assert json.loads(result.stdout)["is_error"] is is_error
+    assert result.exit_code == (1 if is_error else 0)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("body", ["data", "=file", "data=", "data=/nowhere/at/all"])
+def test_a_body_that_is_no_file_is_refused_before_anything_is_sent(
+    run: Any, services: fake.Services, body: str
+) -> None:
+    result = run("call", "acme/weather.forecast", "--body", body, "--json")
+    assert json.loads(result.stderr)["details"]["field"] == "body"
+    assert not services.asked
 
 
 def _stream(*lines: dict[str, Any]) -> str:
@@ -662,9 +704,10 @@ def test_top_shows_who_is_near_a_limit_and_who_cannot_be_read(run: Any) -> None:
 
 @pytest.mark.requirement("RES-12")
 def test_every_instance_is_shown_where_one_is_looked_at(run: Any, services: fake.Services) -> None:
-    scaled = run("scale", "acme/weather", "3").stdout
-    assert services.sent_to("PUT /v1/plugins/acme/weather/instances").json == {"instances": 3}
-    assert "2 of 3 instances run" in scaled
+    scaled = run("scale", "acme/weather", "1..4").stdout
+    sent = "PUT /v1/plugins/acme/weather/instances"
+    assert services.sent_to(sent).json == {"least": 1, "most": 4}
+    assert "2 of 3, 1..4 by the load (busy)" in scaled
     services.answers["GET /v1/plugins/acme/weather"] = fake.RUNNING
     shown = run("inspect", "acme/weather").stdout
     assert "Instances: 1 of 1" in shown
@@ -727,6 +770,36 @@ def test_what_is_decided_on_is_the_upgrade_that_waits(run: Any, services: fake.S
     assert run("approve", "acme/weather", "--yes").exit_code == 0
     (decision,) = [each.json for each in services.asked if each.path == "/v1/permissions"]
     assert (decision["digest"], decision["grant"]) == (waiting["after"]["digest"], ["ui.notify"])
+
+
+@pytest.mark.requirement("BEY-3")
+def test_how_a_release_is_tried_is_sent_and_how_it_does_is_shown(run: Any, services: fake.Services) -> None:
+    at = "/v1/plugins/acme/weather/upgrades"
+    services.answers[f"POST {at}"] = fake.TRIED
+    services.answers[f"GET {at}"] = {"items": [fake.TRIED], "next": None}
+    told = run("upgrade", "acme/weather", "--canary", "10%", "--shadow", "--calls", "500", "--for", "2h")
+    assert "wirthforge promote acme/weather" in told.output
+    sent = services.sent_to(f"POST {at}").json["canary"]
+    assert (sent["mode"], sent["share"], sent["calls"], sent["for_s"]) == ("shadow", 0.1, 500, 7200.0)
+    shown = " ".join(run("upgrades", "acme/weather").output.split())
+    assert "69 of 70 answers were the same; 5 calls not copied." in shown
+    assert "At 62 calls: that it fails at most 2.0% more often." in shown
+    assert "Looked at again at 125 calls" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sticky"], "add --canary 10%"),
+        (["--calls", "100"], "add --canary 10%"),
+        (["--canary", "some"], "write 10% or 0.1"),
+        (["--canary", "60%"], "over half of the calls is no trial"),
+        (["--canary", "10%", "--for", "soon"], "write 30m, 12h or 7d"),
+    ],
+)
+def test_what_does_not_say_how_to_try_a_release_is_refused(run: Any, options: list[str], said: str) -> None:
+    told = run("upgrade", "acme/weather", *options)
+    assert (told.exit_code, said in told.output) == (2, True)
 
 
 def test_an_upgrade_that_failed_is_an_error(run: Any, services: fake.Services) -> None:

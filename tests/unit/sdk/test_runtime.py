@@ -96,7 +96,10 @@ def peer():
 def test_discovery_tells_the_revision_the_tools_and_the_server(peer):
     result = peer.ask("server/discover")["result"]
     assert result["supportedVersions"] == ["2026-07-28"]
-    assert result["capabilities"] == {"tools": {"listChanged": False}, "experimental": {"wf/streams": {}}}
+    assert result["capabilities"] == {
+        "tools": {"listChanged": False},
+        "experimental": {"wf/streams": {}, "wf/bodies": {}},
+    }
     assert result["resultType"] == "complete"
     assert result["_meta"]["io.modelcontextprotocol/serverInfo"] == {"name": "plugin", "version": ""}
 

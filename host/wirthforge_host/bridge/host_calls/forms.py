@@ -38,6 +38,8 @@ class Peer:
 
     instance: str
     plugin: str
+    digest: str
+    """Of its release."""
     uid: int
     """The user id its processes run as, on this machine; of no other instance."""
     rights: Rights
@@ -49,6 +51,8 @@ class Peer:
     """What its release lets an operator set."""
     subscriptions: Sequence[Subscription] = ()
     """What its manifest has it sent."""
+    shadows: bool = False
+    """Whether it works on copies of calls: then it may ask for nothing that changes anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

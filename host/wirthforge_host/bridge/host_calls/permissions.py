@@ -33,7 +33,7 @@ async def _request(asker: Asker, asked: OfRequest) -> dict[str, Any]:
             field="permission",
         )
     await asker.services.requests.ask(
-        peer.plugin, peer.instance, peer.rights, permission, clean(asked.reason)
+        peer.plugin, peer.digest, peer.instance, peer.rights, permission, clean(asked.reason)
     )
     return {}
 

@@ -17,11 +17,20 @@ from wirthforge_host.plugins.reconciler import Reconciler
 from wirthforge_host.plugins.states import States, act_of
 from wirthforge_host.plugins.trees import Trees
 from wirthforge_host.plugins.upgrades import store as upgrade_store
+from wirthforge_host.plugins.upgrades.trial import Decision, terms_of
+from wirthforge_host.plugins.upgrades.verdict import Outcome, Verdict, can_be_met
 from wirthforge_host.tokens.service import Operator
 from wirthforge_sdk.contracts.host_api import AskedPermission, State
 from wirthforge_sdk.contracts.permissions import Permission, covered
-from wirthforge_sdk.contracts.upgrades_api import ReleaseOut, RollbackIn, UpgradeOut, UpgradeState
-from wirthforge_sdk.errors import ConflictError, NotFoundError
+from wirthforge_sdk.contracts.upgrades_api import (
+    CanaryIn,
+    CanaryOut,
+    ReleaseOut,
+    RollbackIn,
+    UpgradeOut,
+    UpgradeState,
+)
+from wirthforge_sdk.errors import ConflictError, InvalidInputError, NotFoundError
 from wirthforge_sdk.serving.database import Database, Transaction
 
 UNDONE = frozenset({UpgradeState.PROBATION, UpgradeState.DONE})
@@ -41,21 +50,37 @@ class Upgrades:
     trees: Trees
     now: Callable[[], datetime]
 
-    async def begin(self, release: Release, operator: Operator) -> None:
+    async def begin(self, release: Release, operator: Operator, canary: CanaryIn | None = None) -> None:
         """Wants a verified, unpacked release in the place of the present one: :meth:`carry_out` brings that about.
+
+        With ``canary`` it is tried first.
 
         What the present release asks for and was granted, the new one is granted, too; what was denied stays denied.
         When it asks for more, it waits, and the present one serves.
 
         Raises:
             NotFoundError: The plugin is not on this host.
-            ConflictError: It is this release, or an upgrade is going on.
+            ConflictError: It is this release, or an upgrade is going on; or nothing runs that it could be tried beside.
+            InvalidInputError: It could not show what it must, however good it is.
         """
+        if canary is not None and not can_be_met(terms_of(canary)):
+            raise InvalidInputError(
+                f"calls: {canary.calls} calls cannot show what is asked for, however good the release is: take "
+                "more, or wider terms",
+                field="calls",
+            )
         name = release.manifest.name
         async with self.reconciler.alone_with(name), self.database.transaction() as tx:
             record = await store.get_plugin(tx, name)
             if record.release.digest == release.digest:
                 raise ConflictError(f"{name} is {release.manifest.version} already", plugin=name)
+            if canary is not None and record.state in RESTING:
+                raise ConflictError(
+                    f"{name} is {record.state.replace('_', ' ')}, and there is nothing to try another release beside: "
+                    "upgrade it without a canary",
+                    plugin=name,
+                    field="canary",
+                )
             await self._end_waiting(tx, name, operator)
             await store.add_release(tx, release)
             before, after = _asking(record.release), _asking(release)
@@ -63,10 +88,10 @@ class Upgrades:
             await self.permissions.purge(tx, name, operator.actor, only=[release.digest])
             await self.permissions.carry_over(tx, name, before, after, operator.actor)
             await self.audit.append(tx, act_of("plugin.upgrade_wanted", record, operator))
-            await self._begin(tx, record, release, operator)
+            await self._begin(tx, record, release, operator, canary)
 
     async def carry_out(self, name: str) -> None:
-        """Returns when what is wanted serves, waits or failed."""
+        """Returns when what is wanted serves, is tried, waits or failed."""
         async with self.reconciler.alone_with(name):
             await self.reconciler.settle(name)
             await self._forget_others(name)
@@ -100,17 +125,42 @@ class Upgrades:
                             f"no upgrade of {name} waits or is prepared: `wirthforge upgrades {name}` shows them",
                             plugin=name,
                         )
-                    await self._cancel(tx, upgrade, operator, cause="cancelled")
+                    if upgrade.state is not UpgradeState.CANARY:
+                        await self._cancel(tx, upgrade, operator, cause="cancelled")
+                if upgrade.state is UpgradeState.CANARY:
+                    await self._end_trial(upgrade, UpgradeState.CANCELLED, operator, cause="cancelled")
                 await self._forget_others(name)
 
+    async def promote(self, name: str, operator: Operator) -> None:
+        """Has the release that is tried serve, whatever was counted so far; returns when it does, or failed.
+
+        Raises:
+            NotFoundError: The plugin is not on this host, or no release of it is tried.
+        """
+        async with self.reconciler.alone_with(name):
+            async with self.database.reading() as tx:
+                await store.get_plugin(tx, name)
+            trial = self.reconciler.swaps.canaries.trials.of(name)
+            if trial is None:
+                raise NotFoundError(
+                    f"no release of {name} is tried: `wirthforge upgrade {name} --canary 10%` tries the newest",
+                    plugin=name,
+                )
+            by_hand = Verdict(outcome=Outcome.PROMOTE, cause="promoted by hand")
+            trial.decision = Decision(by_hand, operator.actor)
+            await self.reconciler.settle(name)
+            await self._forget_others(name)
+
     async def roll_back(self, name: str, how: RollbackIn, operator: Operator) -> None:
-        """Lets the release serve again that served before the last upgrade.
+        """Lets the release serve again that served before the last upgrade; ends one that is tried.
 
         Raises:
             NotFoundError: The plugin is not on this host, or its last upgrade left nothing to go back to.
             SealBrokenError: What was stored cannot be restored; nothing has changed.
         """
         async with self.reconciler.alone_with(name):
+            if await self._was_tried(name, operator):
+                return
             async with self.database.transaction() as tx:
                 record = await store.get_plugin(tx, name)
                 upgrade, before = await self._undone(tx, record)
@@ -165,8 +215,28 @@ class Upgrades:
             releases = {digest: await store.find_release(tx, name, digest) for digest in digests}
         return [self._out(each, releases[each.before], releases[each.after]) for each in found]
 
+    async def _was_tried(self, name: str, operator: Operator) -> bool:
+        """Ends the trial of a release; whether there was one."""
+        async with self.database.reading() as tx:
+            upgrade = await upgrade_store.open_one(tx, name)
+        if upgrade is None or upgrade.state is not UpgradeState.CANARY:
+            return False
+        await self._end_trial(upgrade, UpgradeState.ROLLED_BACK, operator, cause="rolled back")
+        await self._forget_others(name)
+        return True
+
+    async def _end_trial(
+        self, upgrade: UpgradeRecord, after: UpgradeState, operator: Operator, *, cause: str
+    ) -> None:
+        await self.reconciler.swaps.canaries.end(upgrade, after, cause=cause, actor=operator.actor)
+
     async def _begin(
-        self, tx: Transaction, record: PluginRecord, release: Release, operator: Operator
+        self,
+        tx: Transaction,
+        record: PluginRecord,
+        release: Release,
+        operator: Operator,
+        canary: CanaryIn | None = None,
     ) -> None:
         missing = await self.readiness.missing(tx, release)
         after, cause = UpgradeState.PREPARING, "its instances start beside those that serve"
@@ -187,10 +257,10 @@ class Upgrades:
             actor=operator.actor,
             began_at=began,
             changed_at=began,
+            snapshot=snapshot,
+            canary=canary,
         )
-        await self.states.move_upgrade(
-            tx, wanted, after, cause=cause, actor=operator.actor, snapshot=snapshot
-        )
+        await self.states.move_upgrade(tx, wanted, after, cause=cause, actor=operator.actor)
 
     async def _end_waiting(self, tx: Transaction, name: str, operator: Operator) -> None:
         """Makes room for another upgrade.
@@ -260,9 +330,18 @@ class Upgrades:
             actor=upgrade.actor,
             asks=self._more(before, after),
             snapshot=upgrade.snapshot,
+            canary=self._canary_out(upgrade),
             began_at=upgrade.began_at,
             changed_at=upgrade.changed_at,
         )
+
+    def _canary_out(self, upgrade: UpgradeRecord) -> CanaryOut | None:
+        if upgrade.canary is None:
+            return None
+        evidence, trial = upgrade.evidence, self.reconciler.swaps.canaries.trials.of(upgrade.plugin)
+        if trial is not None and upgrade.state is UpgradeState.CANARY:
+            evidence = trial.out()
+        return CanaryOut(**upgrade.canary.model_dump(), evidence=evidence)
 
     def _more(self, before: Release | None, after: Release | None) -> list[AskedPermission]:
         """What the release asks for that the one before did not."""

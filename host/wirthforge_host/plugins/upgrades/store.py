@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import (
@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from wirthforge_host.database import metadata
 from wirthforge_host.plugins.models import UpgradeRecord
-from wirthforge_sdk.contracts.upgrades_api import OPEN, UpgradeState
+from wirthforge_sdk.contracts.upgrades_api import OPEN, CanaryIn, EvidenceOut, UpgradeState
 from wirthforge_sdk.serving.database import Transaction, UtcDateTime
 
 MAX_UPGRADES = 50
@@ -39,6 +39,8 @@ upgrades = Table(
     Column("cause", Text, nullable=False),
     Column("actor", String(200), nullable=False),
     Column("snapshot", BigInteger),
+    Column("canary", Text),
+    Column("evidence", Text),
     Column("began_at", UtcDateTime, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
 )
@@ -46,7 +48,8 @@ upgrades = Table(
 
 async def add(tx: Transaction, upgrade: UpgradeRecord) -> int:
     """Writes an upgrade that begins; returns its id, and forgets those that are too old to tell anybody anything."""
-    values = {name: value for name, value in asdict(upgrade).items() if name != "id"}
+    names = [each.name for each in fields(upgrade) if each.name != "id"]
+    values = {name: _json(getattr(upgrade, name)) for name in names}
     made: int = (await tx.execute(insert(upgrades).values(**values).returning(upgrades.c.id))).scalar_one()
     kept = select(upgrades.c.id).where(upgrades.c.plugin == upgrade.plugin)
     newest = kept.order_by(upgrades.c.id.desc()).limit(MAX_UPGRADES).scalar_subquery()
@@ -86,6 +89,7 @@ async def change(tx: Transaction, upgrade: UpgradeRecord) -> None:
             state=upgrade.state.value,
             cause=upgrade.cause,
             snapshot=upgrade.snapshot,
+            evidence=_json(upgrade.evidence),
             changed_at=upgrade.changed_at,
         )
     )
@@ -96,5 +100,14 @@ async def remove_all(tx: Transaction, plugin: str) -> None:
     await tx.execute(delete(upgrades).where(upgrades.c.plugin == plugin))
 
 
+def _json(value: Any) -> Any:
+    return value.model_dump_json() if isinstance(value, CanaryIn | EvidenceOut) else value
+
+
 def _upgrade(row: Row[Any]) -> UpgradeRecord:
-    return UpgradeRecord(**{**row._mapping, "state": UpgradeState(row.state)})  # noqa: SLF001 (SQLAlchemy's public name for it)
+    read = {
+        "state": UpgradeState(row.state),
+        "canary": CanaryIn.model_validate_json(row.canary) if row.canary else None,
+        "evidence": EvidenceOut.model_validate_json(row.evidence) if row.evidence else None,
+    }
+    return UpgradeRecord(**{**row._mapping, **read})  # noqa: SLF001 (SQLAlchemy's public name for it)

@@ -44,6 +44,8 @@ RECORD_S: Final = 15.0
 """Until what happened is in the audit log."""
 POLL_S: Final = 0.03
 PAGE: Final = 200
+REPAIRED: Final = "plugin.repaired"
+"""The audit record of a process that crashed and has a successor in the same sandbox."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +136,19 @@ class Siege:
 
     async def _ended(self, attack: Attack) -> Finding:
         instance = await self._ready()
+        processes = len(processes_of(instance.uid))
         told = await self._call(attack)
         if told.answered:
             evidence = await self._evidence(attack)
             # What it took is not always given back while it lives, and shall not be told of the next attack.
             await self._host.disable(HOSTILE)
         else:
-            cause = await self._cause() or told.detail
-            left = await self._left_of(instance, END_S, processes=False)
+            end = await self._end()
+            cause = str(end.detail.get("cause", end.detail)) if end else told.detail
+            if end and end.action == REPAIRED:
+                left = await self._beyond(processes, instance, END_S)
+            else:
+                left = await self._left_of(instance, END_S, processes=False)
             evidence = await self._evidence(attack)
             layer = (
                 "bridge" if any(record.action == "bridge.breach" for record in evidence) else "supervision"
@@ -173,16 +180,17 @@ class Siege:
             return False
         return not answer.is_error
 
-    async def _cause(self) -> str:
-        """Why the host says that an instance ended; empty when it does not end in time."""
+    async def _end(self) -> AuditOut | None:
+        """The record of how an instance ended, or was repaired; None when neither comes in time."""
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline:
-            page = await self._host.audit(plugin=HOSTILE, action="plugin.state", limit=PAGE)
-            changes = [record for record in page.items[::-1] if record.id > self._last]
-            if changes:
-                return str(changes[0].detail.get("cause", changes[0].detail))
+            page = await self._host.audit(plugin=HOSTILE, limit=PAGE)
+            newer = [record for record in page.items[::-1] if record.id > self._last]
+            for record in newer:
+                if record.action in {"plugin.state", REPAIRED}:
+                    return record
             await asyncio.sleep(POLL_S)
-        return ""
+        return None
 
     async def _mark(self) -> None:
         newest = (await self._host.audit(limit=1)).items
@@ -217,6 +225,15 @@ class Siege:
             if not left or time.monotonic() > deadline:
                 return left
             await asyncio.sleep(POLL_S)
+
+    async def _beyond(self, most: int, instance: InstanceOut, timeout_s: float) -> list[str]:
+        """The processes of a repaired instance, where they are more than it had; waits that long for them to go."""
+        deadline = time.monotonic() + timeout_s
+        while len(found := processes_of(instance.uid)) > most:
+            if time.monotonic() > deadline:
+                return [f"process {pid}" for pid in found]
+            await asyncio.sleep(POLL_S)
+        return []
 
     def _finding(
         self, attack: Attack, told: _Told, evidence: Sequence[AuditOut], disturbance: Disturbance

@@ -13,7 +13,8 @@ from attacks.libc import call, space, words
 MOST_DESCRIPTORS = 256
 PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206
 FIXED = {
-    "HOME", "LANG", "MALLOC_ARENA_MAX", "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "HOSTNAME",
+    "HOME", "LANG", "MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_",
+    "PATH", "PYTHONDONTWRITEBYTECODE", "TMPDIR", "HOSTNAME",
 }  # fmt: skip
 """What every sandbox has in its environment; nothing of it is secret."""
 
