@@ -216,8 +216,9 @@ async def test_a_plugin_that_crashes_in_every_call_ends_in_a_crash_loop(tmp_path
             with suppress(PluginUnavailableError):
                 await host.call("end", code=3)
         assert "exit code 3" in found.cause
-        assert len(await host.audited("plugin.repaired")) == REPAIRS
-        assert len(seen) == 2
+        # A machine under load may find a repair too slow, and start anew.
+        assert 0 < len(await host.audited("plugin.repaired")) <= REPAIRS
+        assert len(seen) >= 2
         assert await host.containers() == []
 
 

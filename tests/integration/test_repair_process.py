@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def sandbox(tmp_path):
 
     if os.geteuid() or subprocess.run(["unshare", "--pid", "true"], check=False).returncode:
         pytest.skip("it takes root and namespaces")
+    if Path(sys.prefix).is_relative_to("/tmp"):
+        pytest.fail("the sandbox has a /tmp of its own, and this checkout lies in it: move it elsewhere")
     return started
 
 

@@ -272,7 +272,7 @@ async def test_a_plugin_in_a_crash_loop_can_be_disabled(looping):
 
 
 async def test_a_call_that_is_not_answered_in_time_fails_and_the_plugin_is_told(host):
-    with pytest.raises(CallTimedOutError, match=r"within 0\.1 s"):
+    with pytest.raises(CallTimedOutError, match=r"within 0\.\d+ s"):
         await host.call("linger", timeout_s=0.1, seconds=0.4)
     (record,) = await host.audited("call")
     assert (record.outcome, record.detail["code"]) == ("failed", "call_timed_out")

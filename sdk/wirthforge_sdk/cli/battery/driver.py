@@ -46,6 +46,9 @@ POLL_S: Final = 0.03
 PAGE: Final = 200
 REPAIRED: Final = "plugin.repaired"
 """The audit record of a process that crashed and has a successor in the same sandbox."""
+KILLED: Final = "plugin.kill"
+DEADLY: Final = "forbidden_call:"
+"""How the cause begins when the host kills an instance because the kernel ended a process of it at a system call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Siege:
     async def _made(self, attack: Attack) -> Finding:
         await self._ready()
         told = await self._call(attack)
+        if not told.answered:
+            told = await self._killed(told)
         evidence, disturbance = await asyncio.gather(self._evidence(attack), self._watch.reading())
         if attack.judge is Judge.BRIDGE:
             told = _by_records(told, evidence)
@@ -143,7 +148,7 @@ class Siege:
             # What it took is not always given back while it lives, and shall not be told of the next attack.
             await self._host.disable(HOSTILE)
         else:
-            end = await self._end()
+            end = await self._first("plugin.state", REPAIRED)
             cause = str(end.detail.get("cause", end.detail)) if end else told.detail
             if end and end.action == REPAIRED:
                 left = await self._beyond(processes, instance, END_S)
@@ -180,14 +185,26 @@ class Siege:
             return False
         return not answer.is_error
 
-    async def _end(self) -> AuditOut | None:
-        """The record of how an instance ended, or was repaired; None when neither comes in time."""
+    async def _killed(self, told: _Told) -> _Told:
+        """What came of a call without an answer: none is owed where the system call it made killed the instance.
+
+        The kernel ends the child that makes a deadly call, and the host then the instance; on a busy machine that
+        takes less than the answer about the child.
+        """
+        kill = await self._first(KILLED)
+        cause = str(kill.detail.get("cause", "")) if kill else ""
+        if not cause.startswith(DEADLY):
+            return told
+        return replace(told, reached=False, detail=cause, stopped_by="seccomp")
+
+    async def _first(self, *actions: str) -> AuditOut | None:
+        """The first record of one of these actions since the attack began; None when it does not come in time."""
         deadline = time.monotonic() + END_S
         while time.monotonic() < deadline:
             page = await self._host.audit(plugin=HOSTILE, limit=PAGE)
             newer = [record for record in page.items[::-1] if record.id > self._last]
             for record in newer:
-                if record.action in {"plugin.state", REPAIRED}:
+                if record.action in actions:
                     return record
             await asyncio.sleep(POLL_S)
         return None
